@@ -1,0 +1,1 @@
+"""TaskHarbor: background jobs and simple durable workflows, driven by types."""

@@ -1,0 +1,18 @@
+"""Wire formats: how arguments and results become bytes, and how the bytes find their format again."""
+
+from taskharbor.codec.book import CodecBook
+from taskharbor.codec.codec import Codec, CodecError, Encode
+from taskharbor.codec.formats import JsonCodec, MsgpackCodec
+from taskharbor.codec.hooks import TypeHook, hook_for, register_type
+
+__all__ = [
+    "Codec",
+    "CodecBook",
+    "CodecError",
+    "Encode",
+    "JsonCodec",
+    "MsgpackCodec",
+    "TypeHook",
+    "hook_for",
+    "register_type",
+]

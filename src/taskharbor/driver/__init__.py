@@ -1,0 +1,108 @@
+"""The driver contract: what a store promises, verb by verb. `docs/driver-contract.md` shows how to write one.
+
+    store.py       a job's life: job_enqueue, job_reserve, lease_extend, lease_reclaim, job_settle
+    control.py     acts by hand: job_get, job_find, job_count, job_cancel, job_requeue, job_delete
+    queue.py       queue_pause, queue_resume, queue_list
+    worker.py      the register of live workers: worker_announce, worker_forget, worker_list
+    retention.py   history_prune
+    listen.py      wake-ups
+    driver.py      the whole: connecting, capabilities
+
+The rules behind the verbs are numbered in `docs/semantics.md`; `taskharbor_conformance` tests a driver against them.
+
+Leases. A reserve puts its jobs under one lease: a random token, an expiry, the jobs, and which of them are known to
+have started. The token, compared for equality only, fences every later write: whoever lost the lease changes nothing.
+Expiry by itself does nothing either; it permits `lease_reclaim`, which alone takes jobs away.
+
+Lanes. Jobs of one queue and priority stand in two lanes: 0, the front, for what was handed back, and 1 for the rest.
+*Stray* lanes stand beside them: a job that a worker met and could not run (an unknown task, a payload it cannot decode)
+moves into the lane named by its task and by the builds that refused it, which only workers that know the task, and are
+of none of those builds, scan. So it blocks nobody, is met by each build once, and whoever can run it finds it.
+"""
+
+from taskharbor.driver.control import (
+    CancelStatus,
+    Counted,
+    DeleteStatus,
+    JobCancel,
+    JobControl,
+    JobCount,
+    JobDelete,
+    JobFind,
+    JobGet,
+    JobRequeue,
+    RequeueStatus,
+)
+from taskharbor.driver.driver import BlockingDriver, Capability, Driver, ProducerStore, Store, require
+from taskharbor.driver.listen import Listen, Subscription, Wake
+from taskharbor.driver.queue import QueueControl, QueueInfo, QueueList, QueuePause, QueueResume
+from taskharbor.driver.request import Request
+from taskharbor.driver.retention import HistoryPrune, Pruned, Retention
+from taskharbor.driver.store import (
+    CancelRequest,
+    Enqueued,
+    EnqueueStatus,
+    JobEnqueue,
+    JobReserve,
+    JobSettle,
+    JobStore,
+    LeaseExtend,
+    LeaseExtended,
+    LeaseHold,
+    LeaseReclaim,
+    QueueTake,
+    Reclaimed,
+    Reservation,
+)
+from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
+
+__all__ = [
+    "BlockingDriver",
+    "CancelRequest",
+    "CancelStatus",
+    "Capability",
+    "Counted",
+    "DeleteStatus",
+    "Driver",
+    "EnqueueStatus",
+    "Enqueued",
+    "HistoryPrune",
+    "JobCancel",
+    "JobControl",
+    "JobCount",
+    "JobDelete",
+    "JobEnqueue",
+    "JobFind",
+    "JobGet",
+    "JobRequeue",
+    "JobReserve",
+    "JobSettle",
+    "JobStore",
+    "LeaseExtend",
+    "LeaseExtended",
+    "LeaseHold",
+    "LeaseReclaim",
+    "Listen",
+    "ProducerStore",
+    "Pruned",
+    "QueueControl",
+    "QueueInfo",
+    "QueueList",
+    "QueuePause",
+    "QueueResume",
+    "QueueTake",
+    "Reclaimed",
+    "Request",
+    "RequeueStatus",
+    "Reservation",
+    "Retention",
+    "Store",
+    "Subscription",
+    "Wake",
+    "WorkerAnnounce",
+    "WorkerForget",
+    "WorkerInfo",
+    "WorkerList",
+    "WorkerRegister",
+    "require",
+]

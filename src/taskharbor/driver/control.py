@@ -1,0 +1,127 @@
+"""What producers and operators ask of jobs: look at them, cancel, requeue, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from taskharbor.driver.request import Request
+from taskharbor.job import JobRecord, JobState
+
+
+class JobGet(Request, frozen=True, kw_only=True):
+    """Look jobs up by id."""
+
+    ids: Sequence[str]
+
+
+class JobFind(Request, frozen=True, kw_only=True):
+    """Look for jobs, by id, which is by time of enqueue. An empty filter means any."""
+
+    states: frozenset[JobState] = frozenset()
+    queues: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    key: str | None = None
+    after: str = ""
+    """Only ids greater than this: the last one of the page before."""
+    limit: int = 100
+
+
+class JobCount(Request, frozen=True, kw_only=True):
+    """Count jobs by queue, task and state. An empty filter means any."""
+
+    queues: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """How many jobs of one queue and task are in one state; never zero."""
+
+    queue: str
+    task: str
+    state: JobState
+    count: int
+
+
+class JobCancel(Request, frozen=True, kw_only=True):
+    """Cancel jobs: at once if not running, else by telling the worker with its next heartbeat (rule 11)."""
+
+    ids: Sequence[str]
+    reason: str = ""
+    by: str = ""
+
+
+class CancelStatus(StrEnum):
+    """What became of one cancel."""
+
+    CANCELLED = "cancelled"
+    REQUESTED = "requested"
+    """It is running; its worker is told within a third of a lease."""
+    FINISHED = "finished"
+    """It had ended already and was not changed."""
+    MISSING = "missing"
+
+
+class JobRequeue(Request, frozen=True, kw_only=True):
+    """Make dead or cancelled jobs ready again, with all their attempts back. Recorded on the job (rule 8)."""
+
+    ids: Sequence[str]
+    by: str = ""
+    reason: str = ""
+
+
+class RequeueStatus(StrEnum):
+    """What became of one requeue."""
+
+    REQUEUED = "requeued"
+    KEY_TAKEN = "key_taken"
+    """Another job has taken its idempotency key since; nothing changed (rule 9)."""
+    NOT_DEAD = "not_dead"
+    """It is neither dead nor cancelled; nothing changed."""
+    MISSING = "missing"
+
+
+class JobDelete(Request, frozen=True, kw_only=True):
+    """Remove jobs for good, with their payloads, results and keys. Running jobs are left."""
+
+    ids: Sequence[str]
+
+
+class DeleteStatus(StrEnum):
+    """What became of one delete."""
+
+    DELETED = "deleted"
+    RUNNING = "running"
+    """It is leased; cancel it first. Nothing changed."""
+    MISSING = "missing"
+
+
+class JobControl(Protocol):
+    """The verbs for looking at jobs and for acting on them by hand."""
+
+    async def job_get(self, request: JobGet, /) -> Sequence[JobRecord | None]:
+        """Return one record an id, in order; None where there is no such job."""
+        ...
+
+    async def job_find(self, request: JobFind, /) -> Sequence[JobRecord]:
+        """Return the matching jobs in order of id, at most `limit`."""
+        ...
+
+    async def job_count(self, request: JobCount, /) -> Sequence[Counted]:
+        """Return counts sorted by queue, task and state."""
+        ...
+
+    async def job_cancel(self, request: JobCancel, /) -> Sequence[CancelStatus]:
+        """Cancel jobs and return one answer each, in order."""
+        ...
+
+    async def job_requeue(self, request: JobRequeue, /) -> Sequence[RequeueStatus]:
+        """Requeue jobs and return one answer each, in order."""
+        ...
+
+    async def job_delete(self, request: JobDelete, /) -> Sequence[DeleteStatus]:
+        """Delete jobs and return one answer each, in order."""
+        ...

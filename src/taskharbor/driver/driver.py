@@ -1,0 +1,107 @@
+"""The contract as a whole: a driver opens stores, says what it can do, and wakes those who wait.
+
+Everything is asked in batches, through small protocols. A *store* is one place's connection: bound to the event loop it
+was opened on. A driver is shared by all threads and loops of a process and holds no connection of its own until asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from taskharbor.driver.control import CancelStatus, JobCancel, JobControl, JobGet
+from taskharbor.driver.listen import Listen
+from taskharbor.driver.queue import QueueControl
+from taskharbor.driver.retention import Retention
+from taskharbor.driver.store import Enqueued, JobEnqueue, JobStore
+from taskharbor.driver.worker import WorkerRegister
+from taskharbor.errors import UnsupportedError
+from taskharbor.job import JobRecord
+
+
+class Capability(StrEnum):
+    """What some drivers offer and others cannot. Asked, never guessed."""
+
+    BLOCKING = "blocking"
+    """Producers may call it without an event loop (`BlockingDriver`); others go over a bridge."""
+    DURABLE = "durable"
+    """What was answered survives the end of the process."""
+    SHARED = "shared"
+    """Several processes can open the same store."""
+
+
+class Store(JobStore, JobControl, QueueControl, WorkerRegister, Retention, Protocol):
+    """Every verb, on one event loop. Any of them may raise `StoreUnavailable`; asking again is always safe."""
+
+
+class Driver(Listen, Protocol):
+    """What a storage engine implements."""
+
+    @property
+    def name(self) -> str:
+        """Return the URL scheme it answers to, such as `sqlite`."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Return what it can do beyond the verbs that all drivers have."""
+        ...
+
+    @property
+    def poll_interval(self) -> timedelta:
+        """Return how long to wait for a wake-up before looking again."""
+        ...
+
+    def connect(self) -> AbstractAsyncContextManager[Store]:
+        """Open a store for the running event loop; leaving the block closes it.
+
+        Raises:
+            StoreUnavailable: it cannot be reached now.
+            DeploymentError: it can be reached, and cannot be used: no such database, an old schema.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is shared by all stores. Idempotent."""
+        ...
+
+
+class ProducerStore(Protocol):
+    """The verbs a producer needs, in blocking form, callable from any thread."""
+
+    def job_enqueue(self, request: JobEnqueue, /) -> Sequence[Enqueued]:
+        """Store jobs and return one answer each, in order."""
+        ...
+
+    def job_get(self, request: JobGet, /) -> Sequence[JobRecord | None]:
+        """Return one record an id, in order."""
+        ...
+
+    def job_cancel(self, request: JobCancel, /) -> Sequence[CancelStatus]:
+        """Cancel jobs and return one answer each, in order."""
+        ...
+
+
+@runtime_checkable
+class BlockingDriver(Protocol):
+    """A driver with `Capability.BLOCKING`."""
+
+    def connect_blocking(self) -> AbstractContextManager[ProducerStore]:
+        """Open a blocking store; leaving the block closes it."""
+        ...
+
+
+def require(driver: Driver, capability: Capability, purpose: str) -> None:
+    """Check that a driver has a capability.
+
+    Raises:
+        UnsupportedError: it has not; `purpose` says for what it was needed.
+    """
+    if capability not in driver.capabilities:
+        can = ", ".join(sorted(driver.capabilities)) or "none"
+        raise UnsupportedError(
+            f"the driver {driver.name!r} does not offer {capability.value!r}, which {purpose} needs (it offers: {can})"
+        )

@@ -1,0 +1,174 @@
+"""The life of a job in the store: enqueue, reserve, extend, reclaim, settle.
+
+Every verb takes and returns batches, and is one atomic step: all of a batch is written, or none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from taskharbor.driver.request import Request
+from taskharbor.job import Delivery, NewJob
+from taskharbor.settlement import Settled, SettleKind, Settlement
+
+
+class JobEnqueue(Request, frozen=True, kw_only=True):
+    """Store jobs."""
+
+    jobs: Sequence[NewJob]
+    all_or_none: bool = False
+    """Store nothing if any of them meets CONFLICT, or EXISTING where it asked to be told (`OnConflict.RAISE`)."""
+
+
+class EnqueueStatus(StrEnum):
+    """What became of one job of a `job_enqueue`."""
+
+    CREATED = "created"
+    EXISTING = "existing"
+    """Its key is taken by a job with the same arguments, or its id is stored already: nothing was written."""
+    CONFLICT = "conflict"
+    """Its key is taken by a job with other arguments: nothing was written."""
+    LEFT_OUT = "left_out"
+    """It could have been stored, but `all_or_none` was asked and another could not."""
+
+
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
+    """The answer for one job of a `job_enqueue`."""
+
+    status: EnqueueStatus
+    job_id: str
+    """The new job's, or the one's that holds the key."""
+
+
+class QueueTake(msgspec.Struct, frozen=True):
+    """One queue to reserve from, and at most how many jobs of it."""
+
+    name: str
+    limit: int
+
+
+class JobReserve(Request, frozen=True, kw_only=True):
+    """Lease the next jobs, in order of priority, lane, `due_at` and id over all the queues named.
+
+    Jobs of paused queues are passed over whole. A guarded job is only taken within `guarded_limit`, a solo one only if
+    `solo` allows and then only one; the reserve ends at the first job that may not be taken for that reason, so that it
+    is not overtaken for ever.
+    """
+
+    queues: Sequence[QueueTake]
+    limit: int
+    lease: timedelta
+    token: int
+    """A fresh random 63-bit number. Repeating a reserve with its token returns the jobs it took and still holds, and
+    takes no new ones: what a worker does when the answer was lost."""
+    worker: str
+    tasks: frozenset[str]
+    """Names of tasks this worker knows, aliases too: which stray lanes it may scan (rule 16)."""
+    build: str
+    """What the worker can decode, as a digest: stray lanes that it refused are left to others."""
+    guarded_limit: int
+    solo: bool
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a `job_reserve`. Without deliveries there is no lease."""
+
+    deliveries: Sequence[Delivery]
+    expires_at: datetime
+    held_back: bool = False
+    """It ended at a guarded or solo job that may not be taken yet."""
+    next_due_in: timedelta | None = None
+    """How long until the next job of these queues is due, zero if one is due now; None if there is none. A hint."""
+
+
+class LeaseHold(msgspec.Struct, frozen=True):
+    """One lease a worker means to keep."""
+
+    token: int
+    started: Sequence[str] = ()
+    """Jobs of it whose handlers began since the last report: an attempt is a start that the store knows (rule 4)."""
+
+
+class LeaseExtend(Request, frozen=True, kw_only=True):
+    """Keep leases, report starts, learn of cancels: the heartbeat of a whole worker in one round trip."""
+
+    worker: str
+    leases: Sequence[LeaseHold]
+    lease: timedelta
+    """Each is extended to so long after the store's now."""
+
+
+class CancelRequest(msgspec.Struct, frozen=True):
+    """A running job whose cancel was asked for."""
+
+    job_id: str
+    reason: str
+
+
+class LeaseExtended(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a `lease_extend`."""
+
+    expires_at: datetime
+    lost: Sequence[int] = ()
+    """Tokens of leases that are gone; their starts were not written. An expired lease that nobody reclaimed is kept."""
+    cancels: Sequence[CancelRequest] = ()
+    """Every cancel pending in these leases, told anew each time."""
+    known_worker: bool = True
+    """False: the register has no such worker (any more), and it should announce itself again."""
+
+
+class LeaseReclaim(Request, frozen=True, kw_only=True):
+    """Take expired leases from workers that are gone and decide what becomes of their jobs (rules 4 and 5)."""
+
+    observed: timedelta
+    """For how long the caller has seen the store without a break. A lease of a longer duration is not touched: after an
+    outage of the store its holder has a whole lease to come back."""
+    limit: int = 1000
+    """Jobs, at least one lease whole."""
+
+
+class Reclaimed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one job of a reclaimed lease."""
+
+    job_id: str
+    task: str
+    queue: str
+    worker: str
+    """Who had held it."""
+    fate: SettleKind
+    """RETRY, RELEASE, BURY, or CANCEL where one was pending."""
+
+
+class JobSettle(Request, frozen=True, kw_only=True):
+    """Write down how deliveries ended."""
+
+    settlements: Sequence[Settlement]
+
+
+class JobStore(Protocol):
+    """The verbs every job passes through."""
+
+    async def job_enqueue(self, request: JobEnqueue, /) -> Sequence[Enqueued]:
+        """Store jobs and return one answer each, in order."""
+        ...
+
+    async def job_reserve(self, request: JobReserve, /) -> Reservation:
+        """Lease the next jobs that may run."""
+        ...
+
+    async def lease_extend(self, request: LeaseExtend, /) -> LeaseExtended:
+        """Keep a worker's leases, write its starts, tell it of cancels."""
+        ...
+
+    async def lease_reclaim(self, request: LeaseReclaim, /) -> Sequence[Reclaimed]:
+        """Take back the jobs of workers that are gone."""
+        ...
+
+    async def job_settle(self, request: JobSettle, /) -> Sequence[Settled]:
+        """Write down how deliveries ended and return one answer each, in order."""
+        ...

@@ -1,0 +1,206 @@
+"""job_get, job_find, job_count, job_cancel, job_requeue, job_delete, and the verbs for whole queues."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from taskharbor.clock import from_micros
+from taskharbor.driver import (
+    CancelStatus,
+    Counted,
+    DeleteStatus,
+    JobCancel,
+    JobCount,
+    JobDelete,
+    JobFind,
+    JobGet,
+    JobRequeue,
+    QueueInfo,
+    QueueList,
+    QueuePause,
+    QueueResume,
+    RequeueStatus,
+)
+from taskharbor.drivers.memory.tables import NORMAL, Key, Pause, Row, Tables
+from taskharbor.job import TERMINAL, JobRecord, JobState, Operation
+
+
+def job_get(tables: Tables, request: JobGet, now: int) -> Sequence[JobRecord | None]:
+    """Return one record an id, in order."""
+    rows = (tables.rows.get(job_id) for job_id in request.ids)
+    return [None if row is None else _record(tables, row, now) for row in rows]
+
+
+def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
+    """Return the matching jobs in order of id."""
+    found: list[JobRecord] = []
+    for job_id in sorted(job_id for job_id in tables.rows if job_id > request.after):
+        row = tables.rows[job_id]
+        if (
+            (not request.queues or row.job.queue in request.queues)
+            and (not request.tasks or row.job.task in request.tasks)
+            and (request.key is None or row.job.key == request.key)
+            and (not request.states or tables.state_of(row, now) in request.states)
+        ):
+            found.append(_record(tables, row, now))
+            if len(found) >= request.limit:
+                break
+    return found
+
+
+def job_count(tables: Tables, request: JobCount, now: int) -> Sequence[Counted]:
+    """Return counts sorted by queue, task and state."""
+    counts = Counter(
+        (row.job.queue, row.job.task, tables.state_of(row, now))
+        for row in tables.rows.values()
+        if (not request.queues or row.job.queue in request.queues)
+        and (not request.tasks or row.job.task in request.tasks)
+    )
+    return [Counted(*name, count) for name, count in sorted(counts.items())]
+
+
+def job_cancel(tables: Tables, request: JobCancel, now: int) -> Sequence[CancelStatus]:
+    """Cancel jobs and return one answer each, in order."""
+    return [_cancel(tables, tables.rows.get(job_id), request, now) for job_id in request.ids]
+
+
+def _cancel(tables: Tables, row: Row | None, request: JobCancel, now: int) -> CancelStatus:
+    if row is None:
+        return CancelStatus.MISSING
+    if row.final is not None:
+        return CancelStatus.FINISHED
+    row.operations = (
+        *row.operations,
+        Operation(at=from_micros(now), verb="cancel", by=request.by, reason=request.reason),
+    )
+    if row.token is not None:
+        row.cancel = request.reason
+        return CancelStatus.REQUESTED
+    tables.finish(row, JobState.CANCELLED, now, request.reason)
+    return CancelStatus.CANCELLED
+
+
+def job_requeue(tables: Tables, request: JobRequeue, now: int) -> Sequence[RequeueStatus]:
+    """Requeue jobs and return one answer each, in order."""
+    return [_requeue(tables, tables.rows.get(job_id), request, now) for job_id in request.ids]
+
+
+def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> RequeueStatus:
+    if row is None:
+        return RequeueStatus.MISSING
+    if row.final not in (JobState.DEAD, JobState.CANCELLED):
+        return RequeueStatus.NOT_DEAD
+    job = row.job
+    if job.key is not None:
+        holder = tables.held_key(job.task, job.key, now)
+        if holder is not None and holder.job_id != job.id:
+            return RequeueStatus.KEY_TAKEN
+        tables.keys[job.task, job.key] = Key(job.id, job.digest)
+    row.final = None
+    row.expires = None
+    row.reason = ""
+    row.attempt = 0
+    row.lost = 0
+    row.settled_token = None
+    row.operations = (
+        *row.operations,
+        Operation(at=from_micros(now), verb="requeue", by=request.by, reason=request.reason),
+    )
+    tables.make_due(row, now, NORMAL)
+    return RequeueStatus.REQUEUED
+
+
+def job_delete(tables: Tables, request: JobDelete, now: int) -> Sequence[DeleteStatus]:
+    """Delete jobs and return one answer each, in order."""
+    return [_delete(tables, tables.rows.get(job_id)) for job_id in request.ids]
+
+
+def _delete(tables: Tables, row: Row | None) -> DeleteStatus:
+    if row is None:
+        return DeleteStatus.MISSING
+    if row.token is not None:
+        return DeleteStatus.RUNNING
+    remove(tables, row)
+    if row.job.key is not None:
+        key = tables.keys.get((row.job.task, row.job.key))
+        if key is not None and key.job_id == row.job.id:
+            del tables.keys[row.job.task, row.job.key]
+    tables.woken_jobs.add(row.job.id)
+    return DeleteStatus.DELETED
+
+
+def remove(tables: Tables, row: Row) -> None:
+    """Take a row out of the store; its key keeps its own time."""
+    row.entry = 0
+    del tables.rows[row.job.id]
+
+
+def queue_pause(tables: Tables, request: QueuePause, now: int) -> None:
+    """Pause queues."""
+    for queue in request.queues:
+        tables.paused.setdefault(queue, Pause(now, request.by, request.reason))
+
+
+def queue_resume(tables: Tables, request: QueueResume, now: int) -> None:
+    """Resume queues."""
+    for queue in request.queues:
+        if tables.paused.pop(queue, None) is not None:
+            tables.woken_queues.add(queue)
+
+
+def queue_list(tables: Tables, request: QueueList, now: int) -> Sequence[QueueInfo]:
+    """Return the queues that hold live jobs or are paused, sorted by name."""
+    counts = Counter((row.job.queue, tables.state_of(row, now)) for row in tables.rows.values())
+    names = {queue for queue, state in counts if state not in TERMINAL} | set(tables.paused)
+    return [_queue(name, counts, tables.paused.get(name)) for name in sorted(names)]
+
+
+def _queue(name: str, counts: Counter[tuple[str, JobState]], pause: Pause | None) -> QueueInfo:
+    return QueueInfo(
+        name=name,
+        paused=pause is not None,
+        paused_at=None if pause is None else from_micros(pause.at),
+        paused_by="" if pause is None else pause.by,
+        reason="" if pause is None else pause.reason,
+        ready=counts[name, JobState.READY],
+        scheduled=counts[name, JobState.SCHEDULED] + counts[name, JobState.RETRYING],
+        parked=counts[name, JobState.PARKED],
+        running=counts[name, JobState.RUNNING],
+    )
+
+
+def _record(tables: Tables, row: Row, now: int) -> JobRecord:
+    job = row.job
+    lease = None if row.token is None else tables.leases[row.token]
+    return JobRecord(
+        id=job.id,
+        task=job.task,
+        queue=job.queue,
+        state=tables.state_of(row, now),
+        priority=job.priority,
+        run_at=row.run_at,
+        enqueued_at=row.enqueued_at,
+        finished_at=None if row.final is None else from_micros(row.finished),
+        attempt=row.attempt,
+        max_attempts=job.retry.max_attempts,
+        deliveries=row.deliveries,
+        guarded=row.guarded,
+        crashes=row.crashes,
+        worker="" if lease is None else lease.worker,
+        lease_expires_at=None if lease is None else from_micros(lease.expires),
+        started=lease is not None and job.id in lease.started,
+        cancel_requested=row.cancel is not None,
+        reason=row.reason,
+        refused_by=() if row.stray is None else tuple(sorted(row.stray.refused_by)),
+        key=job.key,
+        meta=job.meta,
+        payload=job.payload,
+        codec=job.codec,
+        fingerprint=job.fingerprint,
+        result=row.result,
+        result_codec=row.result_codec,
+        keep_result=job.keep_result,
+        errors=row.errors,
+        operations=row.operations,
+    )

@@ -1,0 +1,233 @@
+"""The memory driver's two faces, async and blocking, over one set of verbs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from datetime import timedelta
+from typing import TypeVar
+
+from taskharbor.clock import Clock, SystemClock, micros
+from taskharbor.driver import (
+    CancelStatus,
+    Capability,
+    Counted,
+    DeleteStatus,
+    Enqueued,
+    HistoryPrune,
+    JobCancel,
+    JobCount,
+    JobDelete,
+    JobEnqueue,
+    JobFind,
+    JobGet,
+    JobRequeue,
+    JobReserve,
+    JobSettle,
+    LeaseExtend,
+    LeaseExtended,
+    LeaseReclaim,
+    ProducerStore,
+    Pruned,
+    QueueInfo,
+    QueueList,
+    QueuePause,
+    QueueResume,
+    Reclaimed,
+    Request,
+    RequeueStatus,
+    Reservation,
+    Store,
+    Subscription,
+    Wake,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+)
+from taskharbor.drivers.memory import control, enqueue, lease, reserve, settle, upkeep
+from taskharbor.drivers.memory.tables import Tables, subscribe
+from taskharbor.job import JobRecord
+from taskharbor.settlement import Settled
+
+Q = TypeVar("Q", bound=Request)
+A = TypeVar("A")
+
+
+class MemoryDriver:
+    """A store inside this process: the reference for every rule, quick, and gone with the process.
+
+    Each driver object is a store of its own. Safe to use from any thread and event loop.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        """Make an empty store on `clock`, by default the machine's."""
+        self._tables = Tables(clock or SystemClock())
+        self._tables.clock.on_turn(self._wake_queues)
+
+    name = "memory"
+    capabilities = frozenset({Capability.BLOCKING})
+    # Wake-ups here are plain calls and do not get lost; this is for the turn of the machine's clock.
+    poll_interval = timedelta(seconds=30)
+
+    def connect(self) -> AbstractAsyncContextManager[Store]:
+        """Open a store for the running event loop."""
+        return self._connect()
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[Store]:
+        yield MemoryStore(self._tables)
+
+    def connect_blocking(self) -> AbstractContextManager[ProducerStore]:
+        """Open a blocking store."""
+        return self._connect_blocking()
+
+    @contextmanager
+    def _connect_blocking(self) -> Generator[ProducerStore]:
+        yield BlockingMemoryStore(self._tables)
+
+    def watch_queues(self, queues: Sequence[str], wake: Wake) -> Subscription:
+        """Wake when jobs of these queues may have become due."""
+        return _Subscription(subscribe(self._tables, self._tables.queue_watchers, list(queues), wake))
+
+    def watch_jobs(self, ids: Sequence[str], wake: Wake) -> Subscription:
+        """Wake when one of these jobs may have reached a terminal state."""
+        return _Subscription(subscribe(self._tables, self._tables.job_watchers, list(ids), wake))
+
+    def close(self) -> None:
+        """Do nothing: the store goes with the last reference to it."""
+
+    def _wake_queues(self) -> None:
+        with self._tables.lock:
+            wakes = [wake for watchers in self._tables.queue_watchers.values() for wake in watchers]
+        for wake in wakes:
+            wake()
+
+
+class _Subscription:
+    def __init__(self, remove: Callable[[], None]) -> None:
+        self._remove = remove
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._remove()
+
+
+def _run(tables: Tables, verb: Callable[[Tables, Q, int], A], request: Q) -> A:
+    """Carry out one verb under the lock, and wake whom it concerns once the lock is free."""
+    with tables.lock:
+        now = micros(tables.clock.now() if request.now is None else request.now)
+        answer = verb(tables, request, now)
+        wakes = tables.take_wakes()
+    for wake in wakes:
+        wake()
+    return answer
+
+
+class BlockingMemoryStore:
+    """The verbs of a producer, in blocking form."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        """Store jobs and return one answer each, in order."""
+        return _run(self._tables, enqueue.job_enqueue, request)
+
+    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        """Return one record an id, in order."""
+        return _run(self._tables, control.job_get, request)
+
+    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        """Cancel jobs and return one answer each, in order."""
+        return _run(self._tables, control.job_cancel, request)
+
+
+class MemoryStore:
+    """Every verb, in async form. Each gives the event loop a turn, as one that really waits would."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def _run(self, verb: Callable[[Tables, Q, int], A], request: Q) -> A:
+        answer = _run(self._tables, verb, request)
+        await asyncio.sleep(0)
+        return answer
+
+    async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        """Store jobs and return one answer each, in order."""
+        return await self._run(enqueue.job_enqueue, request)
+
+    async def job_reserve(self, request: JobReserve) -> Reservation:
+        """Lease the next jobs that may run."""
+        return await self._run(reserve.job_reserve, request)
+
+    async def lease_extend(self, request: LeaseExtend) -> LeaseExtended:
+        """Keep a worker's leases, write its starts, tell it of cancels."""
+        return await self._run(lease.lease_extend, request)
+
+    async def lease_reclaim(self, request: LeaseReclaim) -> Sequence[Reclaimed]:
+        """Take back the jobs of workers that are gone."""
+        return await self._run(lease.lease_reclaim, request)
+
+    async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
+        """Write down how deliveries ended and return one answer each, in order."""
+        return await self._run(settle.job_settle, request)
+
+    async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        """Return one record an id, in order."""
+        return await self._run(control.job_get, request)
+
+    async def job_find(self, request: JobFind) -> Sequence[JobRecord]:
+        """Return the matching jobs in order of id."""
+        return await self._run(control.job_find, request)
+
+    async def job_count(self, request: JobCount) -> Sequence[Counted]:
+        """Return counts sorted by queue, task and state."""
+        return await self._run(control.job_count, request)
+
+    async def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        """Cancel jobs and return one answer each, in order."""
+        return await self._run(control.job_cancel, request)
+
+    async def job_requeue(self, request: JobRequeue) -> Sequence[RequeueStatus]:
+        """Requeue jobs and return one answer each, in order."""
+        return await self._run(control.job_requeue, request)
+
+    async def job_delete(self, request: JobDelete) -> Sequence[DeleteStatus]:
+        """Delete jobs and return one answer each, in order."""
+        return await self._run(control.job_delete, request)
+
+    async def queue_pause(self, request: QueuePause) -> None:
+        """Pause queues."""
+        await self._run(control.queue_pause, request)
+
+    async def queue_resume(self, request: QueueResume) -> None:
+        """Resume queues."""
+        await self._run(control.queue_resume, request)
+
+    async def queue_list(self, request: QueueList) -> Sequence[QueueInfo]:
+        """Return the queues sorted by name."""
+        return await self._run(control.queue_list, request)
+
+    async def worker_announce(self, request: WorkerAnnounce) -> None:
+        """Put a worker on the register."""
+        await self._run(upkeep.worker_announce, request)
+
+    async def worker_forget(self, request: WorkerForget) -> None:
+        """Take workers off the register."""
+        await self._run(upkeep.worker_forget, request)
+
+    async def worker_list(self, request: WorkerList) -> Sequence[WorkerInfo]:
+        """Return the live workers sorted by name."""
+        return await self._run(upkeep.worker_list, request)
+
+    async def history_prune(self, request: HistoryPrune) -> Pruned:
+        """Remove what has outlived its retention."""
+        return await self._run(upkeep.history_prune, request)

@@ -1,0 +1,78 @@
+"""job_settle: fence, then write what the settlement says; a pending cancel has the last word over all but a success."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from taskharbor.clock import duration_micros, from_micros
+from taskharbor.driver import JobSettle
+from taskharbor.drivers.memory.tables import FRONT, NORMAL, Row, Stray, Tables
+from taskharbor.job import AttemptError, JobState
+from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
+
+_ALREADY = Settled(SettleStatus.ALREADY)
+_STALE = Settled(SettleStatus.STALE)
+_SETTLED = {state: Settled(SettleStatus.SETTLED, state) for state in JobState}
+
+
+def job_settle(tables: Tables, request: JobSettle, now: int) -> Sequence[Settled]:
+    """Write down how deliveries ended and return one answer each, in order."""
+    return [_settle(tables, settlement, now) for settlement in request.settlements]
+
+
+def _settle(tables: Tables, settlement: Settlement, now: int) -> Settled:
+    row = tables.rows.get(settlement.job_id)
+    if row is None:
+        return _STALE
+    if row.token != settlement.token:
+        return _ALREADY if row.settled_token == settlement.token else _STALE
+    tables.leave_lease(row)
+    row.settled_token = settlement.token
+    if settlement.charge:
+        row.attempt += 1
+    if settlement.kind is SettleKind.SUCCEED:
+        row.lost = 0
+        row.result = settlement.result
+        row.result_codec = settlement.codec
+        tables.finish(row, JobState.SUCCEEDED, now)
+        return _SETTLED[JobState.SUCCEEDED]
+    if settlement.error is not None:
+        add_error(row, settlement.error, now)
+    if row.cancel is not None:
+        tables.finish(row, JobState.CANCELLED, now, row.cancel)
+        return _SETTLED[JobState.CANCELLED]
+    _write(tables, row, settlement, now)
+    return _SETTLED[tables.state_of(row, now)]
+
+
+def _write(tables: Tables, row: Row, settlement: Settlement, now: int) -> None:
+    wait = 0 if settlement.after is None else duration_micros(settlement.after)
+    match settlement.kind:
+        case SettleKind.RETRY | SettleKind.SNOOZE:
+            row.lost = 0
+            tables.make_due(row, now + wait, NORMAL)
+        case SettleKind.RELEASE:
+            tables.make_due(row, now, FRONT)
+        case SettleKind.BURY:
+            tables.finish(row, JobState.DEAD, now, settlement.reason)
+        case SettleKind.CANCEL:
+            tables.finish(row, JobState.CANCELLED, now, settlement.reason)
+        case SettleKind.STRAY:
+            refused: frozenset[str] = frozenset() if row.stray is None else row.stray.refused_by
+            if settlement.refused_by is not None:
+                refused |= {settlement.refused_by}
+            row.stray = Stray(row.job.task, refused)
+            row.reason = settlement.reason
+            tables.make_due(row, now, NORMAL)
+        case SettleKind.SUCCEED:
+            raise AssertionError("written by the caller")
+        case _:
+            assert_never(settlement.kind)
+
+
+def add_error(row: Row, error: AttemptError, now: int) -> None:
+    """Keep why an attempt failed, stamped with the store's time."""
+    row.errors = (*row.errors, msgspec.structs.replace(error, at=from_micros(now)))

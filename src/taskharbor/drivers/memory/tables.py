@@ -1,0 +1,290 @@
+"""The memory driver's tables: plain structures under one lock.
+
+    rows      every job by id, live and finished
+    lanes     per queue and stray lane, the jobs that may be reserved, in heaps
+    leases    by token
+    keys      idempotency keys by (task, key)
+    paused    queues
+    workers   the register
+
+A job waiting to be reserved has exactly one valid entry in a lane; a leased or finished one has none. Entries are
+never searched for: moving a row gives it a new sequence number, which makes its old entry void.
+
+Instants and durations in here are whole microseconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import msgspec
+
+from taskharbor.clock import Clock, duration_micros
+from taskharbor.driver import Wake
+from taskharbor.job import AttemptError, JobState, NewJob, Operation
+from taskharbor.settlement import SOLO_CRASHES
+
+SOLO, FRONT, NORMAL = range(3)
+"""Lanes of one priority, in order. Solo jobs stand apart, so that one that has to wait holds up nobody else."""
+LANES = 3
+PRIORITIES = 10
+
+
+class Stray(msgspec.Struct, frozen=True):
+    """Which workers may take a job that some could not: those that know the task and are of none of the builds."""
+
+    task: str
+    refused_by: frozenset[str]
+
+    def open_to(self, tasks: frozenset[str], build: str) -> bool:
+        """Return whether a worker of that build, knowing those tasks, may take it."""
+        return self.task in tasks and build not in self.refused_by
+
+
+class Row(msgspec.Struct):
+    """One job."""
+
+    job: NewJob
+    """As enqueued; never changes."""
+    run_at: datetime
+    enqueued_at: datetime
+    due: int
+    lane: int = NORMAL
+    entry: int = 0
+    """Number of its valid lane entry; 0 while it has none."""
+    token: int | None = None
+    """The lease it is held under."""
+    settled_token: int | None = None
+    """The lease under which it was last settled, until the next reserve."""
+    attempt: int = 0
+    """Attempts charged."""
+    deliveries: int = 0
+    lost: int = 0
+    """Deliveries in a row lost unstarted to crashes."""
+    crashes: int = 0
+    """Crashes while it was running."""
+    guarded: bool = False
+    stray: Stray | None = None
+    cancel: str | None = None
+    """The reason of a pending cancel."""
+    final: JobState | None = None
+    """Its terminal state."""
+    finished: int = 0
+    expires: int | None = None
+    """When its retention ends."""
+    reason: str = ""
+    result: bytes | None = None
+    result_codec: str = ""
+    errors: tuple[AttemptError, ...] = ()
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def solo(self) -> bool:
+        """Return whether it may run beside no other of its kind."""
+        return self.crashes >= SOLO_CRASHES
+
+
+class Lease(msgspec.Struct):
+    """One reserve's jobs, and until when they are kept from others."""
+
+    token: int
+    worker: str
+    expires: int
+    duration: int
+    rows: dict[str, Row]
+    """Those not settled yet; a lease without rows is dropped."""
+    started: set[str]
+
+
+class Key(msgspec.Struct):
+    """A taken idempotency key."""
+
+    job_id: str
+    digest: bytes
+    expires: int | None = None
+    """When it is free again; None while its job is live."""
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """A paused queue."""
+
+    at: int
+    by: str
+    reason: str
+
+
+class Worker(msgspec.Struct):
+    """A worker on the register."""
+
+    queues: tuple[str, ...]
+    tasks: frozenset[str]
+    build: str
+    ttl: int
+    host: str
+    pid: int
+    started_at: datetime | None
+    seen: int
+
+
+Entry = tuple[int, str, int, Row]
+"""(due, id, sequence number, row): the order of a lane, and the check that the entry is still valid."""
+
+
+class Heaps:
+    """The lanes of one queue, or of one queue's stray jobs of one kind: a heap for each priority and lane."""
+
+    __slots__ = ("heaps",)
+
+    def __init__(self) -> None:
+        self.heaps: list[list[Entry]] = [[] for _ in range(PRIORITIES * LANES)]
+
+    def head(self, slot: int) -> Entry | None:
+        """Return the first valid entry of a heap, dropping void ones before it."""
+        heap = self.heaps[slot]
+        while heap:
+            entry = heap[0]
+            if entry[3].entry == entry[2]:
+                return entry
+            heapq.heappop(heap)
+        return None
+
+
+class Tables:
+    """All of one memory store. Whoever touches it holds `lock`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.lock = threading.Lock()
+        self.rows: dict[str, Row] = {}
+        self.lanes: dict[str, dict[Stray | None, Heaps]] = {}
+        self.leases: dict[int, Lease] = {}
+        self.keys: dict[tuple[str, str], Key] = {}
+        self.paused: dict[str, Pause] = {}
+        self.workers: dict[str, Worker] = {}
+        # Ends of retention, in order: jobs that are kept equally long end in the order they finished.
+        self.expiring: dict[int, deque[tuple[int, str]]] = {}
+        self.expiring_keys: dict[int, deque[tuple[int, tuple[str, str]]]] = {}
+        self.queue_watchers: dict[str, list[Wake]] = {}
+        self.job_watchers: dict[str, list[Wake]] = {}
+        # Who is to be woken once the lock is released.
+        self.woken_queues: set[str] = set()
+        self.woken_jobs: set[str] = set()
+        self._sequence = 0
+
+    def make_due(self, row: Row, due: int, lane: int) -> None:
+        """Put a row where reserve finds it from `due` on, and void the entry it had."""
+        row.due = due
+        row.lane = SOLO if row.solo else lane
+        row.token = None
+        self._sequence += 1
+        row.entry = self._sequence
+        strays = self.lanes.get(row.job.queue)
+        if strays is None:
+            strays = self.lanes[row.job.queue] = {}
+        heaps = strays.get(row.stray)
+        if heaps is None:
+            heaps = strays[row.stray] = Heaps()
+        heapq.heappush(heaps.heaps[row.job.priority * LANES + row.lane], (due, row.job.id, row.entry, row))
+        self.woken_queues.add(row.job.queue)
+
+    def finish(self, row: Row, state: JobState, now: int, reason: str = "") -> None:
+        """Bring a row to a terminal state: free its lane entry, start its key's and its retention's time."""
+        job = row.job
+        row.final = state
+        row.finished = now
+        row.reason = reason
+        row.token = None
+        row.entry = 0
+        row.cancel = None
+        if job.key is not None:
+            self._let_key_expire(job, now)
+        if state is not JobState.DEAD:  # dead letters stay until a person purges them
+            retain = duration_micros(job.retain)
+            row.expires = now + retain
+            queue = self.expiring.get(retain)
+            if queue is None:
+                queue = self.expiring[retain] = deque()
+            queue.append((row.expires, job.id))
+        if self.job_watchers:
+            self.woken_jobs.add(job.id)
+
+    def _let_key_expire(self, job: NewJob, now: int) -> None:
+        name = (job.task, job.key or "")
+        key = self.keys.get(name)
+        if key is not None and key.job_id == job.id:
+            ttl = duration_micros(job.key_ttl)
+            key.expires = now + ttl
+            self.expiring_keys.setdefault(ttl, deque()).append((key.expires, name))
+
+    def held_key(self, task: str, name: str, now: int) -> Key | None:
+        """Return who holds a key at this instant, or None."""
+        key = self.keys.get((task, name))
+        if key is None or (key.expires is not None and key.expires <= now):
+            return None
+        return key
+
+    def leave_lease(self, row: Row) -> None:
+        """Take a row out of the lease it is held under, and drop the lease when it was the last."""
+        lease = self.leases[row.token]  # type: ignore[index] # pyright: ignore[reportArgumentType] - only called for held rows
+        del lease.rows[row.job.id]
+        lease.started.discard(row.job.id)
+        if not lease.rows:
+            del self.leases[lease.token]
+
+    def state_of(self, row: Row, now: int) -> JobState:
+        """Return the state a user sees at this instant."""
+        if row.final is not None:
+            return row.final
+        if row.token is not None:
+            return JobState.RUNNING
+        if row.stray is not None and not any(
+            row.stray.open_to(w.tasks, w.build) for w in self.live_workers(now)
+        ):
+            return JobState.PARKED
+        if row.due > now:
+            return JobState.RETRYING if row.attempt else JobState.SCHEDULED
+        return JobState.READY
+
+    def live_workers(self, now: int) -> Iterator[Worker]:
+        """Yield the workers heard within their ttl."""
+        return (worker for worker in self.workers.values() if worker.seen + worker.ttl > now)
+
+    def take_wakes(self) -> list[Wake]:
+        """Return the callbacks to call once the lock is released, and forget who they were for."""
+        wakes: list[Wake] = []
+        for queue in self.woken_queues:
+            wakes.extend(self.queue_watchers.get(queue, ()))
+        for job_id in self.woken_jobs:
+            wakes.extend(self.job_watchers.get(job_id, ()))
+        self.woken_queues.clear()
+        self.woken_jobs.clear()
+        return wakes
+
+
+def subscribe(
+    tables: Tables, watchers: dict[str, list[Wake]], names: list[str], wake: Wake
+) -> Callable[[], None]:
+    """Add a watcher under each name, and return what removes it again."""
+    with tables.lock:
+        for name in names:
+            watchers.setdefault(name, []).append(wake)
+
+    def remove() -> None:
+        with tables.lock:
+            for name in names:
+                left = watchers.get(name, [])
+                if wake in left:
+                    left.remove(wake)
+                if not left:
+                    watchers.pop(name, None)
+
+    return remove
+
+
+def as_duration(value: int) -> timedelta:
+    """Return microseconds as a timedelta, never negative."""
+    return timedelta(microseconds=max(value, 0))

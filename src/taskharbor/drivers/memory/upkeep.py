@@ -1,0 +1,92 @@
+"""history_prune and the register of workers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from taskharbor.clock import duration_micros, from_micros
+from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.drivers.memory.control import remove
+from taskharbor.drivers.memory.tables import Tables, Worker
+
+T = TypeVar("T")
+
+
+def history_prune(tables: Tables, request: HistoryPrune, now: int) -> Pruned:
+    """Remove what has outlived its retention."""
+
+    def drop_job(job_id: str, expires: int) -> bool:
+        row = tables.rows.get(job_id)
+        if row is None or row.expires != expires:  # deleted or requeued since
+            return False
+        remove(tables, row)
+        return True
+
+    def drop_key(name: tuple[str, str], expires: int) -> bool:
+        key = tables.keys.get(name)
+        if key is None or key.expires != expires:  # taken anew since
+            return False
+        del tables.keys[name]
+        return True
+
+    jobs = _drop(tables.expiring, now, request.limit, drop_job)
+    keys = _drop(tables.expiring_keys, now, request.limit, drop_key)
+    for name, worker in list(tables.workers.items()):
+        if worker.seen + worker.ttl <= now:
+            del tables.workers[name]
+    return Pruned(jobs=jobs, keys=keys, more=jobs >= request.limit or keys >= request.limit)
+
+
+def _drop(
+    expiring: dict[int, deque[tuple[int, T]]], now: int, limit: int, drop: Callable[[T, int], bool]
+) -> int:
+    dropped = 0
+    for queue in expiring.values():
+        while queue and queue[0][0] <= now and dropped < limit:
+            expires, name = queue.popleft()
+            dropped += drop(name, expires)
+    return dropped
+
+
+def worker_announce(tables: Tables, request: WorkerAnnounce, now: int) -> None:
+    """Put a worker on the register."""
+    tables.workers[request.worker] = Worker(
+        queues=tuple(request.queues),
+        tasks=request.tasks,
+        build=request.build,
+        ttl=duration_micros(request.ttl),
+        host=request.host,
+        pid=request.pid,
+        started_at=request.started_at,
+        seen=now,
+    )
+
+
+def worker_forget(tables: Tables, request: WorkerForget, now: int) -> None:
+    """Take workers off the register."""
+    for name in request.workers:
+        tables.workers.pop(name, None)
+
+
+def worker_list(tables: Tables, request: WorkerList, now: int) -> Sequence[WorkerInfo]:
+    """Return the live workers sorted by name."""
+    running: dict[str, int] = {}
+    for lease in tables.leases.values():
+        running[lease.worker] = running.get(lease.worker, 0) + len(lease.rows)
+    return [
+        WorkerInfo(
+            worker=name,
+            queues=worker.queues,
+            tasks=worker.tasks,
+            build=worker.build,
+            host=worker.host,
+            pid=worker.pid,
+            started_at=worker.started_at,
+            seen_at=from_micros(worker.seen),
+            running=running.get(name, 0),
+        )
+        for name, worker in sorted(tables.workers.items())
+        if worker.seen + worker.ttl > now
+    ]

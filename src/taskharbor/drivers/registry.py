@@ -1,0 +1,89 @@
+"""Finding the driver for a URL, and saying what to do when there is none.
+
+An entry point of the group `taskharbor.drivers` is named by its URL scheme and is a function from the whole URL to a
+driver; `docs/driver-contract.md` shows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module, metadata
+from urllib.parse import urlsplit
+
+from taskharbor.driver import Driver
+from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.errors import DriverURLError, MissingExtraError, nearest
+
+ENTRY_POINTS = "taskharbor.drivers"
+
+OpenDriver = Callable[[str], Driver]
+
+
+def _open_memory(url: str) -> Driver:
+    rest = url.partition("://")[2]
+    if rest.strip("/"):
+        raise DriverURLError(
+            f"the URL {redacted(url)!r}: memory:// takes nothing after it, since each harbor has its own store"
+        )
+    return MemoryDriver()
+
+
+_OWN: dict[str, OpenDriver] = {"memory": _open_memory}
+
+
+def available_drivers() -> dict[str, str]:
+    """Return the URL schemes that can be opened, each with where its driver comes from."""
+    found = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+    return dict(sorted({**found, **dict.fromkeys(_OWN, "taskharbor")}.items()))
+
+
+def driver_for(url: str) -> Driver:
+    """Return a driver for a URL such as `memory://`.
+
+    Raises:
+        DriverURLError: it is no URL, or no driver answers to its scheme.
+        MissingExtraError: the driver is there but a package it needs is not.
+    """
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if not scheme:
+        raise DriverURLError(
+            f"{redacted(url)!r} is not a driver URL; expected SCHEME://..., such as memory:// (known here: {_known()})"
+        )
+    own = _OWN.get(scheme)
+    if own is not None:
+        return own(url)
+    for point in metadata.entry_points(group=ENTRY_POINTS, name=scheme):
+        return _load(point)(url)
+    raise DriverURLError(
+        f"no driver answers to {scheme}:// (known here: {_known()}){nearest(scheme, list(available_drivers()))}; "
+        f"a package brings one by an entry point of the group {ENTRY_POINTS!r}"
+    )
+
+
+def _load(point: metadata.EntryPoint) -> OpenDriver:
+    try:
+        module = import_module(point.module)
+    except ModuleNotFoundError as error:
+        package = point.dist.name if point.dist is not None else "its package"
+        raise MissingExtraError(
+            f"the driver for {point.name}:// comes with {package}, which needs the module {error.name!r} that is not "
+            f"installed; see which extra of {package} brings it, as in pip install '{package}[{point.name}]'",
+            extra=point.name,
+        ) from error
+    opener: OpenDriver = getattr(module, point.attr)
+    return opener
+
+
+def _known() -> str:
+    return ", ".join(f"{scheme}://" for scheme in available_drivers())
+
+
+def redacted(url: str) -> str:
+    """Return the URL without its password, for messages and logs."""
+    try:
+        parts = urlsplit(url)
+        if parts.password is None:
+            return url
+    except ValueError:
+        return url.partition("://")[0] + "://..."
+    return url.replace(f":{parts.password}@", ":***@")

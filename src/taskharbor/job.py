@@ -1,0 +1,218 @@
+"""A job: one call of a task, stored. Its states, the record a reader sees, and its id."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from taskharbor.retry import RetryNumbers
+
+DEFAULT_QUEUE = "default"
+DEFAULT_PRIORITY = 5
+"""Priorities run from 0 (first) to 9 (last); the default leaves room on both sides."""
+DEFAULT_RETAIN = timedelta(days=7)
+DEFAULT_KEY_TTL = timedelta(days=1)
+
+
+class JobState(StrEnum):
+    """The states a user sees. Scheduled, retrying and ready differ only by time, so time decides when one looks."""
+
+    WAITING = "waiting"
+    """For an earlier step of its flow."""
+    SCHEDULED = "scheduled"
+    """Its `run_at` has not come."""
+    READY = "ready"
+    """May be reserved now."""
+    PARKED = "parked"
+    """May not run now, for a stated reason."""
+    RUNNING = "running"
+    """Leased by a worker, started or not."""
+    RETRYING = "retrying"
+    """An attempt failed; the next one's time has not come."""
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    """A dead letter: not tried again unless a person asks."""
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.DEAD, JobState.CANCELLED})
+
+
+class OnConflict(StrEnum):
+    """What an enqueue does when its idempotency key is taken by the same arguments."""
+
+    EXISTING = "existing"
+    """Answer with the job that holds the key."""
+    RAISE = "raise"
+    """Raise `DuplicateJob`."""
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job to be stored, as the producer hands it to the driver."""
+
+    id: str
+    """A UUIDv7 made by the producer: enqueueing the same id twice stores one job."""
+    task: str
+    payload: bytes
+    """The arguments, in the format that `codec` names."""
+    codec: str
+    fingerprint: int
+    """Of the signature the payload was written under; 63 bits."""
+    queue: str = DEFAULT_QUEUE
+    priority: int = DEFAULT_PRIORITY
+    run_at: datetime | None = None
+    run_in: timedelta | None = None
+    """Travels as a duration: the store's clock turns it into a time."""
+    retry: RetryNumbers = RetryNumbers()
+    timeout: timedelta | None = None
+    """How long one attempt may run."""
+    meta: dict[str, str] = {}
+    key: str | None = None
+    """Idempotency key; its scope is the task."""
+    key_ttl: timedelta = DEFAULT_KEY_TTL
+    """How long the key stays taken after the job has finished."""
+    digest: bytes = b""
+    """Of the canonical arguments; set when there is a key."""
+    on_conflict: OnConflict = OnConflict.EXISTING
+    keep_result: bool = True
+    retain: timedelta = DEFAULT_RETAIN
+    """How long the job can be looked up after it succeeded or was cancelled."""
+
+
+class AttemptError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one attempt failed, bounded in size. Never holds the payload."""
+
+    attempt: int
+    at: datetime | None = None
+    """Set by the store when it is written."""
+    type: str
+    """Qualified name of the exception's class."""
+    message: str
+    traceback: str = ""
+    worker: str = ""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A named act of a person that changed a job (rule 8)."""
+
+    at: datetime
+    verb: str
+    by: str = ""
+    reason: str = ""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the store knows of one job, at one instant."""
+
+    id: str
+    task: str
+    queue: str
+    state: JobState
+    priority: int
+    run_at: datetime
+    enqueued_at: datetime
+    finished_at: datetime | None = None
+    attempt: int = 0
+    """Attempts charged so far; the running one is not among them."""
+    max_attempts: int
+    deliveries: int = 0
+    """How often it was reserved. Grows for ever: the next `ctx.fence` is one more."""
+    guarded: bool = False
+    """A worker that held it crashed; its start is now written before it runs (rule 4)."""
+    crashes: int = 0
+    """Crashes of workers while it was running."""
+    worker: str = ""
+    """Who holds its lease."""
+    lease_expires_at: datetime | None = None
+    started: bool = False
+    """The store knows that its handler was started under the present lease."""
+    cancel_requested: bool = False
+    reason: str = ""
+    """Why it is parked, dead or cancelled."""
+    refused_by: tuple[str, ...] = ()
+    """Builds that could not decode its payload (rule 16)."""
+    key: str | None = None
+    meta: dict[str, str] = {}
+    payload: bytes
+    codec: str
+    fingerprint: int
+    result: bytes | None = None
+    result_codec: str = ""
+    keep_result: bool = True
+    errors: tuple[AttemptError, ...] = ()
+    """One a failed attempt, oldest first."""
+    operations: tuple[Operation, ...] = ()
+
+
+_last_id_time = 0
+_id_lock = threading.Lock()
+_id_random = random.Random()
+
+
+def _reseed() -> None:
+    # A forked child would otherwise draw its parent's numbers.
+    _id_random.seed(os.urandom(16))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reseed)
+
+
+def new_job_id() -> str:
+    """Return a UUIDv7 that sorts after every one this process made before.
+
+    The 12 bits after the version hold the part of the millisecond (RFC 9562, section 6.2, method 3), pushed on by one
+    where the clock gives the same or an earlier value, so jobs enqueued in a row keep their order.
+    """
+    global _last_id_time  # noqa: PLW0603 - one sequence a process is the point
+    ns = time.time_ns()
+    stamp = (ns // 1_000_000) << 12 | (ns % 1_000_000) * 4096 // 1_000_000
+    with _id_lock:
+        if stamp <= _last_id_time:
+            stamp = _last_id_time + 1
+        _last_id_time = stamp
+        tail = _id_random.getrandbits(62)
+    head = f"{stamp >> 12:012x}"
+    low = f"{0x8000000000000000 | tail:016x}"
+    return f"{head[:8]}-{head[8:]}-7{stamp & 0xFFF:03x}-{low[:4]}-{low[4:]}"
+
+
+def new_token() -> int:
+    """Return a random 63-bit lease token: compared for equality only, since a counter can repeat after a crash."""
+    return int.from_bytes(os.urandom(8)) >> 1
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A reserved job with its lease: what a worker needs in order to run it, and to settle it."""
+
+    id: str
+    token: int
+    """The lease it is held under; one token covers every job of one reserve."""
+    task: str
+    queue: str
+    payload: bytes
+    codec: str
+    fingerprint: int
+    attempt: int
+    """The attempt this would be if it is started, from 1."""
+    fence: int
+    """Grows with every reserve of this job."""
+    retry: RetryNumbers
+    timeout: timedelta | None
+    priority: int
+    run_at: datetime
+    enqueued_at: datetime
+    key: str | None
+    meta: dict[str, str]
+    keep_result: bool
+    guarded: bool
+    """Its start has to be written (`lease_extend`) before its handler runs."""
+    solo: bool
+    """Guarded, and two workers died while running it: it runs beside no other of that kind."""
+    cancel_requested: bool

@@ -1,0 +1,151 @@
+"""How an attempt can end: what a handler may raise to say so, and the closed set of outcomes the worker makes of it."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import timedelta
+from typing import TypeAlias
+
+import msgspec
+
+from taskharbor.errors import OptionError, TaskHarborError
+from taskharbor.job import AttemptError
+from taskharbor.retry import Retry
+
+MESSAGE_LIMIT = 4_000
+"""Characters of an error's text that are kept."""
+TRACEBACK_LIMIT = 16_000
+"""Characters of a traceback that are kept, from its end, where the cause stands."""
+
+
+class Verdict(TaskHarborError):
+    """Base of what a handler raises to decide its own outcome."""
+
+
+class RetryLater(Verdict):
+    """The attempt failed; try again after `after` instead of the policy's backoff. Spends an attempt."""
+
+    def __init__(self, after: timedelta, reason: str = "") -> None:
+        self.after = _duration(after, "RetryLater(after=...)")
+        self.reason = reason
+        super().__init__(reason or f"retry asked for after {after}")
+
+
+class Snooze(Verdict):
+    """Not now: run again after `for_`. Spends no attempt and runs no backoff."""
+
+    def __init__(self, for_: timedelta) -> None:
+        self.for_ = _duration(for_, "Snooze(for_=...)")
+        super().__init__(f"snoozed for {for_}")
+
+
+class Reject(Verdict):
+    """Make the job a dead letter at once, whatever attempts are left."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def _duration(value: timedelta, what: str) -> timedelta:
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise OptionError(f"{what}: expected a timedelta of zero or more, got {value!r}")
+    return value
+
+
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
+    """The handler returned."""
+
+    result: bytes | None
+    """The encoded result; None when the task keeps none."""
+    codec: str = ""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The handler raised, timed out, or asked for `RetryLater`."""
+
+    error: AttemptError
+    policy: Retry | None = None
+    """The `Retry.on` policy for this exception, if one applies; else the job's own numbers decide."""
+    after: timedelta | None = None
+
+
+class Snoozed(msgspec.Struct, frozen=True):
+    """The handler raised `Snooze`."""
+
+    for_: timedelta
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The job can never succeed: the handler raised `Reject`, or its own build cannot decode it."""
+
+    error: AttemptError
+    reason: str
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """The attempt ended because a cancel reached it."""
+
+    reason: str = ""
+
+
+class Released(msgspec.Struct, frozen=True):
+    """Handed back: the worker stops, or never got round to it."""
+
+    started: bool = False
+    """Its handler had begun; the attempt is given back, unless it was the only one allowed."""
+
+
+class Strayed(msgspec.Struct, frozen=True):
+    """This worker's build cannot run it, another may: the task is unknown here, or the payload is foreign (rule 16)."""
+
+    reason: str
+    refused_by: str | None = None
+    """The build that could not decode it; None when the task is merely unknown here."""
+
+
+Outcome: TypeAlias = Succeeded | Failed | Snoozed | Rejected | Cancelled | Released | Strayed
+
+
+def describe(error: BaseException, *, attempt: int, worker: str, skip_frames: int = 0) -> AttemptError:
+    """Return what is kept of an exception: its type, text and traceback, each bounded.
+
+    `skip_frames` leaves out that many of our own frames from the top, so that the first line is the user's.
+    """
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - a __str__ that raises must not lose the outcome
+        message = f"<its __str__ raised {type(broken).__name__}>"
+    return AttemptError(
+        attempt=attempt,
+        type=name,
+        message=_bounded(message, MESSAGE_LIMIT, from_end=False),
+        traceback=_bounded(_format(error, skip_frames), TRACEBACK_LIMIT, from_end=True),
+        worker=worker,
+    )
+
+
+def _format(error: BaseException, skip_frames: int) -> str:
+    frames = error.__traceback__
+    for _ in range(skip_frames):
+        if frames is None or frames.tb_next is None:
+            break
+        frames = frames.tb_next
+    try:
+        # A recursion error holds thousands of frames; the ends are what one reads.
+        return "".join(
+            traceback.TracebackException(type(error), error, frames, limit=-40, compact=True).format()
+        )
+    except Exception as broken:  # noqa: BLE001
+        return f"<the traceback could not be formatted: {type(broken).__name__}>"
+
+
+def _bounded(text: str, limit: int, *, from_end: bool) -> str:
+    # Lone surrogates can be in any exception's text and no store takes them.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
+    if len(text) <= limit:
+        return text
+    left_out = f"[{len(text) - limit} characters left out]"
+    return f"{left_out}\n{text[-limit:]}" if from_end else f"{text[:limit]} {left_out}"
