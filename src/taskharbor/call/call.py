@@ -1,0 +1,55 @@
+"""A call of a task, not yet sent: which task, with which arguments, under which options.
+
+A call knows no store and no wire format. The dispatcher that sends it chooses the codec and has the callee encode the
+arguments with it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from taskharbor.call.options import Options
+from taskharbor.codec import Codec
+from taskharbor.job import NewJob
+
+
+class Callee(Protocol):
+    """What a call needs to know of its task."""
+
+    @property
+    def name(self) -> str:
+        """Return the task's name."""
+        ...
+
+    @property
+    def keep_result(self) -> bool:
+        """Return whether results are stored."""
+        ...
+
+    def new_job(self, arguments: msgspec.Struct, options: Options, codec: Codec, *, check: bool) -> NewJob:
+        """Return the job to store.
+
+        `check` decodes the payload once more, strictly, so that what no handler could read is refused here.
+
+        Raises:
+            PayloadError: the arguments do not fit the signature.
+        """
+        ...
+
+    def read_result(self, data: bytes, codec: Codec) -> object:
+        """Return a stored result, decoded as the declared return type.
+
+        Raises:
+            PayloadError: it does not fit.
+        """
+        ...
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call."""
+
+    callee: Callee
+    arguments: msgspec.Struct
+    options: Options

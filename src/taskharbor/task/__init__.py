@@ -1,0 +1,28 @@
+"""Tasks: a typed function becomes a registered handler.
+
+decorator.py    `@task`
+reading.py      what the signature says
+arguments.py    the arguments as one typed value
+definition.py   the task at run time: names, options, encoding
+task.py         the typed face: Bound, Task, SyncTask, AsyncTask
+registry.py     one name, one task
+context.py      what a handler may ask of its job
+"""
+
+from taskharbor.task.context import Context
+from taskharbor.task.decorator import task
+from taskharbor.task.definition import TaskDefinition
+from taskharbor.task.registry import Registry, default_registry
+from taskharbor.task.typed import AsyncTask, Bound, SyncTask, Task
+
+__all__ = [
+    "AsyncTask",
+    "Bound",
+    "Context",
+    "Registry",
+    "SyncTask",
+    "Task",
+    "TaskDefinition",
+    "default_registry",
+    "task",
+]

@@ -1,0 +1,148 @@
+"""What a handler may ask for as its first parameter: its job, its dependencies, whether it should stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Generic, Protocol
+
+from typing_extensions import TypeVar
+
+from taskharbor.errors import JobCancelled
+from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id, new_token
+from taskharbor.retry import RetryNumbers
+
+Deps = TypeVar("Deps", default=None)
+
+
+class StopSignal(Protocol):
+    """Where a context reads whether its job should stop."""
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Return why the job should stop, None while it should not."""
+        ...
+
+
+class Context(Generic[Deps]):
+    """The running job, as its handler sees it. Injected; never passed by a caller.
+
+    `Deps` is the type of the harbor's dependencies; plain `Context` means none are used.
+    """
+
+    __slots__ = ("_delivery", "_stop", "deps")
+
+    deps: Deps
+    """What the harbor's `deps` lifespan yielded; one object for all jobs of a worker."""
+
+    def __init__(self, deps: Deps, delivery: Delivery, stop: StopSignal) -> None:
+        """Made by the worker; for calling `task.fn` by hand, see `Context.detached`."""
+        self.deps = deps
+        self._delivery = delivery
+        self._stop = stop
+
+    @classmethod
+    def detached(cls, deps: Deps, *, task: str = "detached", attempt: int = 1) -> Context[Deps]:
+        """Return a context that belongs to no job, for calling `task.fn(ctx, ...)` by hand, as in a unit test."""
+        now = datetime.now(UTC)
+        delivery = Delivery(
+            id=new_job_id(),
+            token=new_token(),
+            task=task,
+            queue=DEFAULT_QUEUE,
+            payload=b"",
+            codec="json",
+            fingerprint=0,
+            attempt=attempt,
+            fence=1,
+            retry=RetryNumbers(),
+            timeout=None,
+            priority=DEFAULT_PRIORITY,
+            run_at=now,
+            enqueued_at=now,
+            key=None,
+            meta={},
+            keep_result=True,
+            guarded=False,
+            solo=False,
+            cancel_requested=False,
+        )
+        return cls(deps, delivery, _NeverStop())
+
+    def __repr__(self) -> str:
+        return f"<Context of job {self.job_id} ({self.task}, attempt {self.attempt})>"
+
+    @property
+    def job_id(self) -> str:
+        """Return the job's id."""
+        return self._delivery.id
+
+    @property
+    def task(self) -> str:
+        """Return the task name it was enqueued under; may be an alias."""
+        return self._delivery.task
+
+    @property
+    def queue(self) -> str:
+        """Return the queue it came from."""
+        return self._delivery.queue
+
+    @property
+    def attempt(self) -> int:
+        """Return the number of this attempt, from 1."""
+        return self._delivery.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """Return how many attempts there are in all."""
+        return self._delivery.retry.max_attempts
+
+    @property
+    def fence(self) -> int:
+        """Return a number that grows with every delivery of this job.
+
+        Hand it to what the job writes to, and have that refuse numbers smaller than the greatest it saw: a stopped
+        worker that wakes after another took its job over then does no harm.
+        """
+        return self._delivery.fence
+
+    @property
+    def key(self) -> str | None:
+        """Return its idempotency key."""
+        return self._delivery.key
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """Return the metadata that travels with it."""
+        return MappingProxyType(self._delivery.meta)
+
+    @property
+    def run_at(self) -> datetime:
+        """Return its earliest start."""
+        return self._delivery.run_at
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """Return when it was enqueued, by the store's clock."""
+        return self._delivery.enqueued_at
+
+    @property
+    def cancelled(self) -> bool:
+        """Return whether it should stop: cancelled, out of time, or its worker shuts down."""
+        return self._stop.stop_reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Raise if the job should stop: for sync handlers, at places where stopping is safe.
+
+        Raises:
+            JobCancelled: it should. Left uncaught it ends the attempt as what the stop was: a cancel, a timeout, or a
+                hand-back at shutdown.
+        """
+        reason = self._stop.stop_reason
+        if reason is not None:
+            raise JobCancelled(f"job {self.job_id} should stop: {reason}", job_id=self.job_id)
+
+
+class _NeverStop:
+    stop_reason = None

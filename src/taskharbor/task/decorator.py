@@ -1,0 +1,199 @@
+"""`@task`: from a typed function to a registered task."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, overload
+
+from typing_extensions import TypeVar
+
+from taskharbor.call.options import check_duration, check_name, check_priority, check_timeout
+from taskharbor.codec import Codec
+from taskharbor.errors import OptionError, TaskDefinitionError
+from taskharbor.job import DEFAULT_KEY_TTL, DEFAULT_PRIORITY, DEFAULT_QUEUE, DEFAULT_RETAIN
+from taskharbor.retry import Retry
+from taskharbor.task.context import Context
+from taskharbor.task.definition import RunIn, TaskDefinition, TaskOptions
+from taskharbor.task.reading import Handler, caller_names, read
+from taskharbor.task.registry import Registry, default_registry
+from taskharbor.task.typed import AsyncTask, SyncTask
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D")
+
+_DEFAULT_RETRY = Retry()
+
+
+class Decorator(Protocol):
+    """What `@task(...)` returns: the same four forms as `@task`."""
+
+    # A context is told from other first parameters by order: checkers take the first overload that fits, and what
+    # they report as overlapping is decided by it. (They are right for first parameters typed `object`, which `read`
+    # therefore refuses.)
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+        self, fn: Callable[Concatenate[Context[D], P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Context[D], P], R], /) -> SyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+@overload
+def task(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    fn: Callable[Concatenate[Context[D], P], Coroutine[Any, Any, R]], /
+) -> AsyncTask[P, R]: ...
+@overload
+def task(fn: Callable[Concatenate[Context[D], P], R], /) -> SyncTask[P, R]: ...
+@overload
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def task(fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    aliases: Iterable[str] = (),
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_PRIORITY,
+    retry: Retry = ...,
+    timeout: timedelta | None = None,
+    run: RunIn | None = None,
+    codec: Codec | None = None,
+    keep_result: bool = True,
+    retain: timedelta = DEFAULT_RETAIN,
+    key_ttl: timedelta = DEFAULT_KEY_TTL,
+    registry: Registry | None = None,
+) -> Decorator: ...
+def task(
+    fn: Handler | None = None,
+    /,
+    *,
+    name: str | None = None,
+    aliases: Iterable[str] = (),
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_PRIORITY,
+    retry: Retry = _DEFAULT_RETRY,
+    timeout: timedelta | None = None,
+    run: RunIn | None = None,
+    codec: Codec | None = None,
+    keep_result: bool = True,
+    retain: timedelta = DEFAULT_RETAIN,
+    key_ttl: timedelta = DEFAULT_KEY_TTL,
+    registry: Registry | None = None,
+) -> Any:
+    """Declare a function as a task. Its signature becomes static types, wire format, run-time check and JSON Schema.
+
+    Works on `def` and `async def`, with or without a leading `Context`, with or without arguments.
+
+    Args:
+        fn: the function, where `@task` is written without parentheses.
+        name: the name its jobs are stored under; by default `module.qualname`. Set it where modules may move.
+        aliases: former names, so that jobs stored under them still run.
+        queue: where its jobs wait.
+        priority: 0 (first) to 9 (last).
+        retry: when a failed attempt is tried again; by default 5 attempts in all, from about a second up to an hour.
+        timeout: how long one attempt may run.
+        run: `"process"` runs a sync handler in a process of its own, for work that holds the interpreter's lock.
+        codec: its own wire format, instead of the harbor's.
+        keep_result: False stores no result, and `JobHandle.result` refuses.
+        retain: how long a job can be looked up after it succeeded or was cancelled.
+        key_ttl: how long an idempotency key stays taken after its job has finished.
+        registry: where it is registered, by default `default_registry`.
+
+    Raises:
+        TaskDefinitionError: the signature cannot be a task's, or another task has the name.
+        OptionError: an option with a value that cannot be.
+    """
+    _check(
+        queue=queue, priority=priority, retry=retry, timeout=timeout, run=run, retain=retain, key_ttl=key_ttl
+    )
+    options = TaskOptions(
+        queue=queue,
+        priority=priority,
+        retry=retry,
+        timeout=timeout,
+        key_ttl=key_ttl,
+        run=run,
+        keep_result=keep_result,
+        retain=retain,
+    )
+    others = tuple(aliases)
+    for given in (name, *others):
+        if given is not None:
+            check_name(given, "name")
+
+    def decorate(fn: Handler, depth: int = 1) -> SyncTask[..., object] | AsyncTask[..., object]:
+        told = name if name is not None else default_name(fn)
+        reading = read(fn, told, caller_names(depth))
+        if run == "process":
+            _check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)
+        definition = TaskDefinition(fn, reading, name=told, aliases=others, options=options, codec=codec)
+        (registry if registry is not None else default_registry).add(definition)
+        return AsyncTask(definition) if reading.is_async else SyncTask(definition)
+
+    return decorate if fn is None else decorate(fn, depth=2)
+
+
+def default_name(fn: Handler) -> str:
+    """Return `module.qualname`, where a script's `__main__` is told by its file's name.
+
+    A worker imports the script as a module, so its tasks must bear the same names there.
+    """
+    module = str(getattr(fn, "__module__", None) or "")
+    if module in ("__main__", "__mp_main__"):
+        main = sys.modules.get(module)
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        if spec is not None and spec.name not in ("__main__", "__mp_main__"):
+            module = str(spec.name).removesuffix(".__main__")
+        elif file:
+            module = Path(str(file)).stem
+    qualname = str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+    return f"{module}.{qualname}".replace(".<locals>", "")
+
+
+def _check(
+    *,
+    queue: str,
+    priority: int,
+    retry: object,
+    timeout: timedelta | None,
+    run: str | None,
+    retain: timedelta,
+    key_ttl: timedelta,
+) -> None:
+    check_name(queue, "queue")
+    check_priority(priority)
+    if not isinstance(retry, Retry):
+        raise OptionError(f"retry={retry!r}: expected a Retry, for example Retry(max_attempts=3)")
+    check_timeout(timeout)
+    check_duration(retain, "retain")
+    check_duration(key_ttl, "key_ttl")
+    if run not in (None, "process"):
+        raise OptionError(
+            f"run={run!r}: expected 'process', or nothing: `async def` runs on the event loop and `def` in a thread"
+        )
+
+
+def _check_process(fn: Handler, name: str, *, is_async: bool, deps_type: object) -> None:
+    if is_async:
+        raise TaskDefinitionError(
+            f"task {name!r}: run='process' is for `def`; an `async def` runs on the event loop"
+        )
+    if deps_type is not type(None):
+        raise TaskDefinitionError(
+            f"task {name!r}: run='process' cannot be given the harbor's dependencies, which live in the worker's "
+            "process; take a plain Context, and build what it needs in the handler"
+        )
+    if "<locals>" in str(getattr(fn, "__qualname__", "")):
+        raise TaskDefinitionError(
+            f"task {name!r}: run='process' needs a function that another process can import; move it out of the "
+            "function that defines it"
+        )

@@ -1,0 +1,200 @@
+"""A task without its static types: what the registry holds, calls are made of, and workers run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property
+from typing import Literal, TypeAlias, cast
+
+import msgspec
+from msgspec import UNSET
+
+from taskharbor.call import Options
+from taskharbor.codec import Codec, CodecError, Encode, JsonCodec
+from taskharbor.errors import PayloadError
+from taskharbor.job import (
+    DEFAULT_KEY_TTL,
+    DEFAULT_PRIORITY,
+    DEFAULT_QUEUE,
+    DEFAULT_RETAIN,
+    NewJob,
+    OnConflict,
+    new_job_id,
+)
+from taskharbor.retry import Retry
+from taskharbor.task.arguments import (
+    Binder,
+    arguments_type,
+    check_types,
+    fingerprint,
+    json_schema,
+    spread_for,
+)
+from taskharbor.task.reading import Handler, Reading
+
+RunIn: TypeAlias = Literal["process"]
+
+
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `@task(...)` declares; each call may override the first group with `options(...)`."""
+
+    queue: str = DEFAULT_QUEUE
+    priority: int = DEFAULT_PRIORITY
+    retry: Retry = Retry()
+    timeout: timedelta | None = None
+    key_ttl: timedelta = DEFAULT_KEY_TTL
+
+    run: RunIn | None = None
+    keep_result: bool = True
+    retain: timedelta = DEFAULT_RETAIN
+
+
+class Coder(msgspec.Struct, frozen=True):
+    """One task's encoder and decoders in one codec."""
+
+    encode: Encode
+    decode_arguments: Callable[[bytes], msgspec.Struct]
+    decode_result: Callable[[bytes], object]
+
+
+class TaskDefinition:
+    """One declared function: its name, signature, options, and how its arguments and results become bytes."""
+
+    def __init__(
+        self,
+        fn: Handler,
+        reading: Reading,
+        *,
+        name: str,
+        aliases: tuple[str, ...],
+        options: TaskOptions,
+        codec: Codec | None,
+    ) -> None:
+        """Check that the signature can be carried, and prepare what every call needs.
+
+        Raises:
+            TaskDefinitionError: a parameter or the result has no codec.
+        """
+        check_types(name, reading.parameters, reading.returns, codec or JsonCodec())
+        self.fn = fn
+        self.reading = reading
+        self.name = name
+        self.aliases = aliases
+        self.options = options
+        self.codec = codec
+        """The task's own codec; None leaves it to the harbor."""
+        self.arguments_type = arguments_type(name, reading.parameters)
+        self.bind = Binder(name, self.arguments_type, reading.public)
+        self.spread = spread_for(reading.parameters)
+        self._retry_numbers = options.retry.numbers()
+        self._coders: dict[str, tuple[Codec, Coder]] = {}
+
+    @property
+    def keep_result(self) -> bool:
+        """Return whether results are stored."""
+        return self.options.keep_result
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """Return 63 bits that tell whether two builds agree on the payload."""
+        return fingerprint(self.arguments_type)
+
+    def schema(self) -> dict[str, object]:
+        """Return the JSON Schema of the arguments."""
+        return json_schema(self.arguments_type)
+
+    def coder(self, codec: Codec) -> Coder:
+        """Return this task's encoder and decoders in a codec, made once for each codec.
+
+        Raises:
+            TaskDefinitionError: the codec cannot carry one of its types.
+        """
+        known = self._coders.get(codec.name)
+        if known is not None and known[0] is codec:
+            return known[1]
+        if codec is not self.codec and not isinstance(codec, JsonCodec):  # JSON was checked at declaration
+            check_types(self.name, self.reading.parameters, self.reading.returns, codec)
+        coder = Coder(
+            codec.encoder(),
+            codec.decoder(self.arguments_type),
+            codec.decoder(cast("type[object]", self.reading.returns)),
+        )
+        self._coders[codec.name] = codec, coder
+        return coder
+
+    def new_job(self, arguments: msgspec.Struct, options: Options, codec: Codec, *, check: bool) -> NewJob:
+        """Return the job to store; see `Callee.new_job`."""
+        coder = self.coder(codec)
+        try:
+            payload = coder.encode(arguments)
+            if check:
+                coder.decode_arguments(payload)
+        except CodecError as error:
+            raise self._unfit("arguments", error) from error
+        mine = self.options
+        job = NewJob(
+            id=new_job_id(),
+            task=self.name,
+            payload=payload,
+            codec=codec.name,
+            fingerprint=self.fingerprint,
+            queue=mine.queue,
+            priority=mine.priority,
+            retry=self._retry_numbers,
+            timeout=mine.timeout,
+            key_ttl=mine.key_ttl,
+            keep_result=mine.keep_result,
+            retain=mine.retain,
+        )
+        return job if options is NO_OPTIONS else self._with_options(job, arguments, options)
+
+    def _with_options(self, job: NewJob, arguments: msgspec.Struct, options: Options) -> NewJob:
+        given: dict[str, object] = {
+            name: value
+            for name in ("queue", "priority", "run_at", "run_in", "key", "key_ttl", "timeout", "meta")
+            if (value := getattr(options, name)) is not UNSET
+        }
+        if options.retry is not UNSET:
+            given["retry"] = options.retry.numbers()
+        if options.on_conflict is not UNSET:
+            given["on_conflict"] = OnConflict(options.on_conflict)
+        if options.key is not UNSET:
+            given["digest"] = self._digest(arguments, job.payload)
+        return msgspec.structs.replace(job, **given)
+
+    def _digest(self, arguments: msgspec.Struct, payload: bytes) -> bytes:
+        # Of plain, ordered JSON rather than of the payload: encryption and unordered sets differ from call to call.
+        try:
+            payload = _canonical.encode(arguments)
+        except (TypeError, ValueError, NotImplementedError):
+            pass  # A type that only the task's own codec knows: its payload has to do.
+        return hashlib.sha256(payload).digest()[:16]
+
+    def read_result(self, data: bytes, codec: Codec) -> object:
+        """Return a stored result, decoded as the declared return type."""
+        try:
+            return self.coder(codec).decode_result(data)
+        except CodecError as error:
+            raise self._unfit("result", error) from error
+
+    def _unfit(self, what: str, error: CodecError) -> PayloadError:
+        return PayloadError(
+            f"the {what} of task {self.name!r} {'do' if what == 'arguments' else 'does'} not fit its signature: "
+            f"{error} at {error.path}",
+            task=self.name,
+            path=error.path,
+            reason=str(error),
+        )
+
+
+def _canonical_hook(value: object) -> object:
+    from taskharbor.codec.hooks import enc_hook
+
+    return enc_hook(value)
+
+
+_canonical = msgspec.json.Encoder(enc_hook=_canonical_hook, order="deterministic")
+
+NO_OPTIONS = Options()
