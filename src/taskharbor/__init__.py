@@ -1,1 +1,108 @@
-"""TaskHarbor: background jobs and simple durable workflows, driven by types."""
+"""TaskHarbor: background jobs and simple durable workflows, driven by types.
+
+One typed function is the whole definition of a task: its signature gives the static types of every call, the wire
+format, the run-time check and the JSON Schema. Behind it stands one contract for all stores, proven by one suite.
+"""
+
+from taskharbor.call import Flow, FlowHandle, JobHandle, JobStatus, Link, Signature
+from taskharbor.codec import Codec, CodecError, JsonCodec, MsgpackCodec, register_type
+from taskharbor.control import Jobs, Queues
+from taskharbor.errors import (
+    BlockingCallError,
+    DeadlockError,
+    DeploymentError,
+    DriverURLError,
+    DuplicateJob,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobInterrupt,
+    JobNotFound,
+    JobTimeout,
+    KeyConflict,
+    LeaseLost,
+    LifespanError,
+    MissingExtraError,
+    NoHarborError,
+    OptionError,
+    PayloadError,
+    ResultNotKept,
+    ResultTimeout,
+    StoreError,
+    StoreUnavailable,
+    TaskDefinitionError,
+    TaskHarborError,
+    UnknownTaskError,
+    UnsupportedError,
+    UsageError,
+)
+from taskharbor.harbor import Harbor, WorkerOptions
+from taskharbor.job import AttemptError, JobRecord, JobState
+from taskharbor.outcome import Reject, RetryLater, Snooze
+from taskharbor.retry import Retry
+from taskharbor.task import AsyncTask, Bound, Context, Registry, SyncTask, Task, default_registry, task
+from taskharbor.worker import Worker, WorkerCounts, WorkerSettings, WorkerThread
+
+__all__ = [
+    "AsyncTask",
+    "AttemptError",
+    "BlockingCallError",
+    "Bound",
+    "Codec",
+    "CodecError",
+    "Context",
+    "DeadlockError",
+    "DeploymentError",
+    "DriverURLError",
+    "DuplicateJob",
+    "Flow",
+    "FlowHandle",
+    "Harbor",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobHandle",
+    "JobInterrupt",
+    "JobNotFound",
+    "JobRecord",
+    "JobState",
+    "JobStatus",
+    "JobTimeout",
+    "Jobs",
+    "JsonCodec",
+    "KeyConflict",
+    "LeaseLost",
+    "LifespanError",
+    "Link",
+    "MissingExtraError",
+    "MsgpackCodec",
+    "NoHarborError",
+    "OptionError",
+    "PayloadError",
+    "Queues",
+    "Registry",
+    "Reject",
+    "ResultNotKept",
+    "ResultTimeout",
+    "Retry",
+    "RetryLater",
+    "Signature",
+    "Snooze",
+    "StoreError",
+    "StoreUnavailable",
+    "SyncTask",
+    "Task",
+    "TaskDefinitionError",
+    "TaskHarborError",
+    "UnknownTaskError",
+    "UnsupportedError",
+    "UsageError",
+    "Worker",
+    "WorkerCounts",
+    "WorkerOptions",
+    "WorkerSettings",
+    "WorkerThread",
+    "default_registry",
+    "register_type",
+    "task",
+]

@@ -18,8 +18,8 @@ class CodecError(ValueError):
 
     Attributes:
         path: where in the data, as a JSONPath; `$` is the whole.
-        foreign: the bytes themselves could not be read (another format, a wrong key, damage), as opposed to bytes that
-            were read and hold something other than the type.
+        foreign: this codec lacks what it would take, such as a key; another worker's may have it. The job is then left
+            to other builds instead of ending as a dead letter.
     """
 
     def __init__(self, message: str, *, path: str = "$", foreign: bool = False) -> None:

@@ -46,7 +46,7 @@ class _Format:
                     raise CodecError(str(error)) from error
                 raise CodecError(found["reason"], path=found["path"]) from error
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise CodecError(str(error), foreign=True) from error
+                raise CodecError(str(error)) from error
             except (TypeError, ValueError, NotImplementedError) as error:  # from a hook
                 raise CodecError(str(error)) from error
 

@@ -68,7 +68,7 @@ class Context(Generic[Deps]):
             solo=False,
             cancel_requested=False,
         )
-        return cls(deps, delivery, _NeverStop())
+        return cls(deps, delivery, NEVER_STOP)
 
     def __repr__(self) -> str:
         return f"<Context of job {self.job_id} ({self.task}, attempt {self.attempt})>"
@@ -145,4 +145,8 @@ class Context(Generic[Deps]):
 
 
 class _NeverStop:
-    stop_reason = None
+    stop_reason: str | None = None
+
+
+NEVER_STOP: StopSignal = _NeverStop()
+"""For contexts that nobody can stop."""

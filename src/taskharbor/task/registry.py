@@ -17,6 +17,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._by_name: dict[str, TaskDefinition] = {}
+        self.version = 0
+        """Grows with every change, so that those who read it once can tell."""
 
     def add(self, definition: TaskDefinition) -> None:
         """Add a task under its name and aliases.
@@ -38,6 +40,7 @@ class Registry:
             del self._by_name[name]
         for name in (definition.name, *definition.aliases):
             self._by_name[name] = definition
+        self.version += 1
 
     def find(self, name: str) -> TaskDefinition | None:
         """Return the task of that name or alias, or None."""

@@ -1,0 +1,76 @@
+"""A blocking face for async stores: a thread with an event loop of its own, started when first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from taskharbor.driver import Driver, Store
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """Carries blocking calls over to a store on its own loop. Thread-safe."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Store]] = Future()
+
+    def call(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Return what `work` returns, run with a store on the bridge's loop.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached; the next call tries anew.
+        """
+        loop, _, store = self._open()
+
+        async def carry() -> T:
+            return await work(store)
+
+        return asyncio.run_coroutine_threadsafe(carry(), loop).result()
+
+    def close(self) -> None:
+        """Close the store and end the thread. Idempotent; a later call opens it again."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            loop, closing, _ = self._ready.result()
+            loop.call_soon_threadsafe(closing.set)
+            thread.join()
+
+    def _open(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Event, Store]:
+        with self._lock:
+            if self._thread is None:
+                self._ready = Future()
+                self._thread = threading.Thread(
+                    target=self._main, args=(self._ready,), name="taskharbor-bridge", daemon=True
+                )
+                self._thread.start()
+            ready = self._ready
+        try:
+            return ready.result()
+        except BaseException:
+            with self._lock:
+                if self._ready is ready:
+                    self._thread = None
+            raise
+
+    def _main(self, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Store]]) -> None:
+        async def serve() -> None:
+            async with self._driver.connect() as store:
+                closing = asyncio.Event()
+                ready.set_result((asyncio.get_running_loop(), closing, store))
+                await closing.wait()
+
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)

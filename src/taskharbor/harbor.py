@@ -1,0 +1,550 @@
+"""The composition root: a harbor joins a store, tasks and a wire format, and is what tasks send through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from contextvars import Token
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypedDict, TypeVar
+
+from typing_extensions import Unpack
+
+from taskharbor.bridge import Bridge
+from taskharbor.call import (
+    Call,
+    Dispatcher,
+    JobHandle,
+    Sent,
+    Signature,
+    enter,
+    install,
+    leave,
+    refuse_on_loop,
+    uninstall,
+)
+from taskharbor.codec import Codec, CodecBook, JsonCodec
+from taskharbor.control import Jobs, Queues, not_found
+from taskharbor.driver import (
+    BlockingDriver,
+    CancelStatus,
+    Capability,
+    Driver,
+    Enqueued,
+    EnqueueStatus,
+    JobCancel,
+    JobEnqueue,
+    JobGet,
+    ProducerStore,
+    Store,
+)
+from taskharbor.drivers import driver_for
+from taskharbor.errors import (
+    DriverURLError,
+    DuplicateJob,
+    KeyConflict,
+    OptionError,
+    ResultTimeout,
+    nearest,
+)
+from taskharbor.job import TERMINAL, JobRecord, NewJob, OnConflict
+from taskharbor.task import Registry, TaskDefinition, default_registry
+from taskharbor.worker import (
+    Application,
+    Lifespan,
+    Worker,
+    WorkerCounts,
+    WorkerSettings,
+    WorkerThread,
+    run_in_own_loop,
+)
+
+logger = logging.getLogger("taskharbor")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+DEFAULT_URL = "sqlite:///taskharbor.db"
+
+
+class WorkerOptions(TypedDict, total=False):
+    """The settings of a worker, as keywords; `WorkerSettings` says what each means."""
+
+    queues: Sequence[str] | None
+    concurrency: int
+    processes: int
+    lease: timedelta
+    grace: timedelta
+    halt: timedelta
+    prefetch: int | None
+    stall: timedelta
+    owns_process: bool
+
+
+class Harbor:
+    """Where an application's jobs go, and where its workers take them from.
+
+    `with Harbor(...) as harbor:` (or `async with`) makes it the current harbor of the block and closes it at the end;
+    `harbor.install()` makes it the process-wide default. Safe to share between threads and event loops.
+    """
+
+    def __init__(
+        self,
+        url: str | Driver | None = None,
+        *,
+        registry: Registry | None = None,
+        codec: Codec | None = None,
+        codecs: Iterable[Codec] = (),
+        deps: Lifespan | None = None,
+        check: bool = True,
+    ) -> None:
+        """Join a store and tasks. Connects to nothing yet.
+
+        Args:
+            url: a driver's URL, such as `memory://`, or a driver. By default `TASKHARBOR_URL`, else
+                `sqlite:///taskharbor.db`.
+            registry: the tasks its workers know, by default `default_registry`.
+            codec: the wire format of payloads and results, by default JSON. A task's own comes first.
+            codecs: further formats that stored payloads may be in; JSON and MessagePack are always among them.
+            deps: builds what handlers get as `ctx.deps`: a function to a context manager, sync or async, entered once
+                by each worker.
+            check: decode each payload once at enqueue, so that what no handler could read is refused there.
+
+        Raises:
+            DriverURLError: no driver understands the URL.
+            MissingExtraError: the driver needs a package that is not installed.
+        """
+        self._driver = _driver(url)
+        self._registry = default_registry if registry is None else registry
+        self._codec: Codec = JsonCodec() if codec is None else codec
+        self._codecs = CodecBook([*codecs, self._codec])
+        self._lifespan = deps
+        self._check = check
+        self._tokens: list[Token[Dispatcher | None]] = []
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._stores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Store, AsyncExitStack]]
+        self._blocking: tuple[ProducerStore, ExitStack] | None
+        self._bridge: Bridge
+        self._forget_connections()
+
+    def __repr__(self) -> str:
+        return f"<Harbor on {self._driver.name}>"
+
+    @property
+    def driver(self) -> Driver:
+        """Return the driver of its store."""
+        return self._driver
+
+    @property
+    def registry(self) -> Registry:
+        """Return the tasks its workers know."""
+        return self._registry
+
+    @property
+    def codecs(self) -> CodecBook:
+        """Return the wire formats it can read."""
+        return self._codecs
+
+    @property
+    def jobs(self) -> Jobs:
+        """Return what can be done with stored jobs by hand."""
+        return Jobs(self)
+
+    @property
+    def queues(self) -> Queues:
+        """Return what can be done with queues by hand."""
+        return Queues(self)
+
+    # --- being the current harbor
+
+    def install(self) -> Self:
+        """Make this the process-wide default: current wherever no `with` says otherwise, in every thread."""
+        install(self)
+        return self
+
+    def __enter__(self) -> Self:
+        """Make this the current harbor until the end of the block."""
+        self._tokens.append(enter(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Restore the harbor that was current before, and close this one."""
+        self._leave()
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Make this the current harbor until the end of the block."""
+        self._tokens.append(enter(self))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Restore the harbor that was current before, and close this one."""
+        self._leave()
+        await self.aclose()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(ValueError):  # the block ends in another context than it began in
+            leave(self._tokens.pop())
+
+    def close(self) -> None:
+        """Close its connections, but for those that belong to event loops still running. Idempotent."""
+        uninstall(self)
+        self._bridge.close()
+        with self._lock:
+            blocking, self._blocking = self._blocking, None
+        if blocking is not None:
+            blocking[1].close()
+        self._driver.close()
+
+    async def aclose(self) -> None:
+        """Close its connections, this event loop's among them. Idempotent."""
+        with self._lock:
+            opened = self._stores.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened[1].aclose()
+        await asyncio.to_thread(self.close)
+
+    # --- sending
+
+    def enqueue_many(
+        self, signatures: Iterable[Signature[R]], *, check: bool | None = None
+    ) -> list[JobHandle[R]]:
+        """Store many calls in one transaction, all or none, and return their handles in order.
+
+        Args:
+            signatures: calls made by `task.s(...)`, of any tasks.
+            check: False skips the decoding of each payload, for arguments known to be right; None does as the harbor.
+
+        Raises:
+            PayloadError: arguments do not fit a signature; nothing was stored.
+            DuplicateJob: a key is taken and `on_conflict="raise"` was asked; nothing was stored.
+            KeyConflict: a key is taken by a job with other arguments; nothing was stored.
+            BlockingCallError: on a running event loop; use `aenqueue_many`.
+        """
+        refuse_on_loop("harbor.enqueue_many()", "harbor.aenqueue_many(...)")
+        calls = [signature.call for signature in signatures]
+        return self._handles(calls, self._send(self._jobs(calls, check=check)))
+
+    async def aenqueue_many(
+        self, signatures: Iterable[Signature[R]], *, check: bool | None = None
+    ) -> list[JobHandle[R]]:
+        """Store many calls in one transaction; the async form of `enqueue_many`."""
+        calls = [signature.call for signature in signatures]
+        return self._handles(calls, await self._asend(self._jobs(calls, check=check)))
+
+    def send(self, calls: Sequence[Call]) -> Sequence[Sent]:
+        """Store calls as jobs; see `Dispatcher`."""
+        return self._send(self._jobs(calls))
+
+    async def asend(self, calls: Sequence[Call]) -> Sequence[Sent]:
+        """Store calls as jobs; see `Dispatcher`."""
+        return await self._asend(self._jobs(calls))
+
+    def _jobs(self, calls: Sequence[Call], *, check: bool | None = None) -> list[NewJob]:
+        check = self._check if check is None else check
+        return [call.callee.new_job(call.arguments, call.options, self._codec, check=check) for call in calls]
+
+    def _send(self, jobs: list[NewJob]) -> list[Sent]:
+        if not jobs:
+            return []
+        return _sent(jobs, self._producer().job_enqueue(JobEnqueue(jobs=jobs, all_or_none=True)))
+
+    async def _asend(self, jobs: list[NewJob]) -> list[Sent]:
+        if not jobs:
+            return []
+        store = await self._store()
+        return _sent(jobs, await store.job_enqueue(JobEnqueue(jobs=jobs, all_or_none=True)))
+
+    def _handles(self, calls: list[Call], answers: list[Sent]) -> list[JobHandle[R]]:
+        return [
+            JobHandle(self, call.callee, sent.job_id, created=sent.created)
+            for call, sent in zip(calls, answers, strict=True)
+        ]
+
+    def task(self, name: str) -> TaskDefinition:
+        """Return the task of that name or alias.
+
+        Raises:
+            UnknownTaskError: there is none; says which come close.
+        """
+        return self._registry.get(name)
+
+    # --- looking after
+
+    def look(self, job_id: str) -> JobRecord:
+        """Return what the store knows of a job; raises `JobNotFound`."""
+        return _found(self._producer().job_get(JobGet(ids=[job_id])), job_id)
+
+    async def alook(self, job_id: str) -> JobRecord:
+        """Return what the store knows of a job; raises `JobNotFound`."""
+        return _found(await (await self._store()).job_get(JobGet(ids=[job_id])), job_id)
+
+    def cancel(self, job_id: str, reason: str) -> bool:
+        """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
+        return _cancelled(self._producer().job_cancel(JobCancel(ids=[job_id], reason=reason)), job_id)
+
+    async def acancel(self, job_id: str, reason: str) -> bool:
+        """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
+        return _cancelled(
+            await (await self._store()).job_cancel(JobCancel(ids=[job_id], reason=reason)), job_id
+        )
+
+    def await_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
+        """Block until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
+        ended = threading.Event()
+        patience = _Patience(job_id, timeout, self._driver.poll_interval)
+        subscription = self._driver.watch_jobs([job_id], ended.set)
+        try:
+            while True:
+                ended.clear()
+                record = self.look(job_id)
+                if record.state in TERMINAL:
+                    return record
+                ended.wait(patience.next_wait())
+        finally:
+            subscription.close()
+
+    async def aawait_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
+        """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(ended.set)
+
+        patience = _Patience(job_id, timeout, self._driver.poll_interval)
+        subscription = self._driver.watch_jobs([job_id], wake)
+        try:
+            while True:
+                ended.clear()
+                record = await self.alook(job_id)
+                if record.state in TERMINAL:
+                    return record
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), patience.next_wait())
+        finally:
+            subscription.close()
+
+    # --- working
+
+    def worker(self, **settings: Unpack[WorkerOptions]) -> Worker:
+        """Return a worker for the running event loop: `async with harbor.worker(queues=["mail"]): ...`.
+
+        Raises:
+            OptionError: a setting with a value that cannot be.
+        """
+        return Worker(self._application(), _settings(settings))
+
+    def worker_thread(self, **settings: Unpack[WorkerOptions]) -> WorkerThread:
+        """Return a worker in a thread of its own, for blocking programs: `with harbor.worker_thread(): ...`.
+
+        Raises:
+            OptionError: a setting with a value that cannot be.
+        """
+        return WorkerThread(self._application(), _settings(settings))
+
+    def run_until_idle(
+        self, *, within: timedelta = timedelta(0), **settings: Unpack[WorkerOptions]
+    ) -> WorkerCounts:
+        """Work in this thread until nothing is running and nothing is due within so long, and return what was done.
+
+        With the default, jobs scheduled or retried later stay where they are; `within=timedelta(minutes=1)` waits for
+        those due within a minute, and so on until none is. Ctrl-C stops it: once drains, twice cancels.
+
+        Raises:
+            OptionError: a setting with a value that cannot be.
+            BlockingCallError: on a running event loop; use `arun_until_idle`.
+        """
+        refuse_on_loop("harbor.run_until_idle()", "harbor.arun_until_idle(...)")
+        worker = self.worker(**settings)
+
+        def on_interrupt() -> None:
+            if worker.draining:
+                worker.halt()
+            worker.drain()
+
+        return run_in_own_loop(lambda: _until_idle(worker, within), on_interrupt)
+
+    async def arun_until_idle(
+        self, *, within: timedelta = timedelta(0), **settings: Unpack[WorkerOptions]
+    ) -> WorkerCounts:
+        """Work on the running event loop until idle; the async form of `run_until_idle`."""
+        return await _until_idle(self.worker(**settings), within)
+
+    def _application(self) -> Application:
+        return Application(self, self._driver, self._registry, self._codecs, self._codec, self._lifespan)
+
+    # --- reaching the store
+
+    def ask(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Return what `work` returns, run with a store, blocking."""
+        self._notice_fork()
+        return self._bridge.call(work)
+
+    async def aask(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Return what `work` returns, run with this event loop's store."""
+        return await work(await self._store())
+
+    async def _store(self) -> Store:
+        """Return the store of the running event loop, opened when first asked for."""
+        self._notice_fork()
+        loop = asyncio.get_running_loop()
+        opened = self._stores.get(loop)
+        if opened is None:
+            stack = AsyncExitStack()
+            store = await stack.enter_async_context(self._driver.connect())
+            opened = self._stores.setdefault(loop, (store, stack))
+            if opened[1] is not stack:  # another task of this loop was quicker
+                await stack.aclose()
+        return opened[0]
+
+    def _producer(self) -> ProducerStore:
+        """Return the blocking store: the driver's own face, or a bridge to the async one."""
+        self._notice_fork()
+        opened = self._blocking
+        if opened is not None:
+            return opened[0]
+        with self._lock:
+            if self._blocking is None:
+                stack = ExitStack()
+                if Capability.BLOCKING in self._driver.capabilities and isinstance(
+                    self._driver, BlockingDriver
+                ):
+                    store = stack.enter_context(self._driver.connect_blocking())
+                else:
+                    store = _Bridged(self._bridge)
+                self._blocking = (store, stack)
+            return self._blocking[0]
+
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            # The parent's connections are abandoned, never closed: they are still in use over there.
+            self._forget_connections()
+
+    def _forget_connections(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._stores = weakref.WeakKeyDictionary()
+        self._blocking = None
+        self._bridge = Bridge(self._driver)
+
+
+class _Bridged:
+    """A producer's store over the bridge, for drivers without a blocking face."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        return self._bridge.call(lambda store: store.job_enqueue(request))
+
+    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        return self._bridge.call(lambda store: store.job_get(request))
+
+    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        return self._bridge.call(lambda store: store.job_cancel(request))
+
+
+class _Patience:
+    """How long to go on waiting for a job."""
+
+    def __init__(self, job_id: str, timeout: timedelta | None, poll: timedelta) -> None:
+        self._job_id = job_id
+        self._timeout = timeout
+        self._poll = poll.total_seconds()
+        self._end = None if timeout is None else time.monotonic() + timeout.total_seconds()
+
+    def next_wait(self) -> float:
+        """Return how long to wait for a wake-up before looking again, in seconds; raises `ResultTimeout`."""
+        if self._end is None:
+            return self._poll
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise ResultTimeout(
+                f"job {self._job_id} had not ended after {self._timeout}; it goes on, and can be waited for again",
+                job_id=self._job_id,
+            )
+        return min(left, self._poll)
+
+
+async def _until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
+    async with worker:
+        await worker.idle(within)
+    return worker.counts
+
+
+def _driver(url: str | Driver | None) -> Driver:
+    if url is None:
+        return _default_driver()
+    return driver_for(url) if isinstance(url, str) else url
+
+
+def _default_driver() -> Driver:
+    url = os.environ.get("TASKHARBOR_URL", "")
+    if url:
+        return driver_for(url)
+    try:
+        driver = driver_for(DEFAULT_URL)
+    except DriverURLError as error:
+        raise DriverURLError(
+            f"no URL was given and TASKHARBOR_URL is not set, so {DEFAULT_URL} was meant, but {error}; "
+            "pass one, for example Harbor('memory://')"
+        ) from error
+    logger.info("no URL was given: using %s", Path(DEFAULT_URL.partition(":///")[2]).absolute())
+    return driver
+
+
+def _settings(given: WorkerOptions) -> WorkerSettings:
+    known = WorkerSettings.__struct_fields__
+    for name in given:
+        if name not in known:
+            raise OptionError(
+                f"a worker has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
+            )
+    return WorkerSettings(**given)
+
+
+def _found(records: Sequence[JobRecord | None], job_id: str) -> JobRecord:
+    (record,) = records
+    if record is None:
+        raise not_found(job_id)
+    return record
+
+
+def _cancelled(answers: Sequence[CancelStatus], job_id: str) -> bool:
+    (status,) = answers
+    if status is CancelStatus.MISSING:
+        raise not_found(job_id)
+    return status is not CancelStatus.FINISHED
+
+
+def _sent(jobs: list[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
+    for job, answer in zip(jobs, answers, strict=True):
+        if answer.status is EnqueueStatus.CONFLICT:
+            raise KeyConflict(
+                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} with other arguments; "
+                "the same key has to mean the same request",
+                job_id=answer.job_id,
+                task=job.task,
+                key=job.key or "",
+            )
+        if answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE:
+            raise DuplicateJob(
+                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id}",
+                job_id=answer.job_id,
+            )
+    return [Sent(answer.job_id, answer.status is EnqueueStatus.CREATED) for answer in answers]

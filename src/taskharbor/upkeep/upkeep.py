@@ -1,0 +1,85 @@
+"""What has to be done now and then, by any live worker: reclaim expired leases, prune what has outlived its retention.
+
+Never a job of the queue itself: it has to work when nothing else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+from taskharbor.driver import HistoryPrune, LeaseReclaim, Store
+from taskharbor.errors import StoreUnavailable
+from taskharbor.settlement import SettleKind
+
+logger = logging.getLogger("taskharbor.upkeep")
+
+_PRUNE_SECONDS = 60.0
+
+
+class Upkeep:
+    """One worker's share of it."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease: timedelta,
+        observed: Callable[[], timedelta],
+        seen: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        """Prepare it; the last three keep the worker's sight of the store (rule 5)."""
+        self._store = store
+        self._every = lease.total_seconds() / 3
+        self._observed = observed
+        self._seen = seen
+        self._lost = lost
+
+    async def run(self) -> None:
+        """Reclaim at a third of a lease, prune each minute, until cancelled."""
+        until_prune = 0.0
+        while True:
+            try:
+                await self.reclaim()
+                if until_prune <= 0:
+                    await self.prune()
+                    until_prune = _PRUNE_SECONDS
+                self._seen()
+            except StoreUnavailable:
+                self._lost()
+            # Spread out, so that many workers do not ask in step.
+            wait = self._every * random.uniform(0.8, 1.2)
+            until_prune -= wait
+            await asyncio.sleep(wait)
+
+    async def reclaim(self) -> None:
+        """Take expired leases from workers that are gone."""
+        for job in await self._store.lease_reclaim(LeaseReclaim(observed=self._observed())):
+            level = logging.ERROR if job.fate is SettleKind.BURY else logging.WARNING
+            logger.log(
+                level,
+                "job %s (task %r, queue %r) was lost with worker %s: %s",
+                job.job_id,
+                job.task,
+                job.queue,
+                job.worker,
+                _FATES.get(job.fate, job.fate.value),
+            )
+
+    async def prune(self) -> None:
+        """Remove what has outlived its retention, in steps that leave room for others."""
+        more = True
+        while more:
+            more = (await self._store.history_prune(HistoryPrune())).more
+
+
+_FATES = {
+    SettleKind.RETRY: "its attempt counts as failed",
+    SettleKind.RELEASE: "it had not started and is ready again",
+    SettleKind.BURY: "it is a dead letter now",
+    SettleKind.CANCEL: "it is cancelled, as was asked",
+}

@@ -1,0 +1,17 @@
+"""Running jobs: see `worker.py` for the rooms and how a worker starts and stops."""
+
+from taskharbor.worker.embedded import WorkerThread
+from taskharbor.worker.lifespan import Lifespan
+from taskharbor.worker.own_loop import run_in_own_loop
+from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.worker import Application, Worker, WorkerCounts
+
+__all__ = [
+    "Application",
+    "Lifespan",
+    "Worker",
+    "WorkerCounts",
+    "WorkerSettings",
+    "WorkerThread",
+    "run_in_own_loop",
+]

@@ -1,0 +1,163 @@
+"""Running handlers: async ones as tasks on the loop, sync ones in threads, `run="process"` ones in children.
+
+Whatever a handler does, its end becomes an outcome here: exceptions of every kind, `sys.exit` and its like included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+
+from taskharbor.call import running_job
+from taskharbor.errors import TaskDefinitionError
+from taskharbor.outcome import Outcome
+from taskharbor.worker.leases import Leases
+from taskharbor.worker.processes import Children
+from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.threads import Threads
+
+
+class _Cancel:
+    """Stops an async handler: `CancelledError` at its next await. Only used in the loop's own thread."""
+
+    def interrupt(self, run: Run) -> None:
+        # A task cancelled before its first step would never run at all, and nobody would hear of its end.
+        if run.started and run.task is not None:
+            run.task.cancel()
+
+
+_CANCEL = _Cancel()
+
+
+class Execution:
+    """The slots of a worker, and the handlers in them."""
+
+    def __init__(
+        self, settings: WorkerSettings, leases: Leases, worker: str, on_end: Callable[[Run, Outcome], None]
+    ) -> None:
+        """Make it for the running loop; `on_end` is called there, once for each run."""
+        self._loop = asyncio.get_running_loop()
+        self._leases = leases
+        self._worker = worker
+        self._on_end = on_end
+        # What every handler's context starts from: the worker's own, so that no job sees what another has set.
+        self._base = copy_context()
+        self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
+        self._children = Children(settings.processes)
+        self._ended: deque[Run] = deque()
+        self._collecting = False
+        self._late: Callable[[Run], None] | None = None
+        self.free = settings.concurrency
+        """Slots without a run."""
+        self.solo = False
+        """A solo job is in one of the slots."""
+
+    def start(self, run: Run) -> None:
+        """Start a handler in a slot that was taken for it."""
+        self._leases.running[run.delivery.id] = run
+        if run.plan.is_async:
+            run.interrupt = _CANCEL
+            run.task = self._loop.create_task(
+                self._drive(run), name=run.delivery.task, context=self._base.copy()
+            )
+        else:
+            self._threads.submit(run)
+
+    def take_slot(self, *, solo: bool) -> None:
+        """Take a slot for a run about to start."""
+        self.free -= 1
+        if solo:
+            self.solo = True
+
+    def leave_slot(self, *, solo: bool) -> None:
+        """Give back the slot of a run that ended, or never started."""
+        self.free += 1
+        if solo:
+            self.solo = False
+
+    def abandon(self, late: Callable[[Run], None]) -> list[Run]:
+        """Stop caring for runs that would not end; return them. `late` is told when one of them does."""
+        self._late = late
+        return list(self._leases.running.values())
+
+    def close(self) -> None:
+        """Let idle threads and children end."""
+        self._threads.close()
+        self._children.close()
+
+    async def _drive(self, run: Run) -> None:
+        outcome: Outcome
+        if run.stop is not None:
+            outcome = run.stopped(self._worker)
+        else:
+            run.started = True
+            running_job.set(run.context)
+            if run.delivery.timeout is not None:
+                self._arm(run)
+            try:
+                outcome = run.plan.succeeded(await run.plan.call(run))  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType] - is_async says it can be awaited
+            except BaseException as error:  # noqa: BLE001 - nothing a handler raises may end the worker
+                outcome = run.failed(error, self._worker)
+        self._end(run, outcome)
+
+    def _execute(self, run: Run) -> None:
+        """Run a sync handler; in one of the pool's threads, where `JobInterrupt` may land anywhere."""
+        if run.stop is not None:
+            return
+        run.started = True
+        if run.delivery.timeout is not None:
+            self._loop.call_soon_threadsafe(self._arm, run)
+        try:
+            if run.plan.in_process:
+                run.outcome = self._children.call(run, self._worker)
+                return
+            value = run.plan.call(run)
+            if inspect.iscoroutine(value):
+                value.close()
+                raise TaskDefinitionError(
+                    f"task {run.delivery.task!r} is a `def` that returned a coroutine, which nobody would await; "
+                    "declare it as `async def`"
+                )
+            run.outcome = run.plan.succeeded(value)
+        except BaseException as error:  # noqa: BLE001
+            run.outcome = run.failed(error, self._worker)
+
+    def _ended_in_thread(self, run: Run) -> None:
+        late = self._late
+        if late is not None:
+            late(run)
+            return
+        self._ended.append(run)
+        if not self._collecting:
+            self._collecting = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:  # the loop has closed: the worker is gone
+                self._collecting = False
+
+    def _collect(self) -> None:
+        # Cleared first: who appends after this line calls again.
+        self._collecting = False
+        while self._ended:
+            run = self._ended.popleft()
+            self._end(run, run.outcome if run.outcome is not None else run.stopped(self._worker))
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        if self._late is not None:
+            run.outcome = outcome
+            self._late(run)
+            return
+        self._leases.running.pop(run.delivery.id, None)
+        if run.timer is not None:
+            run.timer.cancel()
+        self.leave_slot(solo=run.delivery.solo)
+        self._on_end(run, outcome)
+
+    def _arm(self, run: Run) -> None:
+        timeout = run.delivery.timeout
+        if timeout is not None and run.delivery.id in self._leases.running:
+            run.timer = self._loop.call_later(timeout.total_seconds(), run.ask_to_stop, Stop.TIMEOUT)

@@ -1,0 +1,327 @@
+"""Keeping a small buffer of reserved jobs full, and starting them as slots become free."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+
+from taskharbor.driver import Driver, JobReserve, LeaseExtend, LeaseHold, QueueTake, Reservation, Store
+from taskharbor.errors import StoreUnavailable
+from taskharbor.job import Delivery, new_token
+from taskharbor.outcome import Cancelled, Outcome, Released
+from taskharbor.worker.execution import Execution
+from taskharbor.worker.leases import Leases
+from taskharbor.worker.patience import Patience
+from taskharbor.worker.plan import Plans
+from taskharbor.worker.run import Run
+from taskharbor.worker.settings import WorkerSettings
+
+logger = logging.getLogger("taskharbor.worker")
+
+_MOST_PREFETCHED = 1000
+_PREFETCH_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 1.0
+"""Unstarted jobs are handed back when not one slot was left for so long."""
+_UNSETTLED_LIMIT = 5000
+"""Outcomes not written yet beyond which nothing new is started: the store has fallen behind."""
+
+
+class Intake:
+    """Reserves jobs, holds them briefly, and hands them to the execution."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        settings: WorkerSettings,
+        queues: tuple[str, ...],
+        plans: Plans,
+        leases: Leases,
+        execution: Execution,
+        patience: Patience,
+        *,
+        worker: str,
+        deps: object,
+        finish: Callable[[Delivery, Outcome], None],
+        unsettled: Callable[[], int],
+        suspended: Callable[[], bool],
+        on_refresh: Callable[[], None],
+    ) -> None:
+        """Prepare it; `finish` takes the outcome of what never ran."""
+        self._driver = driver
+        self._store = store
+        self._settings = settings
+        self._queues = queues
+        self._plans = plans
+        self._leases = leases
+        self._execution = execution
+        self._patience = patience
+        self._worker = worker
+        self._deps = deps
+        self._finish = finish
+        self._unsettled = unsettled
+        self._suspended = suspended
+        self._on_refresh = on_refresh
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        """The store may have more for us."""
+        self._room = asyncio.Event()
+        """A slot became free, or an outcome was written."""
+        self._wake_sent = False
+        self._stopping = False
+        self._buffer: deque[Delivery] = deque()
+        self._guarded: list[Run] = []
+        self._guard: asyncio.Task[None] | None = None
+        self._held_back = False
+        self._asked = 0
+        self._ended = 0
+        """Runs that ended since the rate was last measured."""
+        self._ended_in_all = 0
+        self._ended_before = 0
+        self._reconsidering = False
+        self._rate = 0.0
+        self._rate_at = time.monotonic()
+        self._quiet = asyncio.Event()
+        self._horizon: timedelta | None = None
+        """Somebody waits until nothing is due within so long; None while nobody does."""
+
+    async def quiet(self, horizon: timedelta) -> None:
+        """Wait until nothing is running, unsettled, or due within `horizon`."""
+        self._horizon = horizon
+        self._quiet.clear()
+        self._woken.set()
+        try:
+            await self._quiet.wait()
+        finally:
+            self._horizon = None
+
+    def wake(self) -> None:
+        """Look at the store soon. Callable from any thread."""
+        if not self._wake_sent:
+            self._wake_sent = True
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                self._loop.call_soon_threadsafe(self._on_wake)
+
+    def _on_wake(self) -> None:
+        self._wake_sent = False
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Reserve no more; `run` returns once a reserve under way has been answered."""
+        self._stopping = True
+        self._woken.set()
+        self._room.set()
+
+    def slot_left(self, *, solo: bool) -> None:
+        """Start what is waiting for the slot that a run has left."""
+        self._ended += 1
+        self._ended_in_all += 1
+        if solo:
+            self._woken.set()  # the next solo job may come now
+        self.start_some()
+        self._room.set()
+
+    def settled(self) -> None:
+        """Go on if the store had fallen behind, or everything has been written."""
+        if self._buffer:
+            self.start_some()
+        self._room.set()
+        if self._horizon is not None and self.idle:
+            self._woken.set()
+
+    def release_buffer(self) -> None:
+        """Hand back what has not started."""
+        while self._buffer:
+            self._finish(self._buffer.popleft(), Released())
+
+    def cancel_buffered(self, job_id: str, reason: str) -> None:
+        """Settle a buffered job as cancelled, if it is here."""
+        for delivery in self._buffer:
+            if delivery.id == job_id:
+                self._buffer.remove(delivery)
+                self._finish(delivery, Cancelled(reason))
+                return
+
+    def forget_lease(self, token: int) -> None:
+        """Drop the buffered jobs of a lease that is lost."""
+        self._buffer = deque(delivery for delivery in self._buffer if delivery.token != token)
+
+    @property
+    def idle(self) -> bool:
+        """Return whether this worker has nothing in hand."""
+        return not (self._buffer or self._leases.running or self._guarded or self._unsettled())
+
+    async def run(self) -> None:
+        """Reserve until stopped."""
+        subscription = self._driver.watch_queues(self._queues, self.wake)
+        try:
+            while not self._stopping:
+                if not self._wants_more():
+                    self._room.clear()
+                    await self._room.wait()
+                    continue
+                self._woken.clear()
+                quiet_before = self.idle
+                answer = await self._reserve()
+                if answer is None:
+                    return
+                self._note(answer, quiet_before=quiet_before)
+                if not (self._stopping or answer.held_back or len(answer.deliveries) >= self._asked):
+                    await self._sleep(answer.next_due_in)
+        finally:
+            subscription.close()
+
+    def _wants_more(self) -> bool:
+        if self._suspended() or self._unsettled() > _UNSETTLED_LIMIT:
+            return False
+        if self._held_back:
+            return self._execution.free > len(self._buffer)
+        return len(self._buffer) <= self._target() // 2 and (self._execution.free > 0 or self._target() > 0)
+
+    def _target(self) -> int:
+        """Return how many unstarted jobs to hold beyond the free slots."""
+        if self._settings.prefetch is not None:
+            return self._settings.prefetch
+        return min(int(self._rate * _PREFETCH_SECONDS), _MOST_PREFETCHED)
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        passed = now - self._rate_at
+        if passed >= _PREFETCH_SECONDS / 4:
+            rate = self._ended / passed
+            self._rate = rate if rate > self._rate else self._rate * 0.7 + rate * 0.3
+            self._ended, self._rate_at = 0, now
+
+    async def _reserve(self) -> Reservation | None:
+        self._measure()
+        if self._plans.outdated:
+            self._plans.refresh()
+            self._on_refresh()
+        free = self._execution.free
+        self._asked = max(free + self._target() - len(self._buffer), 1)
+        request = JobReserve(
+            queues=[QueueTake(queue, self._asked) for queue in self._queues],
+            limit=self._asked,
+            lease=self._settings.lease,
+            token=new_token(),
+            worker=self._worker,
+            tasks=self._plans.tasks,
+            build=self._plans.build,
+            guarded_limit=max(free - len(self._buffer), 0),
+            solo=not self._execution.solo,
+        )
+        try:
+            return await self._patience.ask(self._store.job_reserve, request, give_up=lambda: self._stopping)
+        except StoreUnavailable:
+            return None
+
+    def _note(self, answer: Reservation, *, quiet_before: bool) -> None:
+        self._held_back = answer.held_back
+        if answer.deliveries:
+            self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
+            self._buffer.extend(answer.deliveries)
+            self.start_some()
+            if self._buffer:
+                self._reconsider_later()
+        elif (
+            self._horizon is not None
+            and quiet_before
+            and self.idle
+            and not answer.held_back
+            and (answer.next_due_in is None or answer.next_due_in > self._horizon)
+        ):
+            self._quiet.set()
+
+    async def _sleep(self, next_due_in: timedelta | None) -> None:
+        """Wait for a wake-up, the next due time, or the next poll."""
+        wait = self._driver.poll_interval
+        if next_due_in is not None:
+            wait = min(wait, next_due_in)
+        with contextlib.suppress(TimeoutError):
+            # A little late rather than early: timers count coarser than the store does.
+            await asyncio.wait_for(self._woken.wait(), wait.total_seconds() + 0.001)
+
+    def _reconsider(self) -> None:
+        """Hand back what has been waiting behind long jobs: another worker may have slots for it."""
+        self._reconsidering = False
+        if not self._buffer or self._stopping:
+            return
+        if self._ended_in_all == self._ended_before:
+            self._rate = 0.0
+            self.release_buffer()
+        else:
+            self._reconsider_later()
+
+    def _reconsider_later(self) -> None:
+        if not self._reconsidering:
+            self._reconsidering = True
+            self._ended_before = self._ended_in_all
+            self._loop.call_later(_LONGEST_WAIT_SECONDS, self._reconsider)
+
+    def start_some(self) -> None:
+        """Start buffered jobs while there are free slots."""
+        execution = self._execution
+        while self._buffer and execution.free > 0 and not self._stopping:
+            if self._unsettled() > _UNSETTLED_LIMIT:
+                return
+            delivery = self._buffer.popleft()
+            if delivery.cancel_requested:
+                self._finish(delivery, Cancelled())
+                continue
+            prepared = self._plans.prepare(delivery, self._deps, self._worker)
+            if not isinstance(prepared, Run):
+                self._finish(delivery, prepared)
+                continue
+            execution.take_slot(solo=delivery.solo)
+            if delivery.guarded:
+                self._guarded.append(prepared)
+                if self._guard is None:
+                    self._guard = self._loop.create_task(self._write_starts(), name="taskharbor-guard")
+            else:
+                execution.start(prepared)
+
+    async def _write_starts(self) -> None:
+        """Have the starts of guarded jobs written before their handlers run (rule 4)."""
+        while self._guarded:
+            runs = list(self._guarded)
+            starts: dict[int, list[str]] = {}
+            for run in runs:
+                starts.setdefault(run.delivery.token, []).append(run.delivery.id)
+            request = LeaseExtend(
+                worker=self._worker,
+                leases=[LeaseHold(token, started) for token, started in starts.items()],
+                lease=self._settings.lease,
+            )
+            try:
+                answer = await self._patience.ask(
+                    self._store.lease_extend, request, give_up=lambda: self._stopping
+                )
+            except StoreUnavailable:
+                answer = None
+            del self._guarded[: len(runs)]
+            cancelled = {} if answer is None else {cancel.job_id: cancel.reason for cancel in answer.cancels}
+            for run in runs:
+                delivery = run.delivery
+                if answer is not None and delivery.token not in answer.lost and not self._stopping:
+                    if delivery.id not in cancelled:
+                        run.reported = True
+                        self._execution.start(run)
+                        continue
+                    self._finish(delivery, Cancelled(cancelled[delivery.id]))
+                elif answer is not None and delivery.token in answer.lost:
+                    self._leases.drop(delivery.token)
+                else:
+                    self._finish(delivery, Released())
+                self._execution.leave_slot(solo=delivery.solo)
+                self._room.set()
+        self._guard = None
+
+    async def guarded_done(self) -> None:
+        """Wait until no guarded start is under way."""
+        if self._guard is not None:
+            await self._guard

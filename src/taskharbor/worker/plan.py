@@ -1,0 +1,141 @@
+"""What a worker does for each task it knows: looked up once, so that the hot path only calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from taskharbor.codec import Codec, CodecBook, CodecError
+from taskharbor.errors import PayloadError
+from taskharbor.job import Delivery
+from taskharbor.outcome import Outcome, Rejected, Strayed, Succeeded, describe
+from taskharbor.task import Context, Registry, TaskDefinition
+from taskharbor.task.context import StopSignal
+from taskharbor.worker.run import Run
+
+
+class TaskPlan:
+    """How one task's payloads are read, its handler called and its results written."""
+
+    def __init__(self, definition: TaskDefinition, codec: Codec) -> None:
+        self.definition = definition
+        self.is_async = definition.reading.is_async
+        self.in_process = definition.options.run == "process"
+        self._takes_context = definition.reading.takes_context
+        self._spread = definition.spread
+        self._fn = definition.fn
+        coder = definition.coder(codec)
+        self._codec_name = codec.name
+        self._encode = coder.encode
+        self._check_result = coder.decode_result
+        self._keep_result = definition.keep_result
+        self.readers: dict[str, Callable[[bytes], msgspec.Struct]] = {codec.name: coder.decode_arguments}
+
+    def context(self, deps: object, delivery: Delivery, stop: StopSignal) -> Context[object]:
+        """Return the context of one delivery."""
+        return Context(deps, delivery, stop)
+
+    def call(self, run: Run) -> object:
+        """Call the handler; for an async one this makes the coroutine."""
+        return self._spread(self._fn, run.arguments, (run.context,) if self._takes_context else ())
+
+    def succeeded(self, value: object) -> Succeeded:
+        """Return the outcome of a handler that returned `value`.
+
+        Raises:
+            PayloadError: it is not of the declared type.
+        """
+        try:
+            data = self._encode(value)
+            self._check_result(data)
+        except CodecError as error:
+            raise PayloadError(
+                f"the result of task {self.definition.name!r} is not what it declares: {error} at {error.path} "
+                f"(it returned a {type(value).__qualname__})",
+                task=self.definition.name,
+                path=error.path,
+                reason=str(error),
+            ) from error
+        return Succeeded(data if self._keep_result else None, self._codec_name)
+
+
+class Plans:
+    """The plans of all tasks a worker knows, under every name their jobs may bear."""
+
+    def __init__(self, registry: Registry, codecs: CodecBook, codec: Codec) -> None:
+        self._registry = registry
+        self._codecs = codecs
+        self._codec = codec
+        self._plans: dict[str, TaskPlan] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the registry anew: tasks may be declared while a worker runs."""
+        known = {plan.definition: plan for plan in self._plans.values()}
+        plans: dict[str, TaskPlan] = {}
+        for definition in self._registry:
+            codec = definition.codec or self._codec
+            self._codecs.add(codec)
+            plan = known.get(definition) or TaskPlan(definition, codec)
+            for name in (definition.name, *definition.aliases):
+                plans[name] = plan
+        self._plans = plans
+        self.tasks = frozenset(plans)
+        self.build = self._registry.build(self._codecs.names())
+        self._seen = self._registry.version
+
+    @property
+    def outdated(self) -> bool:
+        """Return whether tasks were declared since the last `refresh`."""
+        return self._registry.version != self._seen
+
+    def prepare(self, delivery: Delivery, deps: object, worker: str) -> Run | Outcome:
+        """Return the run of a delivery, or why it cannot be one.
+
+        A payload written under this build's own fingerprint that does not decode never will: a dead letter at once. Any
+        other may be read by another build, and strays to it (rule 16).
+        """
+        plan = self._plans.get(delivery.task)
+        if plan is None:
+            return Strayed(unknown_task(delivery))
+        read = plan.readers.get(delivery.codec) or self._reader(plan, delivery.codec)
+        if read is None:
+            known = ", ".join(self._codecs.names())
+            return Strayed(
+                f"its payload is written with the codec {delivery.codec!r}, which this worker does not have (it has "
+                f"{known}); pass it as Harbor(codecs=[...])",
+                self.build,
+            )
+        try:
+            arguments = read(delivery.payload)
+        except CodecError as error:
+            return self._unreadable(plan, delivery, error, worker)
+        return Run(delivery, plan, arguments, deps)
+
+    def _reader(self, plan: TaskPlan, codec_name: str) -> Callable[[bytes], msgspec.Struct] | None:
+        codec = self._codecs.find(codec_name)
+        if codec is None:
+            return None
+        plan.readers[codec_name] = read = plan.definition.coder(codec).decode_arguments
+        return read
+
+    def _unreadable(self, plan: TaskPlan, delivery: Delivery, error: CodecError, worker: str) -> Outcome:
+        told = (
+            f"the payload of job {delivery.id} (queue {delivery.queue!r}) does not fit the signature of task "
+            f"{delivery.task!r} in this worker: {error} at {error.path}"
+        )
+        if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:
+            problem = PayloadError(told, task=delivery.task, path=error.path, reason=str(error))
+            return Rejected(
+                describe(problem, attempt=delivery.attempt, worker=worker), "its payload cannot be decoded"
+            )
+        return Strayed(told, self.build)
+
+
+def unknown_task(delivery: Delivery) -> str:
+    """Return what to say of a job whose task this worker does not know."""
+    return (
+        f"task {delivery.task!r} is not registered in the worker that met it (job {delivery.id}, queue "
+        f"{delivery.queue!r}); import the module that declares it, or keep the old name in aliases=[...]"
+    )

@@ -1,0 +1,264 @@
+"""Handlers with `run="process"`: children that run one job at a time, and can be killed for it.
+
+A child is told a module, a task's name and the arguments in MessagePack, over a pipe; it answers with the result in
+MessagePack or with why there is none. Nothing is pickled. A thread of the worker's pool waits for each child, so for
+the rest of the worker these runs are like those of other sync handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import signal
+import sys
+import threading
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from taskharbor.codec import MsgpackCodec
+from taskharbor.errors import TaskHarborError
+from taskharbor.job import AttemptError, Delivery
+from taskharbor.outcome import Failed, Outcome, Reject, Rejected, RetryLater, Snooze, Snoozed, describe
+from taskharbor.task import Context, Task, TaskDefinition
+from taskharbor.task.context import NEVER_STOP
+from taskharbor.worker.run import Run
+
+_WIRE = MsgpackCodec()
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is told."""
+
+    module: str
+    qualname: str
+    arguments: bytes
+    worker: str
+    delivery: Delivery
+    """Without its payload."""
+
+
+class Returned(msgspec.Struct, frozen=True, tag=True):
+    """The handler returned."""
+
+    value: bytes
+
+
+class Raised(msgspec.Struct, frozen=True, tag=True):
+    """The handler raised, or the child could not call it."""
+
+    error: AttemptError
+    kinds: tuple[str, ...]
+    """Qualified names along the exception's MRO: how `Retry.on` finds its policy in the parent."""
+    after_seconds: float | None = None
+    """From `RetryLater`."""
+    snooze_seconds: float | None = None
+    reject: str | None = None
+
+
+Answer: TypeAlias = Returned | Raised
+
+_encode_request = msgspec.msgpack.Encoder().encode
+_decode_request = msgspec.msgpack.Decoder(Request).decode
+_encode_answer = msgspec.msgpack.Encoder().encode
+_decode_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+class ChildLost(TaskHarborError):
+    """The child process ended in the middle of the job: killed, out of memory, or by `os._exit`."""
+
+
+class _Pipe(Protocol):
+    """The end of a pipe; its class differs between systems."""
+
+    def send_bytes(self, data: bytes, /) -> None: ...
+    def recv_bytes(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class _Child:
+    """One child process."""
+
+    def __init__(self) -> None:
+        # spawn: a fork would copy this process's threads' locks in whatever state they are.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self.pipe: _Pipe = ours
+        self.process: BaseProcess = context.Process(
+            target=child_main, args=(theirs,), name="taskharbor-child", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self._run: Run | None = None
+        self._killed = False
+        self._lock = threading.Lock()
+
+    def take(self, run: Run | None) -> None:
+        """Note which run it is at; None for none."""
+        with self._lock:
+            self._run = run
+
+    def interrupt(self, run: Run) -> None:
+        """Kill the child if it is still at this run: there is no gentler way that always ends."""
+        with self._lock:
+            if self._run is run:
+                self._killed = True
+                self.process.kill()
+
+    @property
+    def usable(self) -> bool:
+        """Return whether it can take another run."""
+        return not self._killed and self.process.is_alive()
+
+    def close(self) -> None:
+        """End the process: at once if it is idle, else when its job has ended."""
+        self.pipe.close()
+        self.process.join(timeout=1)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class Children:
+    """Up to `limit` child processes, started when first needed and used again."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = threading.Semaphore(limit)
+        self._idle: list[_Child] = []
+        self._closed = False
+
+    def call(self, run: Run, worker: str) -> Outcome:
+        """Run the handler in a child and return the outcome. Blocks; called in a thread of the pool."""
+        with self._free:
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                child = _Child()
+            threads_interrupt, run.interrupt = run.interrupt, child
+            child.take(run)
+            try:
+                if run.stop is not None:
+                    return run.stopped(worker)
+                child.pipe.send_bytes(_encode_request(_request(run, worker)))
+                answer = _decode_answer.decode(child.pipe.recv_bytes())
+            except (EOFError, OSError):
+                child.process.join()
+                return self._lost(run, child, worker)
+            finally:
+                child.take(None)
+                run.interrupt = threads_interrupt
+                self._put_back(child)
+        return _outcome(run, answer)
+
+    def close(self) -> None:
+        """End the idle children, and each other one when its job ends."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _put_back(self, child: _Child) -> None:
+        if child.usable and not self._closed:
+            self._idle.append(child)
+        else:
+            child.close()
+
+    def _lost(self, run: Run, child: _Child, worker: str) -> Outcome:
+        if run.stop is not None:
+            return run.stopped(worker)
+        code = child.process.exitcode
+        how = (
+            f"was killed by signal {-code}"
+            if code is not None and code < 0
+            else f"ended with exit code {code}"
+        )
+        return run.failed(ChildLost(f"the child process running this job {how}"), worker)
+
+
+def _request(run: Run, worker: str) -> Request:
+    fn = run.plan.definition.fn
+    return Request(
+        module=str(fn.__module__),
+        qualname=str(getattr(fn, "__qualname__", "")),
+        arguments=_WIRE.encoder()(run.arguments),
+        worker=worker,
+        delivery=msgspec.structs.replace(run.delivery, payload=b""),
+    )
+
+
+def _outcome(run: Run, answer: Answer) -> Outcome:
+    if isinstance(answer, Returned):
+        decode = run.plan.definition.coder(_WIRE).decode_result
+        return run.plan.succeeded(decode(answer.value))
+    if answer.snooze_seconds is not None:
+        return Snoozed(Snooze(_seconds(answer.snooze_seconds)).for_)
+    if answer.reject is not None:
+        return Rejected(answer.error, answer.reject)
+    on = run.plan.definition.options.retry.on
+    by_name = {f"{kind.__module__}.{kind.__qualname__}": policy for kind, policy in on.items()}
+    policy = next((by_name[kind] for kind in answer.kinds if kind in by_name), None)
+    return Failed(
+        answer.error, policy, None if answer.after_seconds is None else _seconds(answer.after_seconds)
+    )
+
+
+def _seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+def child_main(pipe: _Pipe) -> None:
+    """Serve jobs until the pipe closes. Runs in the child."""
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which drains
+    while True:
+        try:
+            request = _decode_request(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return
+        answer = _encode_answer(_serve(request))
+        try:
+            pipe.send_bytes(answer)
+        except OSError:
+            return
+
+
+def _serve(request: Request) -> Answer:
+    try:
+        definition = _find(request)
+        coder = definition.coder(_WIRE)
+        context = Context(None, request.delivery, NEVER_STOP)
+        value = definition.spread(
+            definition.fn,
+            coder.decode_arguments(request.arguments),
+            (context,) if definition.reading.takes_context else (),
+        )
+        data = coder.encode(value)
+        coder.decode_result(data)
+        return Returned(data)
+    except BaseException as error:  # noqa: BLE001 - sys.exit and its like end the attempt, not the child
+        return _raised(error, request)
+
+
+def _raised(error: BaseException, request: Request) -> Raised:
+    return Raised(
+        describe(error, attempt=request.delivery.attempt, worker=request.worker, skip_frames=2),
+        tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__),
+        after_seconds=error.after.total_seconds() if isinstance(error, RetryLater) else None,
+        snooze_seconds=error.for_.total_seconds() if isinstance(error, Snooze) else None,
+        reject=error.reason if isinstance(error, Reject) else None,
+    )
+
+
+def _find(request: Request) -> TaskDefinition:
+    module = sys.modules.get(request.module) or importlib.import_module(request.module)
+    found: object = module
+    for part in request.qualname.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Task):
+        raise TaskHarborError(
+            f"{request.module}.{request.qualname} is no task in the child process; run='process' needs the decorated "
+            "function under its own name in its module"
+        )
+    return found.definition

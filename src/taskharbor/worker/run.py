@@ -1,0 +1,119 @@
+"""One job on its way through a worker, and how its end is read."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from taskharbor.errors import JobCancelled, JobInterrupt, JobTimeout
+from taskharbor.job import Delivery
+from taskharbor.outcome import (
+    Cancelled,
+    Failed,
+    Outcome,
+    Reject,
+    Rejected,
+    Released,
+    RetryLater,
+    Snooze,
+    Snoozed,
+    describe,
+)
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from taskharbor.task import Context
+    from taskharbor.worker.plan import TaskPlan
+
+
+class Stop(Enum):
+    """Why a running job is asked to stop."""
+
+    CANCEL = "cancelled"
+    TIMEOUT = "timed out"
+    SHUTDOWN = "the worker shuts down"
+    LOST = "its lease was lost to another worker"
+
+
+class Run:
+    """One delivery, from its decoding to its outcome."""
+
+    __slots__ = (
+        "arguments",
+        "context",
+        "delivery",
+        "interrupt",
+        "outcome",
+        "plan",
+        "reported",
+        "started",
+        "stop",
+        "stop_reason",
+        "task",
+        "timer",
+    )
+
+    def __init__(self, delivery: Delivery, plan: TaskPlan, arguments: msgspec.Struct, deps: object) -> None:
+        self.delivery = delivery
+        self.plan = plan
+        self.arguments = arguments
+        self.context: Context[object] = plan.context(deps, delivery, self)
+        self.started = False
+        """Its handler has begun."""
+        self.reported = False
+        """The store knows that it has begun."""
+        self.stop: Stop | None = None
+        self.stop_reason: str | None = None
+        self.interrupt: Interrupt | None = None
+        """How to stop it, once it runs."""
+        self.task: asyncio.Task[None] | None = None
+        """What drives an async handler."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.outcome: Outcome | None = None
+
+    def ask_to_stop(self, stop: Stop, reason: str = "") -> None:
+        """Note why it should stop, the first reason winning, and interrupt it (again, if need be)."""
+        if self.stop is None:
+            self.stop = stop
+            self.stop_reason = reason or stop.value
+        if self.interrupt is not None:
+            self.interrupt.interrupt(self)
+
+    def failed(self, error: BaseException, worker: str, *, skip_frames: int = 1) -> Outcome:
+        """Return what an exception that ended the handler means."""
+        if isinstance(error, _STOPPED) and self.stop is not None:
+            return self.stopped(worker)
+        if isinstance(error, Snooze):
+            return Snoozed(error.for_)
+        told = describe(error, attempt=self.delivery.attempt, worker=worker, skip_frames=skip_frames)
+        if isinstance(error, Reject):
+            return Rejected(told, error.reason)
+        policy = self.plan.definition.options.retry.policy_for(error)
+        return Failed(told, policy, error.after if isinstance(error, RetryLater) else None)
+
+    def stopped(self, worker: str) -> Outcome:
+        """Return what it means that the handler ended because it was asked to."""
+        match self.stop:
+            case Stop.TIMEOUT:
+                limit = self.delivery.timeout
+                error = JobTimeout(
+                    f"the attempt ran longer than its timeout of {limit}", job_id=self.delivery.id
+                )
+                return self.failed(error, worker)
+            case Stop.SHUTDOWN:
+                return Released(started=self.started)
+            case _:
+                return Cancelled(self.stop_reason or "")
+
+
+_STOPPED = (asyncio.CancelledError, JobInterrupt, JobCancelled)
+
+
+class Interrupt(Protocol):
+    """How a running job is stopped; each kind of handler has its own way."""
+
+    def interrupt(self, run: Run, /) -> None:
+        """Interrupt the run if it is still the one that runs. Callable from any thread."""
+        ...

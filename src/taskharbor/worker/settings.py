@@ -1,0 +1,68 @@
+"""What a worker can be told, checked when it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+
+from taskharbor.errors import OptionError
+
+_SECOND = timedelta(seconds=1)
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one worker.
+
+    Raises:
+        OptionError: a value that cannot be; the message says what was expected.
+    """
+
+    queues: Sequence[str] | None = None
+    """Which queues to serve; None means `default` and every queue that a registered task declares."""
+    concurrency: int = 50
+    """How many handlers may run at once, whatever their kind."""
+    processes: int = 2
+    """How many processes run the handlers of `run="process"` tasks; each is started when first needed."""
+    lease: timedelta = timedelta(seconds=30)
+    """How long a job is kept from others without a sign of life; extended at a third of it."""
+    grace: timedelta = timedelta(seconds=30)
+    """How long a stop waits for running handlers before it cancels them."""
+    halt: timedelta = timedelta(seconds=5)
+    """How long a stop then waits for cancelled handlers to end."""
+    prefetch: int | None = None
+    """Unstarted jobs to hold beyond the free slots; None adapts it to a tenth of a second's work, so that long jobs
+    are left to others and short ones never wait for the store."""
+    stall: timedelta = timedelta(seconds=60)
+    """An event loop that has not turned for so long is blocked: all stacks are dumped, and see `owns_process`."""
+    owns_process: bool = False
+    """The process exists for this worker: a stalled loop ends it, so that another can take its jobs. In a process of
+    the user's own, a stalled worker stops reserving and extending instead, until the loop turns again."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be."""
+        if self.queues is not None:
+            if isinstance(self.queues, str) or not self.queues:
+                raise OptionError(
+                    f"queues={self.queues!r}: expected a list of one or more queue names, or None for all"
+                )
+            if len(set(self.queues)) != len(self.queues):
+                raise OptionError(f"queues={list(self.queues)!r}: a queue is named twice")
+        for name, value, least in (
+            ("concurrency", self.concurrency, 1),
+            ("processes", self.processes, 1),
+            ("prefetch", self.prefetch or 0, 0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise OptionError(f"{name}={value!r}: expected a whole number of at least {least}")
+        for name, duration, shortest in (
+            ("lease", self.lease, _SECOND / 10),
+            ("grace", self.grace, timedelta(0)),
+            ("halt", self.halt, timedelta(0)),
+            ("stall", self.stall, _SECOND / 10),
+        ):
+            if not isinstance(duration, timedelta) or duration < shortest:
+                raise OptionError(
+                    f"{name}={duration!r}: expected a timedelta of at least {shortest.total_seconds():g} s"
+                )

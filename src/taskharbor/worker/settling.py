@@ -1,0 +1,70 @@
+"""Writing outcomes down: at once when idle, so that a lone job is never delayed; in growing batches under load."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from taskharbor.driver import JobSettle, Store
+from taskharbor.errors import StoreUnavailable
+from taskharbor.settlement import Settled, Settlement, SettleStatus
+from taskharbor.worker.patience import Patience
+
+logger = logging.getLogger("taskharbor.worker")
+
+_BATCH = 1000
+
+
+class Settling:
+    """Gathers settlements while the last batch is on its way, and sends them as the next."""
+
+    def __init__(
+        self,
+        store: Store,
+        patience: Patience,
+        on_settled: Callable[[Sequence[Settlement], Sequence[Settled]], None],
+    ) -> None:
+        self._store = store
+        self._patience = patience
+        self._on_settled = on_settled
+        self._waiting: list[Settlement] = []
+        self._in_flight = 0
+        self._wake = asyncio.Event()
+        self._gave_up = False
+
+    @property
+    def pending(self) -> int:
+        """Return how many settlements the store has not answered yet."""
+        return len(self._waiting) + self._in_flight
+
+    def add(self, settlement: Settlement) -> None:
+        """Have a settlement written with the next batch."""
+        self._waiting.append(settlement)
+        self._wake.set()
+
+    def give_up(self) -> None:
+        """Stop asking a store that does not answer: what is not written is left to the leases' expiry."""
+        self._gave_up = True
+
+    async def run(self) -> None:
+        """Write batches until cancelled."""
+        while True:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            self._in_flight = len(batch)
+            request = JobSettle(settlements=batch)
+            try:
+                answers = await self._patience.ask(
+                    self._store.job_settle, request, give_up=lambda: self._gave_up
+                )
+            except StoreUnavailable:
+                answers = [Settled(SettleStatus.STALE)] * len(batch)
+                logger.error(
+                    "stopped with %d outcomes unwritten; their jobs run again when their leases expire",
+                    len(batch),
+                )
+            self._in_flight = 0
+            self._on_settled(batch, answers)

@@ -1,0 +1,205 @@
+"""Sync handlers: threads that take runs from one shared line, and stop one job without stopping another.
+
+Waking a thread for every job would cost more than a short job itself, and many awake threads fight over the
+interpreter's lock. So one or two threads work through the line; a *spotter* looks every millisecond, while there is a
+backlog, whether those at work are stuck in their jobs (blocked in I/O, most likely), and wakes as many more as are
+stuck: 1, 2, 4, up to the limit within milliseconds. The thought is that of Go's scheduler, which hands a processor on
+when its thread sits in a system call (https://go.dev/src/runtime/proc.go, sysmon).
+
+Interrupting. `PyThreadState_SetAsyncExc` raises in a thread at its next bytecode, whatever it does by then, so sender
+and target keep to a protocol that the interpreter's lock makes sound:
+    sender:  sets `interrupting`; if the thread is still at this run, sends and notes `sent`; clears `interrupting`
+    target:  after the run sets `run = None`, waits out `interrupting`, takes back what was sent and has not landed
+After that no interrupt can reach the thread's next job. The target takes no lock, since an exception may land between
+any two of its steps and would leave the lock held.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context as ContextVars
+from typing import TypeAlias
+
+from taskharbor.call import running_job
+from taskharbor.errors import JobInterrupt
+from taskharbor.worker.run import Run
+
+_BUSY = 2
+"""So many threads, not stuck, are enough to work through the line."""
+_TICK_SECONDS = 0.001
+
+Execute: TypeAlias = Callable[[Run], None]
+
+
+class _Thread:
+    """One thread of the pool, and what it is doing."""
+
+    __slots__ = ("ending", "gate", "interrupting", "run", "sent", "since", "thread")
+
+    def __init__(self) -> None:
+        self.ending: Run | None = None
+        """The run whose end is still to be told."""
+        self.gate = threading.Semaphore(0)
+        self.run: Run | None = None
+        self.since = 0.0
+        self.interrupting = False
+        self.sent = False
+        self.thread: threading.Thread | None = None
+
+    def interrupt(self, run: Run) -> None:
+        """Raise `JobInterrupt` in the thread if it is still at this run."""
+        with _sending:
+            self.interrupting = True
+            if self.run is run and self.thread is not None and self.thread.ident is not None:
+                self.sent = True
+                _set_async_exc(self.thread.ident, JobInterrupt)
+            self.interrupting = False
+
+    def settle_down(self) -> None:
+        """Leave the run behind, interrupts on their way included."""
+        while True:
+            try:
+                self.run = None
+                while self.interrupting:
+                    time.sleep(0)
+                if self.sent:
+                    _set_async_exc(threading.get_ident(), None)
+                    self.sent = False
+                return
+            except JobInterrupt:
+                continue
+
+
+_sending = threading.Lock()
+
+
+def _set_async_exc(ident: int, kind: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), None if kind is None else ctypes.py_object(kind)
+    )
+
+
+class Threads:
+    """The pool: `submit` puts a run in the line, one of the threads executes it."""
+
+    def __init__(self, limit: int, execute: Execute, on_end: Execute, base: ContextVars) -> None:
+        """Make an empty pool.
+
+        Args:
+            limit: how many threads at most.
+            execute: runs the handler and sets the run's outcome; may be cut short by `JobInterrupt`.
+            on_end: told of each run once, in its thread, when no interrupt can reach it any more.
+            base: context variables that every handler sees.
+        """
+        self._limit = limit
+        self._execute = execute
+        self._on_end = on_end
+        self._base = base
+        self._line: deque[Run] = deque()
+        self._all: list[_Thread] = []
+        self._idle: list[_Thread] = []
+        self._backlog = threading.Event()
+        self._spotter: threading.Thread | None = None
+        self._closed = False
+
+    def submit(self, run: Run) -> None:
+        """Put a run in the line. Called from the event loop's thread only."""
+        self._line.append(run)
+        if len(self._all) - len(self._idle) < _BUSY:
+            self._wake_one()
+        elif not self._backlog.is_set():
+            if self._spotter is None:
+                self._spotter = threading.Thread(target=self._spot, name="taskharbor-spotter", daemon=True)
+                self._spotter.start()
+            self._backlog.set()
+
+    def close(self) -> list[str]:
+        """Let idle threads end, and return the names of those still at a job. Does not wait for them."""
+        self._closed = True
+        self._backlog.set()
+        for _ in self._all:
+            self._wake_one()
+        return [t.thread.name for t in self._all if t.run is not None and t.thread is not None]
+
+    def _wake_one(self) -> bool:
+        try:
+            thread = self._idle.pop()
+        except IndexError:
+            if self._closed or len(self._all) >= self._limit:
+                return False
+            thread = _Thread()
+            thread.thread = threading.Thread(
+                target=self._live,
+                args=(thread,),
+                name=f"taskharbor-handler-{len(self._all) + 1}",
+                daemon=True,
+            )
+            self._all.append(thread)
+            thread.thread.start()
+            return True
+        thread.gate.release()
+        return True
+
+    def _live(self, me: _Thread) -> None:
+        while True:
+            try:
+                if me.ending is not None:
+                    run = me.ending
+                    me.settle_down()
+                    # From here on no interrupt can come, so the end is told exactly once.
+                    me.ending = None
+                    self._on_end(run)
+                if not self._step(me):
+                    return
+            except JobInterrupt:
+                continue
+
+    def _step(self, me: _Thread) -> bool:
+        try:
+            run = self._line.popleft()
+        except IndexError:
+            if self._closed:
+                return False
+            self._idle.append(me)
+            # Between the two steps above a run may have come whose submitter saw nobody idle.
+            if not (self._line and self._unidle(me)):
+                me.gate.acquire()
+            return True
+        me.ending = run
+        me.since = time.monotonic()
+        me.run = run
+        run.interrupt = me
+        self._base.copy().run(_in_job, self._execute, run)
+        return True
+
+    def _unidle(self, me: _Thread) -> bool:
+        try:
+            self._idle.remove(me)
+        except ValueError:  # somebody is waking this thread already
+            return False
+        return True
+
+    def _spot(self) -> None:
+        while not self._closed:
+            self._backlog.wait()
+            while not self._closed and self._line:
+                time.sleep(_TICK_SECONDS)
+                before = time.monotonic() - _TICK_SECONDS
+                stuck = sum(1 for t in self._all if t.run is not None and t.since < before)
+                busy = len(self._all) - len(self._idle)
+                if busy - stuck < _BUSY:
+                    for _ in range(min(max(stuck, 1), len(self._line))):
+                        if not self._wake_one():
+                            break
+            self._backlog.clear()
+            if self._line:  # came after the last look; its submitter still saw the event set
+                self._backlog.set()
+
+
+def _in_job(execute: Execute, run: Run) -> None:
+    running_job.set(run.context)
+    execute(run)

@@ -1,0 +1,389 @@
+"""A worker's life: start, work, drain, stop.
+
+    intake       reserves jobs into a small buffer, starts them as slots come free
+    plan         finds the task, decodes the payload
+    execution    runs handlers: on the loop, in threads (`threads`), in children (`processes`)
+    settling     writes outcomes down in batches
+    leases       keeps leases from a thread of its own, and watches the loop
+    upkeep       reclaims from dead workers, ends retention
+
+Stopping (rule 19). `drain` lets nothing new start, hands back what has not started, and waits for running handlers;
+after `grace`, or on `halt`, they are cancelled and their jobs handed back. Both may be asked again and both always
+end. A handler that will not end keeps its job leased, so that no other worker runs it beside: it is named in the log,
+and settled by the keeper if it ends after all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from taskharbor.call import Dispatcher, enter
+from taskharbor.codec import Codec, CodecBook
+from taskharbor.driver import CancelRequest, Driver, Store, WorkerAnnounce, WorkerForget
+from taskharbor.errors import StoreUnavailable, UsageError
+from taskharbor.job import DEFAULT_QUEUE, Delivery, new_token
+from taskharbor.outcome import Outcome
+from taskharbor.settlement import Settled, Settlement, SettleStatus, settlement
+from taskharbor.task import Registry
+from taskharbor.upkeep import Upkeep
+from taskharbor.worker.execution import Execution
+from taskharbor.worker.intake import Intake
+from taskharbor.worker.leases import Keeper, Leases
+from taskharbor.worker.lifespan import Lifespan, opened
+from taskharbor.worker.patience import Patience
+from taskharbor.worker.plan import Plans
+from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.settling import Settling
+from taskharbor.worker.sight import Sight
+
+logger = logging.getLogger("taskharbor.worker")
+
+_INTERRUPT_AGAIN_SECONDS = 0.25
+
+
+class Application(msgspec.Struct, frozen=True):
+    """What a harbor gives its workers."""
+
+    dispatcher: Dispatcher
+    """The harbor itself: current inside handlers."""
+    driver: Driver
+    registry: Registry
+    codecs: CodecBook
+    codec: Codec
+    lifespan: Lifespan | None
+
+
+class WorkerCounts(msgspec.Struct):
+    """What a worker has done since it started."""
+
+    settled: dict[str, int] = {}
+    """Deliveries written down, by the state the job went to."""
+    stale: int = 0
+    """Deliveries whose lease was lost before they were written down."""
+
+
+class Worker:
+    """Reserves jobs and runs them, on the running event loop. Made by `harbor.worker(...)`; used with `async with`."""
+
+    def __init__(self, application: Application, settings: WorkerSettings) -> None:
+        """Prepare it; nothing happens before it is entered."""
+        self._application = application
+        self._settings = settings
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{new_token():016x}"
+        """Unique for each start."""
+        self.counts = WorkerCounts()
+        self._stack = AsyncExitStack()
+        self._started = False
+        self._stopping: asyncio.Task[list[str]] | None = None
+        self._halt = asyncio.Event()
+        self._ended = asyncio.Event()
+        """A handler ended since this was cleared."""
+        self._written = asyncio.Event()
+        """Outcomes were written since this was cleared."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Start: open the store, build the dependencies, go on the register, begin to reserve.
+
+        Raises:
+            LifespanError: the dependencies could not be built, or are not what a task declares.
+            StoreUnavailable: the store cannot be reached.
+        """
+        if self._started:
+            raise UsageError("a worker is entered once; ask the harbor for another")
+        self._started = True
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        application, settings = self._application, self._settings
+        enter(application.dispatcher)
+        deps = await self._stack.enter_async_context(opened(application.lifespan, application.registry))
+        self._store: Store = await self._stack.enter_async_context(application.driver.connect())
+        self._plans = Plans(application.registry, application.codecs, application.codec)
+        self._queues = self._serve()
+        self._leases = Leases()
+        self._sight = Sight(settings.lease)
+        patience = Patience(self._sight)
+        self._settling = Settling(self._store, patience, self._on_settled)
+        self._execution = Execution(settings, self._leases, self.name, self._on_end)
+        self._keeper = Keeper(
+            application.driver,
+            self._leases,
+            worker=self.name,
+            lease=settings.lease,
+            stall=settings.stall,
+            owns_process=settings.owns_process,
+            on_cancels=self._on_cancels,
+            on_lost=self._on_lost,
+            on_unknown=self._announce_soon,
+            on_resume=self._on_resume,
+        )
+        self._intake = Intake(
+            application.driver,
+            self._store,
+            settings,
+            self._queues,
+            self._plans,
+            self._leases,
+            self._execution,
+            patience,
+            worker=self.name,
+            deps=deps,
+            finish=self._finish,
+            unsettled=lambda: self._settling.pending,
+            suspended=lambda: self._keeper.stalled,
+            on_refresh=self._announce_soon,
+        )
+        upkeep = Upkeep(
+            self._store,
+            lease=settings.lease,
+            observed=self._sight.observed,
+            seen=self._sight.seen,
+            lost=self._sight.lost,
+        )
+        await self._announce()
+        self._sight.seen()
+        self._keeper.start()
+        self._intake_task = self._spawn(self._intake.run(), "intake")
+        self._background = [
+            self._spawn(self._settling.run(), "settling"),
+            self._spawn(upkeep.run(), "upkeep"),
+        ]
+        logger.info(
+            "worker %s serves %s with %d slots", self.name, ", ".join(self._queues), settings.concurrency
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain and stop, as `stop` does."""
+        await self.stop()
+
+    async def stop(self) -> list[str]:
+        """Drain, then stop: wait `grace` for running handlers, cancel those left, hand back what did not finish.
+
+        Returns the jobs whose handlers would not end, by id; empty as a rule. Idempotent. If the caller is cancelled
+        meanwhile, running handlers are cancelled at once, and the stop still completes.
+        """
+        if not self._started:
+            return []
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(), name="taskharbor-stop")
+        cancelled = False
+        while True:
+            try:
+                unfinished = await asyncio.shield(self._stopping)
+                break
+            except asyncio.CancelledError:
+                if self._stopping.cancelled():
+                    raise
+                cancelled = True
+                self.halt()
+        if cancelled:
+            raise asyncio.CancelledError
+        return unfinished
+
+    def drain(self) -> None:
+        """Begin to stop: start nothing new, hand back what has not started, let running handlers finish."""
+        if self._started and self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(), name="taskharbor-stop")
+
+    def halt(self) -> None:
+        """Stop without grace: cancel running handlers now. Implies `drain`."""
+        self._halt.set()
+        self.drain()
+
+    @property
+    def draining(self) -> bool:
+        """Return whether it has been told to stop."""
+        return self._stopping is not None
+
+    async def idle(self, within: timedelta = timedelta(0)) -> None:
+        """Wait until nothing is running and nothing in this worker's queues is due within so long from now."""
+        waiting = asyncio.ensure_future(self._intake.quiet(within))
+        try:
+            # A worker that stops meanwhile, or whose intake failed, will never be idle.
+            await asyncio.wait({waiting, self._intake_task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._intake_task.done() and not self._intake_task.cancelled():
+            self._intake_task.result()
+
+    async def run(self) -> None:
+        """Work until `drain`, `halt` or `stop` is called, and return when the worker has stopped."""
+        await asyncio.wait({self._intake_task})
+        if self._stopping is None:  # the intake failed: say why, after handing back what is in hand
+            await self.stop()
+            self._intake_task.result()
+        await self.stop()
+
+    def _serve(self) -> tuple[str, ...]:
+        if self._settings.queues is not None:
+            return tuple(self._settings.queues)
+        declared = {definition.options.queue for definition in self._application.registry}
+        return tuple(sorted({DEFAULT_QUEUE, *declared}))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"taskharbor-{what}")
+        task.add_done_callback(self._on_background_end)
+        self._tasks.append(task)
+        return task
+
+    def _on_background_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical(
+                "%s of worker %s failed; it stops", task.get_name(), self.name, exc_info=task.exception()
+            )
+            self.drain()
+
+    async def _announce(self) -> None:
+        await self._store.worker_announce(
+            WorkerAnnounce(
+                worker=self.name,
+                queues=self._queues,
+                tasks=self._plans.tasks,
+                build=self._plans.build,
+                # Told by every extend, so it may miss a few before others take it for gone.
+                ttl=self._settings.lease * 2,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                started_at=datetime.now(UTC),
+            )
+        )
+
+    def _announce_soon(self) -> None:
+        if self._stopping is None:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(asyncio.get_running_loop().create_task(self._announce_again()))
+
+    async def _announce_again(self) -> None:
+        with contextlib.suppress(StoreUnavailable):  # the next extend asks for it again
+            await self._announce()
+
+    def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
+        self._settling.add(settlement(outcome, delivery))
+
+    def _on_end(self, run: Run, outcome: Outcome) -> None:
+        self._settling.add(settlement(outcome, run.delivery))
+        self._ended.set()
+        self._intake.slot_left(solo=run.delivery.solo)
+
+    def _on_settled(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
+        counts = self.counts
+        for written, answer in zip(settlements, answers, strict=True):
+            self._leases.drop(written.token)
+            if answer.status is SettleStatus.STALE:
+                counts.stale += 1
+            elif answer.state is not None:
+                state = answer.state.value
+                counts.settled[state] = counts.settled.get(state, 0) + 1
+        self._written.set()
+        self._intake.settled()
+
+    def _on_cancels(self, cancels: Sequence[CancelRequest]) -> None:
+        for cancel in cancels:
+            run = self._leases.running.get(cancel.job_id)
+            if run is not None:
+                run.ask_to_stop(Stop.CANCEL, cancel.reason)
+            else:
+                self._intake.cancel_buffered(cancel.job_id, cancel.reason)
+
+    def _on_lost(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self._leases.held.pop(token, None)
+            self._intake.forget_lease(token)
+        lost = set(tokens)
+        for run in list(self._leases.running.values()):
+            if run.delivery.token in lost:
+                logger.warning(
+                    "job %s of task %r lost its lease while it ran here", run.delivery.id, run.delivery.task
+                )
+                run.ask_to_stop(Stop.LOST)
+
+    def _on_resume(self) -> None:
+        self._intake.settled()
+
+    async def _stop(self) -> list[str]:
+        self._intake.stop()
+        await asyncio.wait({self._intake_task})
+        await self._intake.guarded_done()
+        self._intake.release_buffer()
+        await self._wait_for_runs(self._settings.grace, until_halt=True)
+        await self._cancel_runs()
+        unfinished = self._execution.abandon(self._keeper.ended)
+        for run in unfinished:
+            logger.error(
+                "the handler of job %s (task %r) would not end; its job stays leased while it runs",
+                run.delivery.id,
+                run.delivery.task,
+            )
+        await self._write_out()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._keeper.stop(unfinished)
+        with contextlib.suppress(StoreUnavailable):
+            if not unfinished:
+                await asyncio.to_thread(self._keeper.join, 5.0)
+            await self._store.worker_forget(WorkerForget(workers=[self.name]))
+        self._execution.close()
+        await self._stack.aclose()
+        logger.info("worker %s has stopped", self.name)
+        return [run.delivery.id for run in unfinished]
+
+    async def _wait_for_runs(self, limit: timedelta, *, until_halt: bool) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit.total_seconds()
+        while self._leases.running:
+            left = deadline - loop.time()
+            if left <= 0 or (until_halt and self._halt.is_set()):
+                return
+            self._ended.clear()
+            waiting = [asyncio.ensure_future(self._ended.wait())]
+            if until_halt:
+                waiting.append(asyncio.ensure_future(self._halt.wait()))
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for future in waiting:
+                future.cancel()
+
+    async def _cancel_runs(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.halt.total_seconds()
+        while self._leases.running:
+            # Again and again: a handler may have swallowed the last one.
+            for run in list(self._leases.running.values()):
+                run.ask_to_stop(Stop.SHUTDOWN)
+            left = deadline - loop.time()
+            await self._wait_for_runs(
+                timedelta(seconds=max(min(left, _INTERRUPT_AGAIN_SECONDS), 0)), until_halt=False
+            )
+            if left <= 0:
+                return
+
+    async def _write_out(self) -> None:
+        """Wait until every outcome is written, or the store has not answered for `halt`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(self._settings.halt.total_seconds(), 1.0)
+        while self._settling.pending and not self._background[0].done():
+            if loop.time() > deadline:
+                self._settling.give_up()
+            self._written.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._written.wait(), 0.1)
