@@ -15,9 +15,9 @@ from contextvars import Token
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict, TypeVar
+from typing import Self, TypeVar
 
-from typing_extensions import Unpack
+from typing_extensions import TypedDict, Unpack
 
 from taskharbor.bridge import Bridge
 from taskharbor.call import (
@@ -76,7 +76,7 @@ R = TypeVar("R")
 DEFAULT_URL = "sqlite:///taskharbor.db"
 
 
-class WorkerOptions(TypedDict, total=False):
+class WorkerOptions(TypedDict, total=False, closed=True):
     """The settings of a worker, as keywords; `WorkerSettings` says what each means."""
 
     queues: Sequence[str] | None

@@ -53,7 +53,7 @@ class OnConflict(StrEnum):
     """Raise `DuplicateJob`."""
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A job to be stored, as the producer hands it to the driver."""
 
     id: str
@@ -85,7 +85,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """How long the job can be looked up after it succeeded or was cancelled."""
 
 
-class AttemptError(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptError(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why one attempt failed, bounded in size. Never holds the payload."""
 
     attempt: int
@@ -98,7 +98,7 @@ class AttemptError(msgspec.Struct, frozen=True, kw_only=True):
     worker: str = ""
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
+class Operation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A named act of a person that changed a job (rule 8)."""
 
     at: datetime

@@ -38,7 +38,7 @@ class SettleKind(StrEnum):
     STRAY = "stray"
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of one delivery, to be written under its lease.
 
     The store has the last word on one thing: while a cancel is pending, everything but a success ends `cancelled`.

@@ -77,6 +77,11 @@ class RunningJob(Protocol):
         """Return its id."""
         ...
 
+    @property
+    def context(self) -> object:
+        """Return what its handler sees of it."""
+        ...
+
 
 _current: ContextVar[Dispatcher | None] = ContextVar("taskharbor_current", default=None)
 _installed: Dispatcher | None = None

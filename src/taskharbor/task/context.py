@@ -14,6 +14,7 @@ from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id
 from taskharbor.retry import RetryNumbers
 
 Deps = TypeVar("Deps", default=None)
+D = TypeVar("D")
 
 
 class StopSignal(Protocol):
@@ -42,8 +43,9 @@ class Context(Generic[Deps]):
         self._delivery = delivery
         self._stop = stop
 
-    @classmethod
-    def detached(cls, deps: Deps, *, task: str = "detached", attempt: int = 1) -> Context[Deps]:
+    # With a type variable of its own: on the bare class `Deps` stands for its default, None.
+    @staticmethod
+    def detached(deps: D, *, task: str = "detached", attempt: int = 1) -> Context[D]:
         """Return a context that belongs to no job, for calling `task.fn(ctx, ...)` by hand, as in a unit test."""
         now = datetime.now(UTC)
         delivery = Delivery(
@@ -68,7 +70,7 @@ class Context(Generic[Deps]):
             solo=False,
             cancel_requested=False,
         )
-        return cls(deps, delivery, NEVER_STOP)
+        return Context(deps, delivery, NEVER_STOP)
 
     def __repr__(self) -> str:
         return f"<Context of job {self.job_id} ({self.task}, attempt {self.attempt})>"

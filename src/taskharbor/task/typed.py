@@ -24,7 +24,6 @@ from taskharbor.call import (
 )
 from taskharbor.errors import UsageError
 from taskharbor.retry import Retry
-from taskharbor.task.context import Context
 from taskharbor.task.definition import NO_OPTIONS, TaskDefinition
 
 P = ParamSpec("P")
@@ -154,13 +153,13 @@ class Task(Bound[P, R]):
     def _invoke(self, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         if not self._definition.reading.takes_context:
             return self._definition.fn(*args, **kwargs)
-        context = running_job.get()
-        if not isinstance(context, Context):
+        job = running_job.get()
+        if job is None:
             raise UsageError(
                 f"task {self.name!r} takes a Context, which only a running job has; outside of one call "
                 f"{self.__name__}.fn(Context.detached(deps), ...)"
             )
-        return self._definition.fn(context, *args, **kwargs)
+        return self._definition.fn(job.context, *args, **kwargs)
 
 
 class SyncTask(Task[P, R]):

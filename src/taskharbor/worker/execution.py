@@ -37,13 +37,13 @@ class Execution:
     """The slots of a worker, and the handlers in them."""
 
     def __init__(
-        self, settings: WorkerSettings, leases: Leases, worker: str, on_end: Callable[[Run, Outcome], None]
+        self, settings: WorkerSettings, leases: Leases, worker: str, on_ends: Callable[[list[Run]], None]
     ) -> None:
-        """Make it for the running loop; `on_end` is called there, once for each run."""
+        """Make it for the running loop; `on_ends` is called there, with each run once."""
         self._loop = asyncio.get_running_loop()
         self._leases = leases
         self._worker = worker
-        self._on_end = on_end
+        self._on_ends = on_ends
         # What every handler's context starts from: the worker's own, so that no job sees what another has set.
         self._base = copy_context()
         self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
@@ -95,14 +95,15 @@ class Execution:
             outcome = run.stopped(self._worker)
         else:
             run.started = True
-            running_job.set(run.context)
+            running_job.set(run)
             if run.delivery.timeout is not None:
                 self._arm(run)
             try:
                 outcome = run.plan.succeeded(await run.plan.call(run))  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType] - is_async says it can be awaited
             except BaseException as error:  # noqa: BLE001 - nothing a handler raises may end the worker
                 outcome = run.failed(error, self._worker)
-        self._end(run, outcome)
+        run.outcome = outcome
+        self._ended_on_loop(run)
 
     def _execute(self, run: Run) -> None:
         """Run a sync handler; in one of the pool's threads, where `JobInterrupt` may land anywhere."""
@@ -139,23 +140,29 @@ class Execution:
             except RuntimeError:  # the loop has closed: the worker is gone
                 self._collecting = False
 
-    def _collect(self) -> None:
-        # Cleared first: who appends after this line calls again.
-        self._collecting = False
-        while self._ended:
-            run = self._ended.popleft()
-            self._end(run, run.outcome if run.outcome is not None else run.stopped(self._worker))
-
-    def _end(self, run: Run, outcome: Outcome) -> None:
+    def _ended_on_loop(self, run: Run) -> None:
         if self._late is not None:
-            run.outcome = outcome
             self._late(run)
             return
-        self._leases.running.pop(run.delivery.id, None)
-        if run.timer is not None:
-            run.timer.cancel()
-        self.leave_slot(solo=run.delivery.solo)
-        self._on_end(run, outcome)
+        self._ended.append(run)
+        if not self._collecting:
+            self._collecting = True
+            self._loop.call_soon(self._collect)
+
+    def _collect(self) -> None:
+        """Take up all runs that have ended by now, in one go."""
+        # Cleared first: who appends after this line calls again.
+        self._collecting = False
+        runs: list[Run] = []
+        while self._ended:
+            run = self._ended.popleft()
+            self._leases.running.pop(run.delivery.id, None)
+            if run.timer is not None:
+                run.timer.cancel()
+            self.leave_slot(solo=run.delivery.solo)
+            runs.append(run)
+        if runs:
+            self._on_ends(runs)
 
     def _arm(self, run: Run) -> None:
         timeout = run.delivery.timeout

@@ -20,6 +20,7 @@ from taskharbor.worker.patience import Patience
 from taskharbor.worker.plan import Plans
 from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.settling import Settling
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -48,7 +49,7 @@ class Intake:
         worker: str,
         deps: object,
         finish: Callable[[Delivery, Outcome], None],
-        unsettled: Callable[[], int],
+        settling: Settling,
         suspended: Callable[[], bool],
         on_refresh: Callable[[], None],
     ) -> None:
@@ -64,7 +65,7 @@ class Intake:
         self._worker = worker
         self._deps = deps
         self._finish = finish
-        self._unsettled = unsettled
+        self._settling = settling
         self._suspended = suspended
         self._on_refresh = on_refresh
         self._loop = asyncio.get_running_loop()
@@ -117,10 +118,10 @@ class Intake:
         self._woken.set()
         self._room.set()
 
-    def slot_left(self, *, solo: bool) -> None:
-        """Start what is waiting for the slot that a run has left."""
-        self._ended += 1
-        self._ended_in_all += 1
+    def slots_left(self, runs: int, *, solo: bool) -> None:
+        """Start what is waiting for the slots that runs have left."""
+        self._ended += runs
+        self._ended_in_all += runs
         if solo:
             self._woken.set()  # the next solo job may come now
         self.start_some()
@@ -154,7 +155,7 @@ class Intake:
     @property
     def idle(self) -> bool:
         """Return whether this worker has nothing in hand."""
-        return not (self._buffer or self._leases.running or self._guarded or self._unsettled())
+        return not (self._buffer or self._leases.running or self._guarded or self._settling.pending)
 
     async def run(self) -> None:
         """Reserve until stopped."""
@@ -177,7 +178,7 @@ class Intake:
             subscription.close()
 
     def _wants_more(self) -> bool:
-        if self._suspended() or self._unsettled() > _UNSETTLED_LIMIT:
+        if self._suspended() or self._settling.pending > _UNSETTLED_LIMIT:
             return False
         if self._held_back:
             return self._execution.free > len(self._buffer)
@@ -267,7 +268,7 @@ class Intake:
         """Start buffered jobs while there are free slots."""
         execution = self._execution
         while self._buffer and execution.free > 0 and not self._stopping:
-            if self._unsettled() > _UNSETTLED_LIMIT:
+            if self._settling.pending > _UNSETTLED_LIMIT:
                 return
             delivery = self._buffer.popleft()
             if delivery.cancel_requested:

@@ -43,9 +43,9 @@ class Leases:
         """Note a new lease."""
         self.held[token] = jobs
 
-    def drop(self, token: int) -> None:
-        """Note that one of its jobs was settled, or belongs to another now."""
-        left = self.held.get(token, 0) - 1
+    def drop(self, token: int, jobs: int = 1) -> None:
+        """Note that so many of its jobs were settled, or belong to another now."""
+        left = self.held.get(token, 0) - jobs
         if left > 0:
             self.held[token] = left
         else:
@@ -197,8 +197,9 @@ class Keeper:
     async def _settle_late(self, store: Store) -> None:
         while self._ended:
             run = self._ended[0]
-            outcome = run.outcome if run.outcome is not None else run.stopped(self._worker)
-            await store.job_settle(JobSettle(settlements=[settlement(outcome, run.delivery)]))
+            await store.job_settle(
+                JobSettle(settlements=[settlement(run.ending(self._worker), run.delivery)])
+            )
             self._ended.popleft()
             self._lingering.discard(run)
             self._leases.drop(run.delivery.token)

@@ -10,8 +10,7 @@ from taskharbor.codec import Codec, CodecBook, CodecError
 from taskharbor.errors import PayloadError
 from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, Succeeded, describe
-from taskharbor.task import Context, Registry, TaskDefinition
-from taskharbor.task.context import StopSignal
+from taskharbor.task import Registry, TaskDefinition
 from taskharbor.worker.run import Run
 
 
@@ -31,10 +30,6 @@ class TaskPlan:
         self._check_result = coder.decode_result
         self._keep_result = definition.keep_result
         self.readers: dict[str, Callable[[bytes], msgspec.Struct]] = {codec.name: coder.decode_arguments}
-
-    def context(self, deps: object, delivery: Delivery, stop: StopSignal) -> Context[object]:
-        """Return the context of one delivery."""
-        return Context(deps, delivery, stop)
 
     def call(self, run: Run) -> object:
         """Call the handler; for an async one this makes the coroutine."""

@@ -20,11 +20,11 @@ from taskharbor.outcome import (
     Snoozed,
     describe,
 )
+from taskharbor.task import Context
 
 if TYPE_CHECKING:
     import msgspec
 
-    from taskharbor.task import Context
     from taskharbor.worker.plan import TaskPlan
 
 
@@ -41,8 +41,9 @@ class Run:
     """One delivery, from its decoding to its outcome."""
 
     __slots__ = (
+        "_context",
+        "_deps",
         "arguments",
-        "context",
         "delivery",
         "interrupt",
         "outcome",
@@ -59,7 +60,8 @@ class Run:
         self.delivery = delivery
         self.plan = plan
         self.arguments = arguments
-        self.context: Context[object] = plan.context(deps, delivery, self)
+        self._deps = deps
+        self._context: Context[object] | None = None
         self.started = False
         """Its handler has begun."""
         self.reported = False
@@ -72,6 +74,18 @@ class Run:
         """What drives an async handler."""
         self.timer: asyncio.TimerHandle | None = None
         self.outcome: Outcome | None = None
+
+    @property
+    def job_id(self) -> str:
+        """Return the job's id."""
+        return self.delivery.id
+
+    @property
+    def context(self) -> Context[object]:
+        """Return what its handler sees of it; made when first asked for, since most handlers never ask."""
+        if self._context is None:
+            self._context = Context(self._deps, self.delivery, self)
+        return self._context
 
     def ask_to_stop(self, stop: Stop, reason: str = "") -> None:
         """Note why it should stop, the first reason winning, and interrupt it (again, if need be)."""
@@ -92,6 +106,10 @@ class Run:
             return Rejected(told, error.reason)
         policy = self.plan.definition.options.retry.policy_for(error)
         return Failed(told, policy, error.after if isinstance(error, RetryLater) else None)
+
+    def ending(self, worker: str) -> Outcome:
+        """Return its outcome; one whose handler was cut short before it had any was stopped."""
+        return self.outcome if self.outcome is not None else self.stopped(worker)
 
     def stopped(self, worker: str) -> Outcome:
         """Return what it means that the handler ended because it was asked to."""

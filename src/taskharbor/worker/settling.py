@@ -29,18 +29,15 @@ class Settling:
         self._patience = patience
         self._on_settled = on_settled
         self._waiting: list[Settlement] = []
-        self._in_flight = 0
+        self.pending = 0
+        """How many settlements the store has not answered yet."""
         self._wake = asyncio.Event()
         self._gave_up = False
 
-    @property
-    def pending(self) -> int:
-        """Return how many settlements the store has not answered yet."""
-        return len(self._waiting) + self._in_flight
-
-    def add(self, settlement: Settlement) -> None:
-        """Have a settlement written with the next batch."""
-        self._waiting.append(settlement)
+    def add(self, settlements: Sequence[Settlement]) -> None:
+        """Have settlements written with the next batch."""
+        self._waiting.extend(settlements)
+        self.pending += len(settlements)
         self._wake.set()
 
     def give_up(self) -> None:
@@ -54,7 +51,6 @@ class Settling:
                 self._wake.clear()
                 await self._wake.wait()
             batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-            self._in_flight = len(batch)
             request = JobSettle(settlements=batch)
             try:
                 answers = await self._patience.ask(
@@ -66,5 +62,5 @@ class Settling:
                     "stopped with %d outcomes unwritten; their jobs run again when their leases expire",
                     len(batch),
                 )
-            self._in_flight = 0
+            self.pending -= len(batch)
             self._on_settled(batch, answers)

@@ -201,5 +201,5 @@ class Threads:
 
 
 def _in_job(execute: Execute, run: Run) -> None:
-    running_job.set(run.context)
+    running_job.set(run)
     execute(run)

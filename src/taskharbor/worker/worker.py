@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -122,7 +123,7 @@ class Worker:
         self._sight = Sight(settings.lease)
         patience = Patience(self._sight)
         self._settling = Settling(self._store, patience, self._on_settled)
-        self._execution = Execution(settings, self._leases, self.name, self._on_end)
+        self._execution = Execution(settings, self._leases, self.name, self._on_ends)
         self._keeper = Keeper(
             application.driver,
             self._leases,
@@ -147,7 +148,7 @@ class Worker:
             worker=self.name,
             deps=deps,
             finish=self._finish,
-            unsettled=lambda: self._settling.pending,
+            settling=self._settling,
             suspended=lambda: self._keeper.stalled,
             on_refresh=self._announce_soon,
         )
@@ -278,22 +279,22 @@ class Worker:
             await self._announce()
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._settling.add(settlement(outcome, delivery))
+        self._settling.add([settlement(outcome, delivery)])
 
-    def _on_end(self, run: Run, outcome: Outcome) -> None:
-        self._settling.add(settlement(outcome, run.delivery))
+    def _on_ends(self, runs: list[Run]) -> None:
+        self._settling.add([settlement(run.ending(self.name), run.delivery) for run in runs])
         self._ended.set()
-        self._intake.slot_left(solo=run.delivery.solo)
+        self._intake.slots_left(len(runs), solo=any(run.delivery.solo for run in runs))
 
     def _on_settled(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
-        counts = self.counts
-        for written, answer in zip(settlements, answers, strict=True):
-            self._leases.drop(written.token)
-            if answer.status is SettleStatus.STALE:
-                counts.stale += 1
-            elif answer.state is not None:
-                state = answer.state.value
-                counts.settled[state] = counts.settled.get(state, 0) + 1
+        for token, jobs in Counter(written.token for written in settlements).items():
+            self._leases.drop(token, jobs)
+        settled = self.counts.settled
+        for (status, state), jobs in Counter((answer.status, answer.state) for answer in answers).items():
+            if status is SettleStatus.STALE:
+                self.counts.stale += jobs
+            elif state is not None:
+                settled[state.value] = settled.get(state.value, 0) + jobs
         self._written.set()
         self._intake.settled()
 

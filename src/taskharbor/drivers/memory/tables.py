@@ -45,7 +45,7 @@ class Stray(msgspec.Struct, frozen=True):
         return self.task in tasks and build not in self.refused_by
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     """One job."""
 
     job: NewJob
