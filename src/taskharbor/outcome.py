@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
@@ -11,6 +12,8 @@ import msgspec
 from taskharbor.errors import OptionError, TaskHarborError
 from taskharbor.job import AttemptError
 from taskharbor.retry import Retry
+
+_OURS = str(Path(__file__).parent)
 
 MESSAGE_LIMIT = 4_000
 """Characters of an error's text that are kept."""
@@ -107,10 +110,10 @@ class Strayed(msgspec.Struct, frozen=True):
 Outcome: TypeAlias = Succeeded | Failed | Snoozed | Rejected | Cancelled | Released | Strayed
 
 
-def describe(error: BaseException, *, attempt: int, worker: str, skip_frames: int = 0) -> AttemptError:
+def describe(error: BaseException, *, attempt: int, worker: str) -> AttemptError:
     """Return what is kept of an exception: its type, text and traceback, each bounded.
 
-    `skip_frames` leaves out that many of our own frames from the top, so that the first line is the user's.
+    The traceback begins with the handler's own frame.
     """
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -122,16 +125,14 @@ def describe(error: BaseException, *, attempt: int, worker: str, skip_frames: in
         attempt=attempt,
         type=name,
         message=_bounded(message, MESSAGE_LIMIT, from_end=False),
-        traceback=_bounded(_format(error, skip_frames), TRACEBACK_LIMIT, from_end=True),
+        traceback=_bounded(_format(error), TRACEBACK_LIMIT, from_end=True),
         worker=worker,
     )
 
 
-def _format(error: BaseException, skip_frames: int) -> str:
+def _format(error: BaseException) -> str:
     frames = error.__traceback__
-    for _ in range(skip_frames):
-        if frames is None or frames.tb_next is None:
-            break
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     try:
         # A recursion error holds thousands of frames; the ends are what one reads.

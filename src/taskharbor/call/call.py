@@ -24,6 +24,11 @@ class Callee(Protocol):
         ...
 
     @property
+    def codec(self) -> Codec | None:
+        """Return the task's own codec, which comes before the harbor's."""
+        ...
+
+    @property
     def keep_result(self) -> bool:
         """Return whether results are stored."""
         ...

@@ -149,7 +149,9 @@ class JobHandle(Generic[R_co]):
             raise ResultNotKept(
                 f"job {record.id} of task {record.task!r} succeeded, and its result was not kept"
             )
-        codec = self._dispatcher.codecs.find(record.result_codec)
+        own = self._callee.codec
+        known = own is not None and own.name == record.result_codec
+        codec = own if known else self._dispatcher.codecs.find(record.result_codec)
         if codec is None:
             raise PayloadError(
                 f"the result of job {record.id} of task {record.task!r} was written with the codec "

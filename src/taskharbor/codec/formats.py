@@ -17,7 +17,6 @@ from taskharbor.codec.hooks import dec_hook, enc_hook, hook_for
 T = TypeVar("T")
 
 _AT = re.compile(r"^(?P<reason>.*) - at `(?P<path>[^`]*)`$", re.DOTALL)
-_UNENCODABLE = (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError)
 
 
 class _Format:
@@ -31,8 +30,8 @@ class _Format:
         def encode_value(value: object) -> bytes:
             try:
                 return encode(value)
-            except _UNENCODABLE as error:
-                raise CodecError(str(error)) from error
+            except Exception as error:  # a hook may raise anything
+                raise CodecError(_told(error)) from error
 
         return encode_value
 
@@ -45,12 +44,16 @@ class _Format:
                 if found is None:
                     raise CodecError(str(error)) from error
                 raise CodecError(found["reason"], path=found["path"]) from error
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise CodecError(str(error)) from error
-            except (TypeError, ValueError, NotImplementedError) as error:  # from a hook
-                raise CodecError(str(error)) from error
+            except Exception as error:  # not the format at all, or from a hook, which may raise anything
+                raise CodecError(_told(error)) from error
 
         return decode_value
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, (msgspec.MsgspecError, TypeError, ValueError, NotImplementedError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 class JsonCodec(_Format):

@@ -8,13 +8,13 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import TypeAlias, cast
+from typing import TypeAlias, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from taskharbor.codec import Codec, CodecError, hook_for
-from taskharbor.errors import PayloadError, TaskDefinitionError
-from taskharbor.task.reading import Handler, Kind, Parameter, describe_type
+from taskharbor.errors import PayloadError, TaskDefinitionError, nearest
+from taskharbor.task.reading import UNPACK, Handler, Kind, Parameter, describe_type
 
 Spread: TypeAlias = Callable[[Handler, msgspec.Struct, tuple[object, ...]], object]
 """Call a handler with (context or nothing, then) the arguments of a Struct."""
@@ -58,6 +58,9 @@ class Binder:
         self._task = task
         self._struct = struct
         self._public = public
+        self._star_star = next((p.name for p in public.parameters.values() if p.kind is Kind.VAR_KEYWORD), "")
+        # Of `**options: Unpack[SomeTypedDict]`; msgspec itself lets unknown keys of a TypedDict pass.
+        self._keywords = typed_dict_keys(public.parameters[self._star_star]) if self._star_star else None
         kinds = {p.kind for p in public.parameters.values()}
         # Structs bind positions, keywords and defaults just as functions do, but know no other kinds.
         self._direct = kinds <= {Kind.POSITIONAL_OR_KEYWORD, Kind.KEYWORD_ONLY}
@@ -81,7 +84,22 @@ class Binder:
                 task=self._task,
                 reason=str(error),
             ) from error
+        if self._keywords is not None:
+            for name in bound.arguments.get(self._star_star, {}):
+                if name not in self._keywords:
+                    told = f"unexpected keyword argument {name!r}{nearest(name, sorted(self._keywords))}"
+                    raise PayloadError(
+                        f"task {self._task!r} cannot be called so: {told}", task=self._task, reason=told
+                    )
         return self._struct(**bound.arguments)
+
+
+def typed_dict_keys(parameter: inspect.Parameter) -> frozenset[str] | None:
+    """Return the keywords that `**kwargs: Unpack[SomeTypedDict]` allows; None where any is allowed."""
+    hint = cast("object", parameter.annotation)
+    if get_origin(hint) not in UNPACK:
+        return None
+    return frozenset(get_type_hints(get_args(hint)[0]))
 
 
 def spread_for(parameters: Sequence[Parameter]) -> Spread:

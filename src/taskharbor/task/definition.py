@@ -126,6 +126,7 @@ class TaskDefinition:
 
     def new_job(self, arguments: msgspec.Struct, options: Options, codec: Codec, *, check: bool) -> NewJob:
         """Return the job to store; see `Callee.new_job`."""
+        codec = self.codec or codec
         coder = self.coder(codec)
         try:
             payload = coder.encode(arguments)

@@ -19,6 +19,7 @@ Handler: typing.TypeAlias = Callable[..., object]
 Kind = inspect._ParameterKind  # pyright: ignore[reportPrivateUsage] - the only name of this enum
 
 
+UNPACK: tuple[object, ...] = (typing.Unpack, typing_extensions.Unpack)
 _SWALLOW_ALL: tuple[object, ...] = (object, typing.Any)
 _NEVER: tuple[object, ...] = (typing.NoReturn, typing.Never, typing_extensions.Never)
 
@@ -82,7 +83,10 @@ def read(fn: Handler, name: str, local_names: Mapping[str, object]) -> Reading:
         deps_type=deps_type,
         parameters=tuple(_parameter(name, parameter, hints) for parameter in parameters),
         returns=_returns(name, hints),
-        public=signature.replace(parameters=parameters),
+        public=signature.replace(
+            parameters=[p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters],
+            return_annotation=hints.get("return", signature.return_annotation),
+        ),
     )
 
 
@@ -155,9 +159,7 @@ def _parameter(name: str, parameter: inspect.Parameter, hints: Mapping[str, obje
         # Subscripting at run time: the argument is only known here.
         hint = tuple.__class_getitem__((hint, ...))
     elif parameter.kind is Kind.VAR_KEYWORD:
-        unpacked = (
-            get_args(hint)[0] if get_origin(hint) in (typing.Unpack, typing_extensions.Unpack) else None
-        )
+        unpacked = get_args(hint)[0] if get_origin(hint) in UNPACK else None
         hint = unpacked if unpacked is not None else dict.__class_getitem__((str, hint))
     return Parameter(parameter.name, parameter.kind, hint, cast("object", parameter.default))
 

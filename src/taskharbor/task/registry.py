@@ -67,13 +67,15 @@ class Registry:
     def build(self, codecs: list[str]) -> str:
         """Return a digest of what this build can decode: its tasks, their signatures, its codecs (rule 16)."""
         parts = [
-            f"{name}={definition.fingerprint:016x}" for name, definition in sorted(self._by_name.items())
+            f"{name}={definition.fingerprint:016x}"
+            for name, definition in sorted(self._by_name.copy().items())
         ]
         return hashlib.sha256("\n".join([*codecs, "", *parts]).encode()).hexdigest()[:16]
 
     def __iter__(self) -> Iterator[TaskDefinition]:
         """Yield each task once, sorted by name."""
-        return iter([self._by_name[name] for name in sorted({d.name for d in self._by_name.values()})])
+        known = self._by_name.copy()  # another thread may be importing tasks
+        return iter([known[name] for name in sorted({definition.name for definition in known.values()})])
 
     def __len__(self) -> int:
         return len({definition.name for definition in self._by_name.values()})

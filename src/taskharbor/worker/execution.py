@@ -6,12 +6,13 @@ Whatever a handler does, its end becomes an outcome here: exceptions of every ki
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 
-from taskharbor.call import running_job
+from taskharbor.call import Dispatcher, enter, running_job
 from taskharbor.errors import TaskDefinitionError
 from taskharbor.outcome import Outcome
 from taskharbor.worker.leases import Leases
@@ -37,15 +38,24 @@ class Execution:
     """The slots of a worker, and the handlers in them."""
 
     def __init__(
-        self, settings: WorkerSettings, leases: Leases, worker: str, on_ends: Callable[[list[Run]], None]
+        self,
+        settings: WorkerSettings,
+        leases: Leases,
+        dispatcher: Dispatcher,
+        worker: str,
+        on_ends: Callable[[list[Run]], None],
     ) -> None:
-        """Make it for the running loop; `on_ends` is called there, with each run once."""
+        """Make it for the running loop; `on_ends` is called there, with each run once.
+
+        `dispatcher` is the current harbor inside handlers.
+        """
         self._loop = asyncio.get_running_loop()
         self._leases = leases
         self._worker = worker
         self._on_ends = on_ends
         # What every handler's context starts from: the worker's own, so that no job sees what another has set.
         self._base = copy_context()
+        self._base.run(enter, dispatcher)
         self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
         self._children = Children(settings.processes)
         self._ended: deque[Run] = deque()
@@ -107,15 +117,13 @@ class Execution:
 
     def _execute(self, run: Run) -> None:
         """Run a sync handler; in one of the pool's threads, where `JobInterrupt` may land anywhere."""
-        if run.stop is not None:
-            return
-        run.started = True
-        if run.delivery.timeout is not None:
-            self._loop.call_soon_threadsafe(self._arm, run)
         try:
             if run.plan.in_process:
-                run.outcome = self._children.call(run, self._worker)
+                run.outcome = self._children.call(run, self._worker, self._begin)
                 return
+            if run.stop is not None:
+                return
+            self._begin(run)
             value = run.plan.call(run)
             if inspect.iscoroutine(value):
                 value.close()
@@ -126,6 +134,13 @@ class Execution:
             run.outcome = run.plan.succeeded(value)
         except BaseException as error:  # noqa: BLE001
             run.outcome = run.failed(error, self._worker)
+
+    def _begin(self, run: Run) -> None:
+        """Note that a sync handler begins now; its timeout counts from here."""
+        run.started = True
+        if run.delivery.timeout is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
+                self._loop.call_soon_threadsafe(self._arm, run)
 
     def _ended_in_thread(self, run: Run) -> None:
         late = self._late
@@ -156,6 +171,9 @@ class Execution:
         runs: list[Run] = []
         while self._ended:
             run = self._ended.popleft()
+            if self._late is not None:
+                self._late(run)
+                continue
             self._leases.running.pop(run.delivery.id, None)
             if run.timer is not None:
                 run.timer.cancel()
@@ -166,5 +184,5 @@ class Execution:
 
     def _arm(self, run: Run) -> None:
         timeout = run.delivery.timeout
-        if timeout is not None and run.delivery.id in self._leases.running:
+        if timeout is not None and self._leases.running.get(run.delivery.id) is run:
             run.timer = self._loop.call_later(timeout.total_seconds(), run.ask_to_stop, Stop.TIMEOUT)

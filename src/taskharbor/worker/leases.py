@@ -155,9 +155,12 @@ class Keeper:
                     if not self.stalled:
                         await self._extend(store)
                     retry_in = None
-                except StoreUnavailable as error:
+                except Exception as error:  # whatever it was, the leases still have to be kept
                     if retry_in is None:
-                        logger.warning("leases cannot be extended now: %s", error)
+                        known = isinstance(error, StoreUnavailable)
+                        logger.warning(
+                            "leases cannot be extended now: %s", error, exc_info=None if known else error
+                        )
                     retry_in = min((retry_in or 0.05) * 2, self._interval)
                 next_extend = time.monotonic() + (retry_in or self._interval)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import msgspec
 
 from taskharbor.codec import Codec, CodecBook, CodecError
-from taskharbor.errors import PayloadError
+from taskharbor.errors import PayloadError, TaskDefinitionError
 from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, Succeeded, describe
 from taskharbor.task import Registry, TaskDefinition
 from taskharbor.worker.run import Run
+
+logger = logging.getLogger("taskharbor.worker")
 
 
 class TaskPlan:
@@ -72,7 +75,13 @@ class Plans:
         for definition in self._registry:
             codec = definition.codec or self._codec
             self._codecs.add(codec)
-            plan = known.get(definition) or TaskPlan(definition, codec)
+            try:
+                plan = known.get(definition) or TaskPlan(definition, codec)
+            except TaskDefinitionError:
+                if not known:  # at start: say so to whoever starts the worker
+                    raise
+                logger.exception("a task declared while this worker runs cannot be run by it")
+                continue
             for name in (definition.name, *definition.aliases):
                 plans[name] = plan
         self._plans = plans
@@ -104,8 +113,9 @@ class Plans:
             )
         try:
             arguments = read(delivery.payload)
-        except CodecError as error:
-            return self._unreadable(plan, delivery, error, worker)
+        except Exception as error:  # noqa: BLE001 - a user's codec may raise anything, and must not end the worker
+            told = error if isinstance(error, CodecError) else CodecError(f"{type(error).__name__}: {error}")
+            return self._unreadable(plan, delivery, told, worker)
         return Run(delivery, plan, arguments, deps)
 
     def _reader(self, plan: TaskPlan, codec_name: str) -> Callable[[bytes], msgspec.Struct] | None:

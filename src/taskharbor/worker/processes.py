@@ -13,6 +13,7 @@ import multiprocessing
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeAlias
@@ -130,26 +131,30 @@ class Children:
         self._idle: list[_Child] = []
         self._closed = False
 
-    def call(self, run: Run, worker: str) -> Outcome:
-        """Run the handler in a child and return the outcome. Blocks; called in a thread of the pool."""
+    def call(self, run: Run, worker: str, begin: Callable[[Run], None]) -> Outcome:
+        """Run the handler in a child and return the outcome. Blocks; called in a thread of the pool.
+
+        `begin` is told when a child is there for it.
+        """
         with self._free:
             try:
                 child = self._idle.pop()
             except IndexError:
                 child = _Child()
-            threads_interrupt, run.interrupt = run.interrupt, child
             child.take(run)
+            run.interrupt = child
             try:
                 if run.stop is not None:
                     return run.stopped(worker)
+                begin(run)
                 child.pipe.send_bytes(_encode_request(_request(run, worker)))
                 answer = _decode_answer.decode(child.pipe.recv_bytes())
             except (EOFError, OSError):
                 child.process.join()
                 return self._lost(run, child, worker)
             finally:
+                run.interrupt = None
                 child.take(None)
-                run.interrupt = threads_interrupt
                 self._put_back(child)
         return _outcome(run, answer)
 
@@ -243,7 +248,7 @@ def _serve(request: Request) -> Answer:
 
 def _raised(error: BaseException, request: Request) -> Raised:
     return Raised(
-        describe(error, attempt=request.delivery.attempt, worker=request.worker, skip_frames=2),
+        describe(error, attempt=request.delivery.attempt, worker=request.worker),
         tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__),
         after_seconds=error.after.total_seconds() if isinstance(error, RetryLater) else None,
         snooze_seconds=error.for_.total_seconds() if isinstance(error, Snooze) else None,

@@ -95,13 +95,13 @@ class Run:
         if self.interrupt is not None:
             self.interrupt.interrupt(self)
 
-    def failed(self, error: BaseException, worker: str, *, skip_frames: int = 1) -> Outcome:
+    def failed(self, error: BaseException, worker: str) -> Outcome:
         """Return what an exception that ended the handler means."""
         if isinstance(error, _STOPPED) and self.stop is not None:
             return self.stopped(worker)
         if isinstance(error, Snooze):
             return Snoozed(error.for_)
-        told = describe(error, attempt=self.delivery.attempt, worker=worker, skip_frames=skip_frames)
+        told = describe(error, attempt=self.delivery.attempt, worker=worker)
         if isinstance(error, Reject):
             return Rejected(told, error.reason)
         policy = self.plan.definition.options.retry.policy_for(error)

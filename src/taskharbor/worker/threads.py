@@ -117,13 +117,12 @@ class Threads:
                 self._spotter.start()
             self._backlog.set()
 
-    def close(self) -> list[str]:
-        """Let idle threads end, and return the names of those still at a job. Does not wait for them."""
+    def close(self) -> None:
+        """Let idle threads end, and each other one when its job does. Does not wait for them."""
         self._closed = True
         self._backlog.set()
         for _ in self._all:
             self._wake_one()
-        return [t.thread.name for t in self._all if t.run is not None and t.thread is not None]
 
     def _wake_one(self) -> bool:
         try:
@@ -172,7 +171,10 @@ class Threads:
         me.ending = run
         me.since = time.monotonic()
         me.run = run
-        run.interrupt = me
+        if (
+            not run.plan.in_process
+        ):  # those are stopped by killing the child, not by interrupting who waits for it
+            run.interrupt = me
         self._base.copy().run(_in_job, self._execute, run)
         return True
 

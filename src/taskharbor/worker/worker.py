@@ -29,13 +29,13 @@ from typing import Any, Self
 
 import msgspec
 
-from taskharbor.call import Dispatcher, enter
+from taskharbor.call import Dispatcher
 from taskharbor.codec import Codec, CodecBook
 from taskharbor.driver import CancelRequest, Driver, Store, WorkerAnnounce, WorkerForget
 from taskharbor.errors import StoreUnavailable, UsageError
 from taskharbor.job import DEFAULT_QUEUE, Delivery, new_token
 from taskharbor.outcome import Outcome
-from taskharbor.settlement import Settled, Settlement, SettleStatus, settlement
+from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
 from taskharbor.task import Registry
 from taskharbor.upkeep import Upkeep
 from taskharbor.worker.execution import Execution
@@ -52,6 +52,7 @@ from taskharbor.worker.sight import Sight
 logger = logging.getLogger("taskharbor.worker")
 
 _INTERRUPT_AGAIN_SECONDS = 0.25
+_TROUBLE = frozenset({SettleKind.RETRY, SettleKind.BURY, SettleKind.STRAY})
 
 
 class Application(msgspec.Struct, frozen=True):
@@ -114,7 +115,6 @@ class Worker:
 
     async def _start(self) -> None:
         application, settings = self._application, self._settings
-        enter(application.dispatcher)
         deps = await self._stack.enter_async_context(opened(application.lifespan, application.registry))
         self._store: Store = await self._stack.enter_async_context(application.driver.connect())
         self._plans = Plans(application.registry, application.codecs, application.codec)
@@ -123,7 +123,7 @@ class Worker:
         self._sight = Sight(settings.lease)
         patience = Patience(self._sight)
         self._settling = Settling(self._store, patience, self._on_settled)
-        self._execution = Execution(settings, self._leases, self.name, self._on_ends)
+        self._execution = Execution(settings, self._leases, application.dispatcher, self.name, self._on_ends)
         self._keeper = Keeper(
             application.driver,
             self._leases,
@@ -279,10 +279,17 @@ class Worker:
             await self._announce()
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._settling.add([settlement(outcome, delivery)])
+        written = settlement(outcome, delivery)
+        if written.kind in _TROUBLE:
+            _log_trouble(written, delivery)
+        self._settling.add([written])
 
     def _on_ends(self, runs: list[Run]) -> None:
-        self._settling.add([settlement(run.ending(self.name), run.delivery) for run in runs])
+        settlements = [settlement(run.ending(self.name), run.delivery) for run in runs]
+        for written, run in zip(settlements, runs, strict=True):
+            if written.kind in _TROUBLE:
+                _log_trouble(written, run.delivery)
+        self._settling.add(settlements)
         self._ended.set()
         self._intake.slots_left(len(runs), solo=any(run.delivery.solo for run in runs))
 
@@ -344,7 +351,7 @@ class Worker:
             if not unfinished:
                 await asyncio.to_thread(self._keeper.join, 5.0)
             await self._store.worker_forget(WorkerForget(workers=[self.name]))
-        self._execution.close()
+        await asyncio.to_thread(self._execution.close)
         await self._stack.aclose()
         logger.info("worker %s has stopped", self.name)
         return [run.delivery.id for run in unfinished]
@@ -388,3 +395,19 @@ class Worker:
             self._written.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._written.wait(), 0.1)
+
+
+def _log_trouble(written: Settlement, delivery: Delivery) -> None:
+    """Say what went wrong, by the error's type alone: its text may quote the payload."""
+    told = (delivery.id, delivery.task, delivery.attempt, delivery.retry.max_attempts)
+    kind = "" if written.error is None else written.error.type
+    if written.kind is SettleKind.BURY:
+        logger.error(
+            "job %s (task %r) is a dead letter after attempt %d of %d: %s (%s)", *told, written.reason, kind
+        )
+    elif written.kind is SettleKind.RETRY:
+        logger.warning(
+            "job %s (task %r) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after
+        )
+    else:
+        logger.warning("job %s (task %r) cannot run here: %s", delivery.id, delivery.task, written.reason)
