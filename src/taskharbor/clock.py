@@ -71,18 +71,23 @@ class ManualClock:
             self._callbacks.append(callback)
 
 
-def aware(moment: datetime, what: str) -> datetime:
+def aware(moment: object, what: str) -> datetime:
     """Return `moment` in UTC.
 
     Raises:
-        OptionError: it has no time zone, so it names no instant.
+        OptionError: it is no datetime, or has no time zone and so names no instant.
     """
+    if not isinstance(moment, datetime):
+        raise OptionError(f"{what}={moment!r}: expected an aware datetime, for example datetime.now(UTC)")
     if moment.tzinfo is None:
         raise OptionError(
             f"{what}={moment.isoformat()} has no time zone and so names no instant; "
             f"pass an aware datetime, for example datetime.now(UTC) or {moment.isoformat()}+00:00"
         )
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise OptionError(f"{what}={moment.isoformat()} lies beyond the years that can be stored") from error
 
 
 def micros(moment: datetime) -> int:

@@ -23,7 +23,7 @@ from taskharbor.driver import (
     RequeueStatus,
     Store,
 )
-from taskharbor.errors import JobNotFound
+from taskharbor.errors import JobNotFound, OptionError
 from taskharbor.job import JobRecord, JobState
 
 T = TypeVar("T")
@@ -101,22 +101,22 @@ class Jobs:
 
     def count(self, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> Sequence[Counted]:
         """Return how many jobs there are, by queue, task and state."""
-        request = JobCount(queues=frozenset(queues), tasks=frozenset(tasks))
+        request = JobCount(queues=_names(queues, "queues"), tasks=_names(tasks, "tasks"))
         return self._block("count", lambda store: store.job_count(request))
 
     async def acount(self, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> Sequence[Counted]:
         """Return how many jobs there are; the async form of `count`."""
-        request = JobCount(queues=frozenset(queues), tasks=frozenset(tasks))
+        request = JobCount(queues=_names(queues, "queues"), tasks=_names(tasks, "tasks"))
         return await self._asks.aask(lambda store: store.job_count(request))
 
     def cancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order. Recorded on the job."""
-        request = JobCancel(ids=ids, reason=reason, by=by)
+        request = JobCancel(ids=_ids(ids), reason=reason, by=by)
         return self._block("cancel", lambda store: store.job_cancel(request))
 
     async def acancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
         """Cancel jobs; the async form of `cancel`."""
-        request = JobCancel(ids=ids, reason=reason, by=by)
+        request = JobCancel(ids=_ids(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_cancel(request))
 
     def requeue(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[RequeueStatus]:
@@ -124,24 +124,24 @@ class Jobs:
 
         Recorded on the job.
         """
-        request = JobRequeue(ids=ids, reason=reason, by=by)
+        request = JobRequeue(ids=_ids(ids), reason=reason, by=by)
         return self._block("requeue", lambda store: store.job_requeue(request))
 
     async def arequeue(
         self, ids: Sequence[str], *, reason: str = "", by: str = ""
     ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again; the async form of `requeue`."""
-        request = JobRequeue(ids=ids, reason=reason, by=by)
+        request = JobRequeue(ids=_ids(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_requeue(request))
 
     def delete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
         """Remove jobs for good, and return one answer each, in order. Running ones are left."""
-        request = JobDelete(ids=ids)
+        request = JobDelete(ids=_ids(ids))
         return self._block("delete", lambda store: store.job_delete(request))
 
     async def adelete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
         """Remove jobs for good; the async form of `delete`."""
-        request = JobDelete(ids=ids)
+        request = JobDelete(ids=_ids(ids))
         return await self._asks.aask(lambda store: store.job_delete(request))
 
     def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -158,21 +158,21 @@ class Queues:
 
     def pause(self, *queues: str, reason: str = "", by: str = "") -> None:
         """Stop workers from taking jobs of these queues, at once; what runs goes on, and enqueue goes on."""
-        request = QueuePause(queues=queues, reason=reason, by=by)
+        request = QueuePause(queues=_some(queues), reason=reason, by=by)
         self._block("pause", lambda store: store.queue_pause(request))
 
     async def apause(self, *queues: str, reason: str = "", by: str = "") -> None:
         """Stop workers from taking jobs of these queues; the async form of `pause`."""
-        request = QueuePause(queues=queues, reason=reason, by=by)
+        request = QueuePause(queues=_some(queues), reason=reason, by=by)
         await self._asks.aask(lambda store: store.queue_pause(request))
 
     def resume(self, *queues: str) -> None:
         """Let workers take jobs of these queues again."""
-        self._block("resume", lambda store: store.queue_resume(QueueResume(queues=queues)))
+        self._block("resume", lambda store: store.queue_resume(QueueResume(queues=_some(queues))))
 
     async def aresume(self, *queues: str) -> None:
         """Let workers take jobs of these queues again; the async form of `resume`."""
-        await self._asks.aask(lambda store: store.queue_resume(QueueResume(queues=queues)))
+        await self._asks.aask(lambda store: store.queue_resume(QueueResume(queues=_some(queues))))
 
     def list(self) -> Sequence[QueueInfo]:
         """Return every queue that holds live jobs or is paused, sorted by name."""
@@ -202,11 +202,35 @@ def _find(
     after: str,
     limit: int,
 ) -> JobFind:
+    if limit < 1:
+        raise OptionError(f"limit={limit!r}: expected at least 1")
+    try:
+        wanted = frozenset(JobState(state) for state in _names(states, "states"))
+    except ValueError as error:
+        raise OptionError(f"states: {error}; expected some of {', '.join(JobState)}") from error
     return JobFind(
-        states=frozenset(states),
-        queues=frozenset(queues),
-        tasks=frozenset(tasks),
+        states=wanted,
+        queues=_names(queues, "queues"),
+        tasks=_names(tasks, "tasks"),
         key=key,
         after=after,
         limit=limit,
     )
+
+
+def _ids(ids: Sequence[str]) -> Sequence[str]:
+    if isinstance(ids, str):
+        raise OptionError(f"ids={ids!r}: expected a list of job ids, [{ids!r}]")
+    return ids
+
+
+def _names(names: Iterable[str], what: str) -> frozenset[str]:
+    if isinstance(names, str):
+        raise OptionError(f"{what}={names!r}: expected a list, [{names!r}]")
+    return frozenset(names)
+
+
+def _some(queues: Sequence[str]) -> Sequence[str]:
+    if not queues:
+        raise OptionError("no queue was named; name one or more")
+    return queues

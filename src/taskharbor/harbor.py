@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from contextvars import Token
+from contextvars import ContextVar, Token
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ from taskharbor.call import (
     refuse_on_loop,
     uninstall,
 )
-from taskharbor.codec import Codec, CodecBook, JsonCodec
+from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec
 from taskharbor.control import Jobs, Queues, not_found
 from taskharbor.driver import (
     BlockingDriver,
@@ -125,11 +125,14 @@ class Harbor:
         """
         self._driver = _driver(url)
         self._registry = default_registry if registry is None else registry
-        self._codec: Codec = JsonCodec() if codec is None else codec
+        self._codec: Codec = JsonCodec() if codec is None else checked_codec(codec)
         self._codecs = CodecBook([*codecs, self._codec])
         self._lifespan = deps
         self._check = check
-        self._tokens: list[Token[Dispatcher | None]] = []
+        # How often it was entered in this context, and what was current before: a thread or task leaves its own blocks.
+        self._entered: ContextVar[tuple[Token[Dispatcher | None], ...]] = ContextVar(
+            "taskharbor_entered", default=()
+        )
         self._pid = 0
         self._lock = threading.Lock()
         self._stores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Store, AsyncExitStack]]
@@ -174,7 +177,7 @@ class Harbor:
 
     def __enter__(self) -> Self:
         """Make this the current harbor until the end of the block."""
-        self._tokens.append(enter(self))
+        self._entered.set((*self._entered.get(), enter(self)))
         return self
 
     def __exit__(
@@ -186,7 +189,7 @@ class Harbor:
 
     async def __aenter__(self) -> Self:
         """Make this the current harbor until the end of the block."""
-        self._tokens.append(enter(self))
+        self._entered.set((*self._entered.get(), enter(self)))
         return self
 
     async def __aexit__(
@@ -197,12 +200,17 @@ class Harbor:
         await self.aclose()
 
     def _leave(self) -> None:
-        with contextlib.suppress(ValueError):  # the block ends in another context than it began in
-            leave(self._tokens.pop())
+        tokens = self._entered.get()
+        if tokens:  # else the block ends in another context than it began in, and nothing was changed here
+            self._entered.set(tokens[:-1])
+            with contextlib.suppress(ValueError):
+                leave(tokens[-1])
 
     def close(self) -> None:
         """Close its connections, but for those that belong to event loops still running. Idempotent."""
         uninstall(self)
+        if self._notice_fork():
+            return
         self._bridge.close()
         with self._lock:
             blocking, self._blocking = self._blocking, None
@@ -212,6 +220,7 @@ class Harbor:
 
     async def aclose(self) -> None:
         """Close its connections, this event loop's among them. Idempotent."""
+        self._notice_fork()
         with self._lock:
             opened = self._stores.pop(asyncio.get_running_loop(), None)
         if opened is not None:
@@ -377,7 +386,10 @@ class Harbor:
                 worker.halt()
             worker.drain()
 
-        return run_in_own_loop(lambda: _until_idle(worker, within), on_interrupt)
+        try:
+            return run_in_own_loop(lambda: _until_idle(worker, within), on_interrupt)
+        finally:
+            worker.loop_closed()
 
     async def arun_until_idle(
         self, *, within: timedelta = timedelta(0), **settings: Unpack[WorkerOptions]
@@ -430,10 +442,13 @@ class Harbor:
                 self._blocking = (store, stack)
             return self._blocking[0]
 
-    def _notice_fork(self) -> None:
-        if self._pid != os.getpid():
-            # The parent's connections are abandoned, never closed: they are still in use over there.
-            self._forget_connections()
+    def _notice_fork(self) -> bool:
+        """Return whether this is a child forked since the harbor was last used."""
+        if self._pid == os.getpid():
+            return False
+        # The parent's connections are abandoned, never closed: they are still in use over there.
+        self._forget_connections()
+        return True
 
     def _forget_connections(self) -> None:
         self._pid = os.getpid()
@@ -441,6 +456,14 @@ class Harbor:
         self._stores = weakref.WeakKeyDictionary()
         self._blocking = None
         self._bridge = Bridge(self._driver)
+
+
+def check_wait(timeout: object) -> None:
+    """Refuse a timeout that is no timedelta: nobody knows the unit of a bare number."""
+    if timeout is not None and not isinstance(timeout, timedelta):
+        raise OptionError(
+            f"timeout={timeout!r}: expected a timedelta, for example timedelta(seconds=5), or None"
+        )
 
 
 class _Bridged:
@@ -464,6 +487,7 @@ class _Patience:
 
     def __init__(self, job_id: str, timeout: timedelta | None, poll: timedelta) -> None:
         self._job_id = job_id
+        check_wait(timeout)
         self._timeout = timeout
         self._poll = poll.total_seconds()
         self._end = None if timeout is None else time.monotonic() + timeout.total_seconds()
@@ -490,7 +514,11 @@ async def _until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
 def _driver(url: str | Driver | None) -> Driver:
     if url is None:
         return _default_driver()
-    return driver_for(url) if isinstance(url, str) else url
+    if isinstance(url, str):
+        return driver_for(url)
+    if not callable(getattr(url, "connect", None)):
+        raise DriverURLError(f"Harbor({url!r}): expected a driver's URL such as 'memory://', or a driver")
+    return url
 
 
 def _default_driver() -> Driver:

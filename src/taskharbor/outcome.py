@@ -119,7 +119,7 @@ def describe(error: BaseException, *, attempt: int, worker: str) -> AttemptError
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
-    except Exception as broken:  # noqa: BLE001 - a __str__ that raises must not lose the outcome
+    except BaseException as broken:  # noqa: BLE001 - it may even raise SystemExit, and must not lose the outcome
         message = f"<its __str__ raised {type(broken).__name__}>"
     return AttemptError(
         attempt=attempt,
@@ -139,7 +139,7 @@ def _format(error: BaseException) -> str:
         return "".join(
             traceback.TracebackException(type(error), error, frames, limit=-40, compact=True).format()
         )
-    except Exception as broken:  # noqa: BLE001
+    except BaseException as broken:  # noqa: BLE001 - it may even raise SystemExit, and must not lose the outcome
         return f"<the traceback could not be formatted: {type(broken).__name__}>"
 
 

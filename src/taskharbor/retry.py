@@ -38,7 +38,7 @@ class RetryNumbers(msgspec.Struct, frozen=True, gc=False):
         try:
             ceiling = min(self.cap_seconds, self.base_seconds * self.factor ** max(attempt - 1, 0))
         except OverflowError:
-            ceiling = self.cap_seconds
+            ceiling = self.cap_seconds if self.base_seconds else 0.0
         if not self.jitter:
             return timedelta(seconds=ceiling)
         # Jitter spreads load; nobody gains by guessing it.
@@ -72,7 +72,11 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""
-        if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= MAX_ATTEMPTS:
+        if (
+            isinstance(self.max_attempts, bool)
+            or not isinstance(self.max_attempts, int)
+            or not 1 <= self.max_attempts <= MAX_ATTEMPTS
+        ):
             raise OptionError(
                 f"Retry(max_attempts={self.max_attempts!r}): expected 1 to {MAX_ATTEMPTS}; "
                 "it counts all attempts, so 1 means no retry"
@@ -82,8 +86,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
                 raise OptionError(
                     f"Retry({name}={value!r}): expected a timedelta from 0 to {_LONGEST.days} days"
                 )
-        if not 1.0 <= self.factor <= 1000.0:
+        if (
+            isinstance(self.factor, bool)
+            or not isinstance(self.factor, (int, float))
+            or not 1 <= self.factor <= 1000
+        ):
             raise OptionError(f"Retry(factor={self.factor!r}): expected a number from 1 to 1000")
+        if not isinstance(self.jitter, bool):
+            raise OptionError(f"Retry(jitter={self.jitter!r}): expected True or False")
+        if not isinstance(self.on, Mapping):
+            raise OptionError(f"Retry(on={self.on!r}): expected a dict of exception class to Retry")
         for kind, policy in self.on.items():
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise OptionError(f"Retry(on={{{kind!r}: ...}}): the keys are exception classes")

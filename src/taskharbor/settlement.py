@@ -38,6 +38,18 @@ class SettleKind(StrEnum):
     STRAY = "stray"
 
 
+STATE_AFTER = {
+    SettleKind.SUCCEED: JobState.SUCCEEDED,
+    SettleKind.RETRY: JobState.RETRYING,
+    SettleKind.SNOOZE: JobState.SCHEDULED,
+    SettleKind.RELEASE: JobState.READY,
+    SettleKind.BURY: JobState.DEAD,
+    SettleKind.CANCEL: JobState.CANCELLED,
+    SettleKind.STRAY: JobState.PARKED,
+}
+"""Where a settle leads as a rule; the store's answer says where it led."""
+
+
 class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of one delivery, to be written under its lease.
 

@@ -70,6 +70,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         check_timeout(self.timeout)
         if self.meta is not UNSET:
             check_meta(self.meta)
+            msgspec.structs.force_setattr(
+                self, "meta", dict(self.meta)
+            )  # the caller may go on changing theirs
 
     def over(self, base: Options) -> Options:
         """Return these options, and for what they leave UNSET those of `base`; `meta` is joined."""
@@ -135,7 +138,9 @@ def check_timeout(value: timedelta | UnsetType | None) -> None:
     if value is None or value is UNSET:
         return
     if not isinstance(value, timedelta) or not timedelta(0) < value <= _LONGEST:
-        raise OptionError(f"timeout={value!r}: expected a timedelta greater than 0, or None for no timeout")
+        raise OptionError(
+            f"timeout={value!r}: expected a timedelta above 0 and up to {_LONGEST.days} days, or None for none"
+        )
 
 
 def check_meta(value: dict[str, str]) -> None:

@@ -27,6 +27,7 @@ class CodecBook:
         Raises:
             OptionError: the name could not be stored with a payload.
         """
+        checked_codec(codec)
         if not _NAME.fullmatch(codec.name):
             raise OptionError(
                 f"a codec is named {codec.name!r}; names are 1 to 40 of a-z, 0-9, '+', '.', '_', '-', starting with a "
@@ -41,3 +42,16 @@ class CodecBook:
     def names(self) -> list[str]:
         """Return the names of all codecs, sorted."""
         return sorted(self._codecs)
+
+
+def checked_codec(codec: Codec) -> Codec:
+    """Return the codec.
+
+    Raises:
+        OptionError: it is none, for example only its name.
+    """
+    if isinstance(codec, str) or not all(
+        callable(getattr(codec, verb, None)) for verb in ("encoder", "decoder")
+    ):
+        raise OptionError(f"codec={codec!r}: expected a codec, for example JsonCodec() or MsgpackCodec()")
+    return codec

@@ -6,13 +6,15 @@ driver; `docs/driver-contract.md` shows one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import reduce
 from importlib import import_module, metadata
-from urllib.parse import urlsplit
+from typing import cast
 
 from taskharbor.driver import Driver
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.errors import DriverURLError, MissingExtraError, nearest
+from taskharbor.errors import DeploymentError, DriverURLError, MissingExtraError, nearest
 
 ENTRY_POINTS = "taskharbor.drivers"
 
@@ -44,7 +46,8 @@ def driver_for(url: str) -> Driver:
         DriverURLError: it is no URL, or no driver answers to its scheme.
         MissingExtraError: the driver is there but a package it needs is not.
     """
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.lower() if separator else ""
     if not scheme:
         raise DriverURLError(
             f"{redacted(url)!r} is not a driver URL; expected SCHEME://..., such as memory:// (known here: {_known()})"
@@ -70,8 +73,13 @@ def _load(point: metadata.EntryPoint) -> OpenDriver:
             f"installed; see which extra of {package} brings it, as in pip install '{package}[{point.name}]'",
             extra=point.name,
         ) from error
-    opener: OpenDriver = getattr(module, point.attr)
-    return opener
+    try:
+        return cast("OpenDriver", reduce(getattr, point.attr.split("."), cast("object", module)))
+    except AttributeError as error:
+        raise DeploymentError(
+            f"the driver for {point.name}:// is announced as {point.value!r}, and there is no such thing in it; "
+            "the package that announces it is broken, or another version than its metadata say"
+        ) from error
 
 
 def _known() -> str:
@@ -79,11 +87,8 @@ def _known() -> str:
 
 
 def redacted(url: str) -> str:
-    """Return the URL without its password, for messages and logs."""
-    try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-    except ValueError:
-        return url.partition("://")[0] + "://..."
-    return url.replace(f":{parts.password}@", ":***@")
+    """Return the URL without its secrets, for messages and logs. Works on what is no proper URL, too."""
+    url = re.sub(
+        r"[^/@\s]*@", lambda found: re.sub(r":.*", ":***@", found[0]) if ":" in found[0] else found[0], url
+    )
+    return re.sub(r"((?:pass|pwd|secret|token|key)[a-z]*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)

@@ -7,8 +7,12 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from operator import attrgetter
 from typing import TypeAlias, cast, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 import msgspec
 
@@ -18,6 +22,9 @@ from taskharbor.task.reading import UNPACK, Handler, Kind, Parameter, describe_t
 
 Spread: TypeAlias = Callable[[Handler, msgspec.Struct, tuple[object, ...]], object]
 """Call a handler with (context or nothing, then) the arguments of a Struct."""
+
+
+_UNCHANGING = (str, bytes, int, float, Enum, datetime, date, time, timedelta, UUID, Decimal, type(None))
 
 
 def arguments_type(name: str, parameters: Sequence[Parameter]) -> type[msgspec.Struct]:
@@ -45,10 +52,11 @@ def _field(parameter: Parameter) -> tuple[str, type] | tuple[str, type, object]:
         return parameter.name, kind, msgspec.field(default_factory=dict[str, object])
     if parameter.required:
         return parameter.name, kind
-    if isinstance(parameter.default, (list, dict, set, bytearray)):
-        default = cast("object", parameter.default)
-        return parameter.name, kind, msgspec.field(default_factory=lambda: copy.copy(default))
-    return parameter.name, kind, parameter.default
+    if isinstance(parameter.default, _UNCHANGING):
+        return parameter.name, kind, parameter.default
+    default = parameter.default
+    # A copy each, all the way down: what one job does to its arguments is no other's business.
+    return parameter.name, kind, msgspec.field(default_factory=lambda: copy.deepcopy(default))
 
 
 class Binder:

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, overload
 from typing_extensions import TypeVar
 
 from taskharbor.call.options import check_duration, check_name, check_priority, check_timeout
-from taskharbor.codec import Codec
+from taskharbor.codec import Codec, checked_codec
 from taskharbor.errors import OptionError, TaskDefinitionError
 from taskharbor.job import DEFAULT_KEY_TTL, DEFAULT_PRIORITY, DEFAULT_QUEUE, DEFAULT_RETAIN
 from taskharbor.retry import Retry
@@ -115,6 +115,7 @@ def task(
     _check(
         queue=queue, priority=priority, retry=retry, timeout=timeout, run=run, retain=retain, key_ttl=key_ttl
     )
+    _check_kinds(keep_result=keep_result, registry=registry)
     options = TaskOptions(
         queue=queue,
         priority=priority,
@@ -125,6 +126,12 @@ def task(
         keep_result=keep_result,
         retain=retain,
     )
+    if isinstance(aliases, str):
+        raise OptionError(f"aliases={aliases!r}: expected a list of names, [{aliases!r}]")
+    if codec is not None:
+        checked_codec(codec)
+    if isinstance(fn, str):
+        raise TaskDefinitionError(f"@task({fn!r}): the name goes by keyword, @task(name={fn!r})")
     others = tuple(aliases)
     for given in (name, *others):
         if given is not None:
@@ -152,9 +159,10 @@ def default_name(fn: Handler) -> str:
         main = sys.modules.get(module)
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         if spec is not None and spec.name not in ("__main__", "__mp_main__"):
-            module = str(spec.name).removesuffix(".__main__")
+            module = str(spec.name)
         elif file:
             module = Path(str(file)).stem
+    module = module.removesuffix(".__main__")
     qualname = str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
     return f"{module}.{qualname}".replace(".<locals>", "")
 
@@ -180,6 +188,13 @@ def _check(
         raise OptionError(
             f"run={run!r}: expected 'process', or nothing: `async def` runs on the event loop and `def` in a thread"
         )
+
+
+def _check_kinds(*, keep_result: object, registry: object) -> None:
+    if not isinstance(keep_result, bool):
+        raise OptionError(f"keep_result={keep_result!r}: expected True or False")
+    if registry is not None and not isinstance(registry, Registry):
+        raise OptionError(f"registry={registry!r}: expected a Registry")
 
 
 def _check_process(fn: Handler, name: str, *, is_async: bool, deps_type: object) -> None:

@@ -32,6 +32,7 @@ from taskharbor.task.arguments import (
     json_schema,
     spread_for,
 )
+from taskharbor.task.fidelity import first_change
 from taskharbor.task.reading import Handler, Reading
 
 RunIn: TypeAlias = Literal["process"]
@@ -130,8 +131,9 @@ class TaskDefinition:
         coder = self.coder(codec)
         try:
             payload = coder.encode(arguments)
-            if check:
-                coder.decode_arguments(payload)
+            arrived = coder.decode_arguments(payload) if check else arguments
+            if arrived != arguments:
+                self.refuse_change("arguments", arguments, arrived)
         except CodecError as error:
             raise self._unfit("arguments", error) from error
         mine = self.options
@@ -179,6 +181,12 @@ class TaskDefinition:
             return self.coder(codec).decode_result(data)
         except CodecError as error:
             raise self._unfit("result", error) from error
+
+    def refuse_change(self, what: str, sent: object, arrived: object) -> None:
+        """Raise `PayloadError` if a value would arrive as something else than was sent."""
+        change = first_change(sent, arrived)
+        if change is not None:
+            raise self._unfit(what, CodecError(change[1], path=change[0]))
 
     def _unfit(self, what: str, error: CodecError) -> PayloadError:
         return PayloadError(

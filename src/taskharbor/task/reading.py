@@ -112,7 +112,7 @@ def _hints(fn: Handler, name: str, local_names: Mapping[str, object]) -> dict[st
             f"task {name!r}: an annotation names {error.name!r}, which is not defined where the task is declared; its "
             "type is needed at run time, so import it outside `if TYPE_CHECKING:`, or define it above the task"
         ) from error
-    except TypeError as error:
+    except (TypeError, SyntaxError, AttributeError) as error:
         raise TaskDefinitionError(f"task {name!r}: its annotations cannot be read: {error}") from error
 
 
@@ -149,6 +149,10 @@ def _parameter(name: str, parameter: inspect.Parameter, hints: Mapping[str, obje
     if parameter.name not in hints:
         raise _refusal(
             name, parameter.name, "it has no type; give it one, since it decides how the argument is stored"
+        )
+    if parameter.name.startswith("__"):
+        raise _refusal(
+            name, parameter.name, "names with two leading underscores cannot be stored; rename it, or use `/`"
         )
     hint = hints[parameter.name]
     if _is_context(hint):

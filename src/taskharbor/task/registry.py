@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -82,10 +83,11 @@ class Registry:
 
 
 def _place(definition: TaskDefinition) -> _Place | None:
-    code = getattr(definition.fn, "__code__", None)
+    fn = inspect.unwrap(definition.fn)  # a decorator's wrapper stands where the decorator does
+    code = getattr(fn, "__code__", None)
     if code is None:
         return None
-    return str(code.co_filename), str(definition.fn.__qualname__), int(code.co_firstlineno)
+    return str(code.co_filename), str(fn.__qualname__), int(code.co_firstlineno)
 
 
 def _same_task(one: TaskDefinition, other: TaskDefinition) -> bool:

@@ -48,7 +48,7 @@ class Bound(Generic[P, R]):
         """Return the task's name."""
         return self._definition.name
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Store a job through the current harbor, and return its handle once it is durable.
 
         Raises:
@@ -62,11 +62,11 @@ class Bound(Generic[P, R]):
         refuse_on_loop(f"{self.name}.enqueue()", f"{self.name}.aenqueue(...)")
         return self.s(*args, **kwargs).enqueue()
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Store a job through the current harbor; the async form of `enqueue`."""
         return await self.s(*args, **kwargs).aenqueue()
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Return the call as a value, to be sent later.
 
         Raises:
@@ -170,7 +170,7 @@ class SyncTask(Task[P, R]):
         """Return the bare function, context and all."""
         return cast("Callable[..., R]", self._definition.fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now; inside a handler, the running job's context is passed on."""
         return cast("R", self._invoke(args, kwargs))
 
@@ -183,6 +183,6 @@ class AsyncTask(Task[P, R]):
         """Return the bare function, context and all."""
         return cast("Callable[..., Coroutine[Any, Any, R]]", self._definition.fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call the function here and now; inside a handler, the running job's context is passed on."""
         return cast("Coroutine[Any, Any, R]", self._invoke(args, kwargs))

@@ -20,8 +20,7 @@ class WorkerThread:
 
     def __init__(self, application: Application, settings: WorkerSettings) -> None:
         """Prepare it; nothing happens before it is entered."""
-        self._application = application
-        self._settings = settings
+        self._prepared = Worker(application, settings)
         self._ready: Future[tuple[Worker, asyncio.AbstractEventLoop]] = Future()
         self._thread = threading.Thread(target=self._main, name="taskharbor-worker", daemon=True)
         self._error: BaseException | None = None
@@ -55,7 +54,7 @@ class WorkerThread:
     @property
     def worker(self) -> Worker:
         """Return the worker itself; its methods belong to its own loop."""
-        return self._ready.result()[0]
+        return self._entered()[0]
 
     def drain(self) -> None:
         """Begin to stop: start nothing new, let running handlers finish. Callable from any thread."""
@@ -66,13 +65,21 @@ class WorkerThread:
         self._call("halt")
 
     def _call(self, what: str) -> None:
-        worker, loop = self._ready.result()
+        worker, loop = self._entered()
         with contextlib.suppress(RuntimeError):  # the loop has closed: it has stopped already
             loop.call_soon_threadsafe(worker.drain if what == "drain" else worker.halt)
 
+    def _entered(self) -> tuple[Worker, asyncio.AbstractEventLoop]:
+        if self._thread.ident is None:
+            raise UsageError("a worker thread works inside its `with` block; it has not been entered")
+        return self._ready.result()
+
     def _main(self) -> None:
         try:
-            run_in_own_loop(self._work)
+            try:
+                run_in_own_loop(self._work)
+            finally:
+                self._prepared.loop_closed()
         except BaseException as error:  # noqa: BLE001 - raised again where the block ends
             if self._ready.done():
                 self._error = error
@@ -80,7 +87,7 @@ class WorkerThread:
                 self._ready.set_exception(error)
 
     async def _work(self) -> None:
-        worker = Worker(self._application, self._settings)
+        worker = self._prepared
         async with worker:
             self._ready.set_result((worker, asyncio.get_running_loop()))
             await worker.run()

@@ -68,7 +68,7 @@ class Execution:
 
     def start(self, run: Run) -> None:
         """Start a handler in a slot that was taken for it."""
-        self._leases.running[run.delivery.id] = run
+        self._leases.begin(run)
         if run.plan.is_async:
             run.interrupt = _CANCEL
             run.task = self._loop.create_task(
@@ -92,7 +92,7 @@ class Execution:
     def abandon(self, late: Callable[[Run], None]) -> list[Run]:
         """Stop caring for runs that would not end; return them. `late` is told when one of them does."""
         self._late = late
-        return list(self._leases.running.values())
+        return self._leases.runs()
 
     def close(self) -> None:
         """Let idle threads and children end."""
@@ -174,7 +174,7 @@ class Execution:
             if self._late is not None:
                 self._late(run)
                 continue
-            self._leases.running.pop(run.delivery.id, None)
+            self._leases.end(run)
             if run.timer is not None:
                 run.timer.cancel()
             self.leave_slot(solo=run.delivery.solo)

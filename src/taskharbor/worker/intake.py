@@ -84,6 +84,7 @@ class Intake:
         """Runs that ended since the rate was last measured."""
         self._ended_in_all = 0
         self._ended_before = 0
+        self._handed_back_at = -1
         self._reconsidering = False
         self._rate = 0.0
         self._rate_at = time.monotonic()
@@ -155,7 +156,7 @@ class Intake:
     @property
     def idle(self) -> bool:
         """Return whether this worker has nothing in hand."""
-        return not (self._buffer or self._leases.running or self._guarded or self._settling.pending)
+        return not (self._buffer or self._leases.runs() or self._guarded or self._settling.pending)
 
     async def run(self) -> None:
         """Reserve until stopped."""
@@ -186,6 +187,8 @@ class Intake:
 
     def _target(self) -> int:
         """Return how many unstarted jobs to hold beyond the free slots."""
+        if self._handed_back_at == self._ended_in_all:  # nothing has moved since some were handed back
+            return 0
         if self._settings.prefetch is not None:
             return self._settings.prefetch
         return min(int(self._rate * _PREFETCH_SECONDS), _MOST_PREFETCHED)
@@ -254,6 +257,7 @@ class Intake:
             return
         if self._ended_in_all == self._ended_before:
             self._rate = 0.0
+            self._handed_back_at = self._ended_in_all
             self.release_buffer()
         else:
             self._reconsider_later()
@@ -319,7 +323,7 @@ class Intake:
                 else:
                     self._finish(delivery, Released())
                 self._execution.leave_slot(solo=delivery.solo)
-                self._room.set()
+                self.slots_left(0, solo=delivery.solo)
         self._guard = None
 
     async def guarded_done(self) -> None:

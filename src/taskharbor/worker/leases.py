@@ -38,6 +38,8 @@ class Leases:
         """Token to the number of jobs not settled yet."""
         self.running: dict[str, Run] = {}
         """Job id to its run, from its start to its outcome."""
+        self.orphans: set[Run] = set()
+        """Runs whose lease was lost and whose job is running here again, before they have ended."""
 
     def add(self, token: int, jobs: int) -> None:
         """Note a new lease."""
@@ -50,6 +52,24 @@ class Leases:
             self.held[token] = left
         else:
             self.held.pop(token, None)
+
+    def begin(self, run: Run) -> None:
+        """Note that a run has a slot."""
+        before = self.running.get(run.delivery.id)
+        if before is not None:
+            self.orphans.add(before)
+        self.running[run.delivery.id] = run
+
+    def end(self, run: Run) -> None:
+        """Note that a run has left its slot."""
+        if self.running.get(run.delivery.id) is run:
+            del self.running[run.delivery.id]
+        else:
+            self.orphans.discard(run)
+
+    def runs(self) -> list[Run]:
+        """Return all that run."""
+        return [*self.running.values(), *self.orphans]
 
     def holds(self) -> tuple[list[LeaseHold], list[Run]]:
         """Return what to extend, and the runs whose start it reports."""
@@ -98,6 +118,7 @@ class Keeper:
         """The worker's loop is blocked; nothing is extended and nothing should be reserved."""
         self._lingering: set[Run] = set()
         self._ended: deque[Run] = deque()
+        self._settled_late: set[Run] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._stopping = False
@@ -109,7 +130,7 @@ class Keeper:
 
     def stop(self, unfinished: Sequence[Run] = ()) -> None:
         """End the thread; if handlers would not end, only once they have, keeping their leases meanwhile."""
-        self._lingering = set(unfinished)
+        self._lingering = {run for run in unfinished if run not in self._settled_late}
         self._stopping = True
         self.nudge()
 
@@ -144,7 +165,8 @@ class Keeper:
             while not self._stopping or self._lingering:
                 now = time.monotonic()
                 wait = min(next_extend - now, max(self._stall / 4, 0.02))
-                await self._sleep(max(wait, 0.0))
+                if await self._sleep(max(wait, 0.0)):
+                    next_extend = time.monotonic()
                 self._watch()
                 if time.monotonic() < next_extend and not self._ended:
                     continue
@@ -164,13 +186,16 @@ class Keeper:
                     retry_in = min((retry_in or 0.05) * 2, self._interval)
                 next_extend = time.monotonic() + (retry_in or self._interval)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> bool:
+        """Sleep; return whether somebody nudged."""
         wake = self._wake
         if wake is None:
-            return
+            return False
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(wake.wait(), seconds)
+        nudged = wake.is_set()
         wake.clear()
+        return nudged
 
     async def _extend(self, store: Store) -> None:
         holds, reported = self._leases.holds()
@@ -204,6 +229,7 @@ class Keeper:
                 JobSettle(settlements=[settlement(run.ending(self._worker), run.delivery)])
             )
             self._ended.popleft()
+            self._settled_late.add(run)
             self._lingering.discard(run)
             self._leases.drop(run.delivery.token)
 

@@ -47,12 +47,14 @@ def run_in_own_loop(
         if on_interrupt is not None:
             on_interrupt()
 
-    if on_interrupt is not None and threading.current_thread() is threading.main_thread():
+    in_main = on_interrupt is not None and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if in_main else None
+    if in_main:
         with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on loops
             loop.add_signal_handler(signal.SIGINT, on_sigint)
     try:
         asyncio.set_event_loop(loop)
-        result = loop.run_until_complete(main())
+        result = _run(loop, loop.create_task(main()))
         if interrupted:
             raise KeyboardInterrupt
         return result
@@ -62,6 +64,19 @@ def run_in_own_loop(
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+            if before is not None:  # closing the loop puts Python's own handler there
+                signal.signal(signal.SIGINT, before)
+
+
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            # Out of a task that a handler started: loops let these two through wherever they are raised.
+            logger.error("a task started by a handler raised %s, which is ignored", type(error).__name__)
 
 
 def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:

@@ -46,7 +46,9 @@ class TaskPlan:
         """
         try:
             data = self._encode(value)
-            self._check_result(data)
+            arrived = self._check_result(data)
+            if arrived != value:
+                self.definition.refuse_change("result", value, arrived)
         except CodecError as error:
             raise PayloadError(
                 f"the result of task {self.definition.name!r} is not what it declares: {error} at {error.path} "

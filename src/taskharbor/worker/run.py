@@ -88,10 +88,15 @@ class Run:
         return self._context
 
     def ask_to_stop(self, stop: Stop, reason: str = "") -> None:
-        """Note why it should stop, the first reason winning, and interrupt it (again, if need be)."""
+        """Note why it should stop, the first reason winning, and interrupt it.
+
+        Once only, since it may be cleaning up; a shutdown alone insists.
+        """
         if self.stop is None:
             self.stop = stop
             self.stop_reason = reason or stop.value
+        elif stop is not Stop.SHUTDOWN:
+            return
         if self.interrupt is not None:
             self.interrupt.interrupt(self)
 

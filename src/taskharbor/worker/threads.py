@@ -54,24 +54,21 @@ class _Thread:
         """Raise `JobInterrupt` in the thread if it is still at this run."""
         with _sending:
             self.interrupting = True
-            if self.run is run and self.thread is not None and self.thread.ident is not None:
+            ident = None if self.thread is None else self.thread.ident
+            # One a run: of two, the second might land after the first was dealt with.
+            if self.run is run and ident is not None and not self.sent:
                 self.sent = True
-                _set_async_exc(self.thread.ident, JobInterrupt)
+                _set_async_exc(ident, JobInterrupt)
             self.interrupting = False
 
     def settle_down(self) -> None:
-        """Leave the run behind, interrupts on their way included."""
-        while True:
-            try:
-                self.run = None
-                while self.interrupting:
-                    time.sleep(0)
-                if self.sent:
-                    _set_async_exc(threading.get_ident(), None)
-                    self.sent = False
-                return
-            except JobInterrupt:
-                continue
+        """Leave the run behind, an interrupt on its way included. Cut short by one, it is called again."""
+        self.run = None
+        while self.interrupting:
+            time.sleep(0)
+        if self.sent:
+            _set_async_exc(threading.get_ident(), None)
+            self.sent = False
 
 
 _sending = threading.Lock()
@@ -145,17 +142,23 @@ class Threads:
 
     def _live(self, me: _Thread) -> None:
         while True:
+            # An interrupt may land at any bytecode from the start of a run to the end of `settle_down`, the jump back
+            # to the head of a loop included: so the inner loop stands inside of the `try`.
             try:
-                if me.ending is not None:
-                    run = me.ending
-                    me.settle_down()
-                    # From here on no interrupt can come, so the end is told exactly once.
-                    me.ending = None
-                    self._on_end(run)
-                if not self._step(me):
-                    return
+                self._finish(me)  # what an interrupt has cut short
+                while self._step(me):
+                    self._finish(me)
+                return
             except JobInterrupt:
-                continue
+                pass
+
+    def _finish(self, me: _Thread) -> None:
+        run = me.ending
+        if run is not None:
+            me.settle_down()
+            # From here on no interrupt can come, so the end is told exactly once.
+            me.ending = None
+            self._on_end(run)
 
     def _step(self, me: _Thread) -> bool:
         try:

@@ -34,8 +34,15 @@ from taskharbor.codec import Codec, CodecBook
 from taskharbor.driver import CancelRequest, Driver, Store, WorkerAnnounce, WorkerForget
 from taskharbor.errors import StoreUnavailable, UsageError
 from taskharbor.job import DEFAULT_QUEUE, Delivery, new_token
-from taskharbor.outcome import Outcome
-from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
+from taskharbor.outcome import Outcome, Released
+from taskharbor.settlement import (
+    STATE_AFTER,
+    Settled,
+    SettleKind,
+    Settlement,
+    SettleStatus,
+    settlement,
+)
 from taskharbor.task import Registry
 from taskharbor.upkeep import Upkeep
 from taskharbor.worker.execution import Execution
@@ -87,7 +94,11 @@ class Worker:
         """Unique for each start."""
         self.counts = WorkerCounts()
         self._stack = AsyncExitStack()
+        self._entered = False
         self._started = False
+        self._start_ended = asyncio.Event()
+        self._drain_asked = False
+        self._unfinished: list[Run] = []
         self._stopping: asyncio.Task[list[str]] | None = None
         self._halt = asyncio.Event()
         self._ended = asyncio.Event()
@@ -103,14 +114,19 @@ class Worker:
             LifespanError: the dependencies could not be built, or are not what a task declares.
             StoreUnavailable: the store cannot be reached.
         """
-        if self._started:
+        if self._entered:
             raise UsageError("a worker is entered once; ask the harbor for another")
-        self._started = True
+        self._entered = True
         try:
             await self._start()
+            self._started = True
         except BaseException:
             await self._stack.aclose()
             raise
+        finally:
+            self._start_ended.set()
+        if self._drain_asked:
+            self.drain()
         return self
 
     async def _start(self) -> None:
@@ -183,17 +199,24 @@ class Worker:
         Returns the jobs whose handlers would not end, by id; empty as a rule. Idempotent. If the caller is cancelled
         meanwhile, running handlers are cancelled at once, and the stop still completes.
         """
-        if not self._started:
+        if not self._entered:
             return []
-        if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._stop(), name="taskharbor-stop")
+        if not self._started:
+            self._drain_asked = True
+            await self._start_ended.wait()
+            if not self._started:  # it could not start
+                return []
+        self.drain()
+        stopping = self._stopping
+        if stopping is None:
+            return []
         cancelled = False
         while True:
             try:
-                unfinished = await asyncio.shield(self._stopping)
+                unfinished = await asyncio.shield(stopping)
                 break
             except asyncio.CancelledError:
-                if self._stopping.cancelled():
+                if stopping.cancelled():
                     raise
                 cancelled = True
                 self.halt()
@@ -203,6 +226,7 @@ class Worker:
 
     def drain(self) -> None:
         """Begin to stop: start nothing new, hand back what has not started, let running handlers finish."""
+        self._drain_asked = True
         if self._started and self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self._stop(), name="taskharbor-stop")
 
@@ -214,7 +238,16 @@ class Worker:
     @property
     def draining(self) -> bool:
         """Return whether it has been told to stop."""
-        return self._stopping is not None
+        return self._drain_asked
+
+    def loop_closed(self) -> None:
+        """Give back the jobs of async handlers that would not end: with their loop closed, they cannot go on."""
+        stuck = [run for run in self._unfinished if run.plan.is_async and run.outcome is None]
+        for run in stuck:
+            run.outcome = Released(started=True)
+            self._keeper.ended(run)
+        if stuck:
+            self._keeper.join(self._settings.halt.total_seconds())
 
     async def idle(self, within: timedelta = timedelta(0)) -> None:
         """Wait until nothing is running and nothing in this worker's queues is due within so long from now."""
@@ -297,11 +330,13 @@ class Worker:
         for token, jobs in Counter(written.token for written in settlements).items():
             self._leases.drop(token, jobs)
         settled = self.counts.settled
-        for (status, state), jobs in Counter((answer.status, answer.state) for answer in answers).items():
-            if status is SettleStatus.STALE:
+        ends = zip(settlements, answers, strict=True)
+        for (kind, answer), jobs in Counter((written.kind, answer) for written, answer in ends).items():
+            if answer.status is SettleStatus.STALE:
                 self.counts.stale += jobs
-            elif state is not None:
-                settled[state.value] = settled.get(state.value, 0) + jobs
+            else:  # ALREADY: the answer to the first asking was lost, and with it the state
+                state = (answer.state or STATE_AFTER[kind]).value
+                settled[state] = settled.get(state, 0) + jobs
         self._written.set()
         self._intake.settled()
 
@@ -318,7 +353,7 @@ class Worker:
             self._leases.held.pop(token, None)
             self._intake.forget_lease(token)
         lost = set(tokens)
-        for run in list(self._leases.running.values()):
+        for run in self._leases.runs():
             if run.delivery.token in lost:
                 logger.warning(
                     "job %s of task %r lost its lease while it ran here", run.delivery.id, run.delivery.task
@@ -330,12 +365,13 @@ class Worker:
 
     async def _stop(self) -> list[str]:
         self._intake.stop()
-        await asyncio.wait({self._intake_task})
-        await self._intake.guarded_done()
+        # A store that never answers must not keep the worker from ending.
+        await self._within_reason(self._intake_task)
+        await self._within_reason(self._spawn(self._intake.guarded_done(), "guard-end"))
         self._intake.release_buffer()
         await self._wait_for_runs(self._settings.grace, until_halt=True)
         await self._cancel_runs()
-        unfinished = self._execution.abandon(self._keeper.ended)
+        unfinished = self._unfinished = self._execution.abandon(self._keeper.ended)
         for run in unfinished:
             logger.error(
                 "the handler of job %s (task %r) would not end; its job stays leased while it runs",
@@ -347,19 +383,30 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._keeper.stop(unfinished)
-        with contextlib.suppress(StoreUnavailable):
-            if not unfinished:
-                await asyncio.to_thread(self._keeper.join, 5.0)
-            await self._store.worker_forget(WorkerForget(workers=[self.name]))
+        if not unfinished:
+            await asyncio.to_thread(self._keeper.join, 5.0)
+        await self._within_reason(self._spawn(self._forget(), "forget"))
         await asyncio.to_thread(self._execution.close)
         await self._stack.aclose()
         logger.info("worker %s has stopped", self.name)
         return [run.delivery.id for run in unfinished]
 
+    async def _forget(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.worker_forget(WorkerForget(workers=[self.name]))
+
+    async def _within_reason(self, task: asyncio.Task[None]) -> None:
+        """Wait for a task for as long as a halt may take, then cancel it. Its errors are logged elsewhere."""
+        _, pending = await asyncio.wait({task}, timeout=max(self._settings.halt.total_seconds(), 1.0))
+        if pending:
+            logger.error("the store does not answer; %s of worker %s is given up", task.get_name(), self.name)
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
+
     async def _wait_for_runs(self, limit: timedelta, *, until_halt: bool) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit.total_seconds()
-        while self._leases.running:
+        while self._leases.running or self._leases.orphans:
             left = deadline - loop.time()
             if left <= 0 or (until_halt and self._halt.is_set()):
                 return
@@ -374,9 +421,9 @@ class Worker:
     async def _cancel_runs(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.halt.total_seconds()
-        while self._leases.running:
+        while self._leases.running or self._leases.orphans:
             # Again and again: a handler may have swallowed the last one.
-            for run in list(self._leases.running.values()):
+            for run in self._leases.runs():
                 run.ask_to_stop(Stop.SHUTDOWN)
             left = deadline - loop.time()
             await self._wait_for_runs(
@@ -392,6 +439,11 @@ class Worker:
         while self._settling.pending and not self._background[0].done():
             if loop.time() > deadline:
                 self._settling.give_up()
+            if loop.time() > deadline + 1.0:  # it does not even fail
+                logger.error(
+                    "stopped with %d outcomes unwritten: the store does not answer", self._settling.pending
+                )
+                return
             self._written.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._written.wait(), 0.1)
