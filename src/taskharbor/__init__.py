@@ -7,6 +7,7 @@ format, the run-time check and the JSON Schema. Behind it stands one contract fo
 from taskharbor.call import Flow, FlowHandle, JobHandle, JobStatus, Link, Signature
 from taskharbor.codec import Codec, CodecError, JsonCodec, MsgpackCodec, register_type
 from taskharbor.control import Jobs, Queues
+from taskharbor.driver import CancelStatus, Counted, DeleteStatus, QueueInfo, RequeueStatus
 from taskharbor.errors import (
     BlockingCallError,
     DeadlockError,
@@ -37,7 +38,7 @@ from taskharbor.errors import (
     UsageError,
 )
 from taskharbor.harbor import Harbor, WorkerOptions
-from taskharbor.job import AttemptError, JobRecord, JobState
+from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.outcome import Reject, RetryLater, Snooze
 from taskharbor.retry import Retry
 from taskharbor.task import AsyncTask, Bound, Context, Registry, SyncTask, Task, default_registry, task
@@ -48,10 +49,13 @@ __all__ = [
     "AttemptError",
     "BlockingCallError",
     "Bound",
+    "CancelStatus",
     "Codec",
     "CodecError",
     "Context",
+    "Counted",
     "DeadlockError",
+    "DeleteStatus",
     "DeploymentError",
     "DriverURLError",
     "DuplicateJob",
@@ -77,11 +81,14 @@ __all__ = [
     "MissingExtraError",
     "MsgpackCodec",
     "NoHarborError",
+    "Operation",
     "OptionError",
     "PayloadError",
+    "QueueInfo",
     "Queues",
     "Registry",
     "Reject",
+    "RequeueStatus",
     "ResultNotKept",
     "ResultTimeout",
     "Retry",

@@ -53,6 +53,7 @@ from taskharbor.errors import (
     DuplicateJob,
     KeyConflict,
     OptionError,
+    PayloadError,
     ResultTimeout,
     nearest,
 )
@@ -292,6 +293,24 @@ class Harbor:
         """
         return self._registry.get(name)
 
+    def arguments_of(self, record: JobRecord) -> dict[str, object]:
+        """Return the arguments of a stored job by parameter name, decoded as its task declares them.
+
+        Raises:
+            UnknownTaskError: its task is not registered here.
+            PayloadError: the payload does not fit today's signature, or its codec is not known here.
+        """
+        definition = self._registry.get(record.task)
+        own = definition.codec
+        codec = own if own is not None and own.name == record.codec else self._codecs.find(record.codec)
+        if codec is None:
+            raise PayloadError(
+                f"the payload of job {record.id} is written with the codec {record.codec!r}, which this harbor does not "
+                "know; pass it as Harbor(codecs=[...])",
+                task=record.task,
+            )
+        return definition.read_arguments(record.payload, codec)
+
     # --- looking after
 
     def look(self, job_id: str) -> JobRecord:
@@ -343,8 +362,9 @@ class Harbor:
                 record = await self.alook(job_id)
                 if record.state in TERMINAL:
                     return record
+                wait = patience.next_wait()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), patience.next_wait())
+                    await asyncio.wait_for(ended.wait(), wait)
         finally:
             subscription.close()
 
@@ -570,9 +590,13 @@ def _sent(jobs: list[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
                 task=job.task,
                 key=job.key or "",
             )
-        if answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE:
+        mine = answer.job_id == job.id  # asked again after a cut connection
+        if answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE and not mine:
             raise DuplicateJob(
                 f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id}",
                 job_id=answer.job_id,
             )
-    return [Sent(answer.job_id, answer.status is EnqueueStatus.CREATED) for answer in answers]
+    return [
+        Sent(answer.job_id, answer.status is EnqueueStatus.CREATED or answer.job_id == job.id)
+        for job, answer in zip(jobs, answers, strict=True)
+    ]

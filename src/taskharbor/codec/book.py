@@ -50,7 +50,7 @@ def checked_codec(codec: Codec) -> Codec:
     Raises:
         OptionError: it is none, for example only its name.
     """
-    if isinstance(codec, str) or not all(
+    if isinstance(codec, (str, type)) or not all(
         callable(getattr(codec, verb, None)) for verb in ("encoder", "decoder")
     ):
         raise OptionError(f"codec={codec!r}: expected a codec, for example JsonCodec() or MsgpackCodec()")

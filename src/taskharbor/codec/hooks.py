@@ -10,6 +10,9 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import msgspec
+import msgspec.inspect
+
+from taskharbor.errors import OptionError
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -35,7 +38,15 @@ def register_type(
 
     Example: `register_type(Money, wire=str, encode=str, decode=Money.parse)`. A `decode` that raises `ValueError` or
     `TypeError` makes the payload bad, with its message. Registering a type again replaces its hook.
+
+    Raises:
+        OptionError: every codec carries the type already, so the hook would never be called.
     """
+    if not isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
+        raise OptionError(
+            f"register_type({kind.__qualname__}): codecs carry it without a hook, which would never be called; wrap it "
+            "in a class of its own, or use a msgspec.Struct"
+        )
     # The table is keyed by the type, so each function only ever meets the type it was written for.
     _hooks[kind] = TypeHook(
         kind=kind,
@@ -64,4 +75,8 @@ def dec_hook(kind: type[object], value: object) -> object:
     hook = _hooks.get(kind)
     if hook is None:
         raise NotImplementedError(f"type {kind.__qualname__} has no codec")
-    return hook.decode(msgspec.convert(value, hook.wire, dec_hook=dec_hook, builtin_types=()))
+    try:
+        wire = msgspec.convert(value, hook.wire, dec_hook=dec_hook, builtin_types=())
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error  # msgspec adds the path to a ValueError only
+    return hook.decode(wire)

@@ -47,7 +47,10 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class JobCancel(Request, frozen=True, kw_only=True):
-    """Cancel jobs: at once if not running, else by telling the worker with its next heartbeat (rule 11)."""
+    """Cancel jobs: at once if not running, else by telling the worker with its next heartbeat (rule 11).
+
+    Asked twice, the first reason stands; each asking is recorded.
+    """
 
     ids: Sequence[str]
     reason: str = ""

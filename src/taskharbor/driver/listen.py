@@ -29,5 +29,5 @@ class Listen(Protocol):
         ...
 
     def watch_jobs(self, ids: Sequence[str], wake: Wake, /) -> Subscription:
-        """Wake when one of these jobs may have reached a terminal state."""
+        """Wake when one of these jobs may have reached a terminal state, or was deleted."""
         ...

@@ -10,7 +10,10 @@ from taskharbor.driver.request import Request
 
 
 class HistoryPrune(Request, frozen=True, kw_only=True):
-    """Remove succeeded and cancelled jobs whose retention has ended, keys whose time is over, workers long gone."""
+    """Remove succeeded and cancelled jobs whose retention has ended, keys whose time is over, workers long gone.
+
+    A driver may remove whole days at once, and so keep a job up to two days longer; never shorter.
+    """
 
     limit: int = 10_000
     """At most so many jobs, and so many keys, in one step; call again while `more`."""

@@ -55,17 +55,17 @@ class QueueTake(msgspec.Struct, frozen=True):
 class JobReserve(Request, frozen=True, kw_only=True):
     """Lease the next jobs, in order of priority, lane, `due_at` and id over all the queues named.
 
-    Jobs of paused queues are passed over whole. A guarded job is only taken within `guarded_limit`, a solo one only if
-    `solo` allows and then only one; the reserve ends at the first job that may not be taken for that reason, so that it
-    is not overtaken for ever.
+    Jobs of paused queues are passed over whole. A guarded job is only taken within `guarded_limit`, and the reserve
+    ends at the first one beyond it, so that it is not overtaken for ever. Solo jobs stand in a lane of their own, before
+    the others of their priority: it is passed over unless `solo` allows, and then gives one job at most.
     """
 
     queues: Sequence[QueueTake]
     limit: int
     lease: timedelta
     token: int
-    """A fresh random 63-bit number. Repeating a reserve with its token returns the jobs it took and still holds, and
-    takes no new ones: what a worker does when the answer was lost."""
+    """A fresh random 63-bit number. Repeating a reserve with its token, while the lease exists, returns the jobs it
+    took and still holds, and takes no new ones: what a worker does when the answer was lost."""
     worker: str
     tasks: frozenset[str]
     """Names of tasks this worker knows, aliases too: which stray lanes it may scan (rule 16)."""
@@ -81,9 +81,10 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: Sequence[Delivery]
     expires_at: datetime
     held_back: bool = False
-    """It ended at a guarded or solo job that may not be taken yet."""
+    """It ended at a guarded job that may not be taken yet."""
     next_due_in: timedelta | None = None
-    """How long until the next job of these queues is due, zero if one is due now; None if there is none. A hint."""
+    """How long until the next job of these queues is due: never too great; zero whenever one is due now, or may be, as
+    after a reserve that a limit ended; None if there is none."""
 
 
 class LeaseHold(msgspec.Struct, frozen=True):

@@ -175,6 +175,13 @@ class TaskDefinition:
             pass  # A type that only the task's own codec knows: its payload has to do.
         return hashlib.sha256(payload).digest()[:16]
 
+    def read_arguments(self, data: bytes, codec: Codec) -> dict[str, object]:
+        """Return stored arguments by parameter name; raises `PayloadError` if they do not fit."""
+        try:
+            return msgspec.structs.asdict(self.coder(codec).decode_arguments(data))
+        except CodecError as error:
+            raise self._unfit("arguments", error) from error
+
     def read_result(self, data: bytes, codec: Codec) -> object:
         """Return a stored result, decoded as the declared return type."""
         try:

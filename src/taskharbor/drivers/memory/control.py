@@ -75,7 +75,8 @@ def _cancel(tables: Tables, row: Row | None, request: JobCancel, now: int) -> Ca
         Operation(at=from_micros(now), verb="cancel", by=request.by, reason=request.reason),
     )
     if row.token is not None:
-        row.cancel = request.reason
+        if row.cancel is None:  # the first reason stands
+            row.cancel = request.reason
         return CancelStatus.REQUESTED
     tables.finish(row, JobState.CANCELLED, now, request.reason)
     return CancelStatus.CANCELLED
@@ -102,7 +103,6 @@ def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> 
     row.reason = ""
     row.attempt = 0
     row.lost = 0
-    row.settled_token = None
     row.operations = (
         *row.operations,
         Operation(at=from_micros(now), verb="requeue", by=request.by, reason=request.reason),

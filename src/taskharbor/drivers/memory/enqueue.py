@@ -28,10 +28,8 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
         answers.append(answer)
     if refused and request.all_or_none:
         return [
-            Enqueued(EnqueueStatus.LEFT_OUT, answer.job_id)
-            if answer.status is EnqueueStatus.CREATED
-            else answer
-            for answer in answers
+            Enqueued(EnqueueStatus.LEFT_OUT, job.id) if answer.job_id in new else answer
+            for job, answer in zip(request.jobs, answers, strict=True)
         ]
     tables.keys.update(new_keys)
     enqueued_at = from_micros(now)

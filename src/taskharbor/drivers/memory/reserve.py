@@ -98,13 +98,17 @@ class _Walk:
             from_source: _Source | None = None
             for source in sources:
                 head = source.heaps.head(slot)
-                if head is not None and source.left[source.queue] > 0 and (best is None or head < best):
+                if head is None:
+                    continue
+                if source.left[source.queue] <= 0:
+                    self._note_due(head[0])
+                elif best is None or head < best:
                     best, from_source = head, source
             if best is None or from_source is None:
                 return True
             if best[0] > self._now or len(self._rows) >= self._limit:
                 self._note_due(best[0])
-                return len(self._rows) < self._limit
+                return best[0] > self._now
             if not self._may_take(best[3]):
                 return False
             if slot % LANES == SOLO:
