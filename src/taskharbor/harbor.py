@@ -305,8 +305,8 @@ class Harbor:
         codec = own if own is not None and own.name == record.codec else self._codecs.find(record.codec)
         if codec is None:
             raise PayloadError(
-                f"the payload of job {record.id} is written with the codec {record.codec!r}, which this harbor does not "
-                "know; pass it as Harbor(codecs=[...])",
+                f"the payload of job {record.id} is written with the codec {record.codec!r}, which this harbor does "
+                "not know; pass it as Harbor(codecs=[...])",
                 task=record.task,
             )
         return definition.read_arguments(record.payload, codec)

@@ -56,8 +56,8 @@ class JobReserve(Request, frozen=True, kw_only=True):
     """Lease the next jobs, in order of priority, lane, `due_at` and id over all the queues named.
 
     Jobs of paused queues are passed over whole. A guarded job is only taken within `guarded_limit`, and the reserve
-    ends at the first one beyond it, so that it is not overtaken for ever. Solo jobs stand in a lane of their own, before
-    the others of their priority: it is passed over unless `solo` allows, and then gives one job at most.
+    ends at the first one beyond it, so that it is not overtaken for ever. Solo jobs stand in a lane of their own,
+    before the others of their priority: it is passed over unless `solo` allows, and then gives one job at most.
     """
 
     queues: Sequence[QueueTake]

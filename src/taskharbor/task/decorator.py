@@ -139,6 +139,7 @@ def task(
 
     def decorate(fn: Handler, depth: int = 1) -> SyncTask[..., object] | AsyncTask[..., object]:
         told = name if name is not None else default_name(fn)
+        check_name(told, "name")
         reading = read(fn, told, caller_names(depth))
         if run == "process":
             _check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)

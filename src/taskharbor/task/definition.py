@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
@@ -80,6 +81,10 @@ class TaskDefinition:
         """
         check_types(name, reading.parameters, reading.returns, codec or JsonCodec())
         self.fn = fn
+        self.module_spec: object = getattr(
+            sys.modules.get(str(getattr(fn, "__module__", ""))), "__spec__", None
+        )
+        """Of the run of the module that declared it; tells a reload from a second task of the name."""
         self.reading = reading
         self.name = name
         self.aliases = aliases

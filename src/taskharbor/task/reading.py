@@ -100,6 +100,15 @@ def _refuse_what_is_no_function(fn: object, name: str) -> None:
         what = "a generator function, which would be started and never run"
     elif getattr(fn, "__name__", "") == "<lambda>":
         what = "a lambda, whose parameters have no types"
+    if (
+        callable(fn)
+        and not inspect.iscoroutinefunction(fn)
+        and inspect.iscoroutinefunction(inspect.unwrap(fn))
+    ):
+        raise TaskDefinitionError(
+            f"task {name!r} is an `async def` inside of a wrapper that is a plain `def`, so nobody would await it; "
+            "make the decorator's wrapper an `async def`, or put @task below the decorator"
+        )
     if what:
         raise TaskDefinitionError(f"{name!r} is {what}; @task takes a function, `def` or `async def`")
 
