@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from taskharbor.driver import Driver, Store
+from taskharbor.driver import CancelStatus, Driver, Enqueued, JobCancel, JobEnqueue, JobGet, Store
+from taskharbor.job import JobRecord
 
 T = TypeVar("T")
 
@@ -74,3 +75,19 @@ class Bridge:
             if ready.done():
                 raise
             ready.set_exception(error)
+
+
+class BridgedProducer:
+    """A producer's store over the bridge, for drivers without a blocking face."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        return self._bridge.call(lambda store: store.job_enqueue(request))
+
+    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        return self._bridge.call(lambda store: store.job_get(request))
+
+    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        return self._bridge.call(lambda store: store.job_cancel(request))

@@ -7,25 +7,24 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from contextvars import ContextVar, Token
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from typing_extensions import TypedDict, Unpack
 
-from taskharbor.bridge import Bridge
+from taskharbor.bridge import Bridge, BridgedProducer
 from taskharbor.call import (
     Call,
     Dispatcher,
     JobHandle,
     Sent,
     Signature,
+    WaitLimit,
     enter,
     install,
     leave,
@@ -47,14 +46,13 @@ from taskharbor.driver import (
     ProducerStore,
     Store,
 )
-from taskharbor.drivers import driver_for
+from taskharbor.drivers import open_driver
 from taskharbor.errors import (
-    DriverURLError,
     DuplicateJob,
     KeyConflict,
     OptionError,
     PayloadError,
-    ResultTimeout,
+    StoreError,
     nearest,
 )
 from taskharbor.job import TERMINAL, JobRecord, NewJob, OnConflict
@@ -73,8 +71,6 @@ logger = logging.getLogger("taskharbor")
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-DEFAULT_URL = "sqlite:///taskharbor.db"
 
 
 class WorkerOptions(TypedDict, total=False, closed=True):
@@ -124,7 +120,7 @@ class Harbor:
             DriverURLError: no driver understands the URL.
             MissingExtraError: the driver needs a package that is not installed.
         """
-        self._driver = _driver(url)
+        self._driver = open_driver(url)
         self._registry = default_registry if registry is None else registry
         self._codec: Codec = JsonCodec() if codec is None else checked_codec(codec)
         self._codecs = CodecBook([*codecs, self._codec])
@@ -334,7 +330,7 @@ class Harbor:
     def await_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
         """Block until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
         ended = threading.Event()
-        patience = _Patience(job_id, timeout, self._driver.poll_interval)
+        limit = WaitLimit(job_id, timeout, self._driver.poll_interval)
         subscription = self._driver.watch_jobs([job_id], ended.set)
         try:
             while True:
@@ -342,7 +338,7 @@ class Harbor:
                 record = self.look(job_id)
                 if record.state in TERMINAL:
                     return record
-                ended.wait(patience.next_wait())
+                ended.wait(limit.next_wait())
         finally:
             subscription.close()
 
@@ -354,7 +350,7 @@ class Harbor:
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 loop.call_soon_threadsafe(ended.set)
 
-        patience = _Patience(job_id, timeout, self._driver.poll_interval)
+        limit = WaitLimit(job_id, timeout, self._driver.poll_interval)
         subscription = self._driver.watch_jobs([job_id], wake)
         try:
             while True:
@@ -362,7 +358,7 @@ class Harbor:
                 record = await self.alook(job_id)
                 if record.state in TERMINAL:
                     return record
-                wait = patience.next_wait()
+                wait = limit.next_wait()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), wait)
         finally:
@@ -458,7 +454,7 @@ class Harbor:
                 ):
                     store = stack.enter_context(self._driver.connect_blocking())
                 else:
-                    store = _Bridged(self._bridge)
+                    store = BridgedProducer(self._bridge)
                 self._blocking = (store, stack)
             return self._blocking[0]
 
@@ -478,82 +474,10 @@ class Harbor:
         self._bridge = Bridge(self._driver)
 
 
-def check_wait(timeout: object) -> None:
-    """Refuse a timeout that is no timedelta: nobody knows the unit of a bare number."""
-    if timeout is not None and not isinstance(timeout, timedelta):
-        raise OptionError(
-            f"timeout={timeout!r}: expected a timedelta, for example timedelta(seconds=5), or None"
-        )
-
-
-class _Bridged:
-    """A producer's store over the bridge, for drivers without a blocking face."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
-
-    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        return self._bridge.call(lambda store: store.job_enqueue(request))
-
-    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
-        return self._bridge.call(lambda store: store.job_get(request))
-
-    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
-        return self._bridge.call(lambda store: store.job_cancel(request))
-
-
-class _Patience:
-    """How long to go on waiting for a job."""
-
-    def __init__(self, job_id: str, timeout: timedelta | None, poll: timedelta) -> None:
-        self._job_id = job_id
-        check_wait(timeout)
-        self._timeout = timeout
-        self._poll = poll.total_seconds()
-        self._end = None if timeout is None else time.monotonic() + timeout.total_seconds()
-
-    def next_wait(self) -> float:
-        """Return how long to wait for a wake-up before looking again, in seconds; raises `ResultTimeout`."""
-        if self._end is None:
-            return self._poll
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise ResultTimeout(
-                f"job {self._job_id} had not ended after {self._timeout}; it goes on, and can be waited for again",
-                job_id=self._job_id,
-            )
-        return min(left, self._poll)
-
-
 async def _until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
     async with worker:
         await worker.idle(within)
     return worker.counts
-
-
-def _driver(url: str | Driver | None) -> Driver:
-    if url is None:
-        return _default_driver()
-    if isinstance(url, str):
-        return driver_for(url)
-    if not callable(getattr(url, "connect", None)):
-        raise DriverURLError(f"Harbor({url!r}): expected a driver's URL such as 'memory://', or a driver")
-    return url
-
-
-def _default_driver() -> Driver:
-    url = os.environ.get("TASKHARBOR_URL", "")
-    if url:
-        return driver_for(url)
-    try:
-        driver = driver_for(DEFAULT_URL)
-    except DriverURLError as error:
-        raise DriverURLError(
-            f"no URL was given and TASKHARBOR_URL is not set, so {DEFAULT_URL} was meant, but {error}; "
-            "pass one, for example Harbor('memory://')"
-        ) from error
-    logger.info("no URL was given: using %s", Path(DEFAULT_URL.partition(":///")[2]).absolute())
-    return driver
 
 
 def _settings(given: WorkerOptions) -> WorkerSettings:
@@ -581,6 +505,7 @@ def _cancelled(answers: Sequence[CancelStatus], job_id: str) -> bool:
 
 
 def _sent(jobs: list[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
+    left_out = False
     for job, answer in zip(jobs, answers, strict=True):
         if answer.status is EnqueueStatus.CONFLICT:
             raise KeyConflict(
@@ -596,6 +521,10 @@ def _sent(jobs: list[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
                 f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id}",
                 job_id=answer.job_id,
             )
+        if answer.status is EnqueueStatus.LEFT_OUT:
+            left_out = True
+    if left_out:
+        raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
     return [
         Sent(answer.job_id, answer.status is EnqueueStatus.CREATED or answer.job_id == job.id)
         for job, answer in zip(jobs, answers, strict=True)

@@ -17,6 +17,7 @@ from taskharbor.call.dispatcher import (
 from taskharbor.call.handle import JobHandle, JobStatus
 from taskharbor.call.options import OnConflictName, Options
 from taskharbor.call.signature import Flow, FlowHandle, Link, Signature
+from taskharbor.call.wait_limit import WaitLimit
 
 __all__ = [
     "Call",
@@ -32,6 +33,7 @@ __all__ = [
     "RunningJob",
     "Sent",
     "Signature",
+    "WaitLimit",
     "current_dispatcher",
     "enter",
     "install",

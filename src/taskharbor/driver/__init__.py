@@ -14,10 +14,12 @@ Leases. A reserve puts its jobs under one lease: a random token, an expiry, the 
 have started. The token, compared for equality only, fences every later write: whoever lost the lease changes nothing.
 Expiry by itself does nothing either; it permits `lease_reclaim`, which alone takes jobs away.
 
-Lanes. Jobs of one queue and priority stand in two lanes: 0, the front, for what was handed back, and 1 for the rest.
-*Stray* lanes stand beside them: a job that a worker met and could not run (an unknown task, a payload it cannot decode)
-moves into the lane named by its task and by the builds that refused it, which only workers that know the task, and are
-of none of those builds, scan. So it blocks nobody, is met by each build once, and whoever can run it finds it.
+Lanes. Jobs of one queue and priority stand in three lanes, taken in this order: one for solo jobs, of which a worker
+takes one at a time and passes over the rest; the front, for what was handed back unstarted; and one for all others.
+*Stray* lanes, three again, stand beside them: a job that a worker met and could not run (an unknown task, a payload it
+cannot decode) moves into the lane named by its task and by the builds that refused it, which only workers that know the
+task, and are of none of those builds, scan. So it blocks nobody, is met by each build once, and whoever can run it finds
+it.
 """
 
 from taskharbor.driver.control import (

@@ -6,10 +6,13 @@ driver; `docs/driver-contract.md` shows one.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Callable
 from functools import reduce
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import cast
 
 from taskharbor.driver import Driver
@@ -17,6 +20,9 @@ from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.errors import DeploymentError, DriverURLError, MissingExtraError, nearest
 
 ENTRY_POINTS = "taskharbor.drivers"
+DEFAULT_URL = "sqlite:///taskharbor.db"
+
+logger = logging.getLogger("taskharbor")
 
 OpenDriver = Callable[[str], Driver]
 
@@ -37,6 +43,37 @@ def available_drivers() -> dict[str, str]:
     """Return the URL schemes that can be opened, each with where its driver comes from."""
     found = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
     return dict(sorted({**found, **dict.fromkeys(_OWN, "taskharbor")}.items()))
+
+
+def open_driver(url: str | Driver | None) -> Driver:
+    """Return the driver itself, or the one for a URL; None means `TASKHARBOR_URL`, else `sqlite:///taskharbor.db`.
+
+    Raises:
+        DriverURLError: it is neither, or no driver answers to its scheme.
+        MissingExtraError: the driver is there but a package it needs is not.
+    """
+    if url is None:
+        return _default_driver()
+    if isinstance(url, str):
+        return driver_for(url)
+    if not callable(getattr(url, "connect", None)):
+        raise DriverURLError(f"Harbor({url!r}): expected a driver's URL such as 'memory://', or a driver")
+    return url
+
+
+def _default_driver() -> Driver:
+    url = os.environ.get("TASKHARBOR_URL", "")
+    if url:
+        return driver_for(url)
+    try:
+        driver = driver_for(DEFAULT_URL)
+    except DriverURLError as error:
+        raise DriverURLError(
+            f"no URL was given and TASKHARBOR_URL is not set, so {DEFAULT_URL} was meant, but {error}; "
+            "pass one, for example Harbor('memory://')"
+        ) from error
+    logger.info("no URL was given: using %s", Path(DEFAULT_URL.partition(":///")[2]).absolute())
+    return driver
 
 
 def driver_for(url: str) -> Driver:

@@ -17,7 +17,7 @@ from taskharbor.outcome import Cancelled, Outcome, Released
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.patience import Patience
-from taskharbor.worker.plan import Plans
+from taskharbor.worker.preparing import Plans
 from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling

@@ -1,20 +1,27 @@
-"""What a worker does for each task it knows: looked up once, so that the hot path only calls."""
+"""What a worker does for one task: looked up once, so that the hot path only calls."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
-from taskharbor.codec import Codec, CodecBook, CodecError
-from taskharbor.errors import PayloadError, TaskDefinitionError
-from taskharbor.job import Delivery
-from taskharbor.outcome import Outcome, Rejected, Strayed, Succeeded, describe
-from taskharbor.task import Registry, TaskDefinition
-from taskharbor.worker.run import Run
+from taskharbor.codec import Codec, CodecError
+from taskharbor.errors import PayloadError
+from taskharbor.outcome import Succeeded
+from taskharbor.task import Context, TaskDefinition
 
-logger = logging.getLogger("taskharbor.worker")
+
+class Prepared(Protocol):
+    """A delivery that can be run."""
+
+    arguments: msgspec.Struct
+
+    @property
+    def context(self) -> Context[object]:
+        """Return what its handler sees of it."""
+        ...
 
 
 class TaskPlan:
@@ -34,7 +41,7 @@ class TaskPlan:
         self._keep_result = definition.keep_result
         self.readers: dict[str, Callable[[bytes], msgspec.Struct]] = {codec.name: coder.decode_arguments}
 
-    def call(self, run: Run) -> object:
+    def call(self, run: Prepared) -> object:
         """Call the handler; for an async one this makes the coroutine."""
         return self._spread(self._fn, run.arguments, (run.context,) if self._takes_context else ())
 
@@ -58,91 +65,3 @@ class TaskPlan:
                 reason=str(error),
             ) from error
         return Succeeded(data if self._keep_result else None, self._codec_name)
-
-
-class Plans:
-    """The plans of all tasks a worker knows, under every name their jobs may bear."""
-
-    def __init__(self, registry: Registry, codecs: CodecBook, codec: Codec) -> None:
-        self._registry = registry
-        self._codecs = codecs
-        self._codec = codec
-        self._plans: dict[str, TaskPlan] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read the registry anew: tasks may be declared while a worker runs."""
-        known = {plan.definition: plan for plan in self._plans.values()}
-        plans: dict[str, TaskPlan] = {}
-        for definition in self._registry:
-            codec = definition.codec or self._codec
-            self._codecs.add(codec)
-            try:
-                plan = known.get(definition) or TaskPlan(definition, codec)
-            except TaskDefinitionError:
-                if not known:  # at start: say so to whoever starts the worker
-                    raise
-                logger.exception("a task declared while this worker runs cannot be run by it")
-                continue
-            for name in (definition.name, *definition.aliases):
-                plans[name] = plan
-        self._plans = plans
-        self.tasks = frozenset(plans)
-        self.build = self._registry.build(self._codecs.names())
-        self._seen = self._registry.version
-
-    @property
-    def outdated(self) -> bool:
-        """Return whether tasks were declared since the last `refresh`."""
-        return self._registry.version != self._seen
-
-    def prepare(self, delivery: Delivery, deps: object, worker: str) -> Run | Outcome:
-        """Return the run of a delivery, or why it cannot be one.
-
-        A payload written under this build's own fingerprint that does not decode never will: a dead letter at once. Any
-        other may be read by another build, and strays to it (rule 16).
-        """
-        plan = self._plans.get(delivery.task)
-        if plan is None:
-            return Strayed(unknown_task(delivery))
-        read = plan.readers.get(delivery.codec) or self._reader(plan, delivery.codec)
-        if read is None:
-            known = ", ".join(self._codecs.names())
-            return Strayed(
-                f"its payload is written with the codec {delivery.codec!r}, which this worker does not have (it has "
-                f"{known}); pass it as Harbor(codecs=[...])",
-                self.build,
-            )
-        try:
-            arguments = read(delivery.payload)
-        except Exception as error:  # noqa: BLE001 - a user's codec may raise anything, and must not end the worker
-            told = error if isinstance(error, CodecError) else CodecError(f"{type(error).__name__}: {error}")
-            return self._unreadable(plan, delivery, told, worker)
-        return Run(delivery, plan, arguments, deps)
-
-    def _reader(self, plan: TaskPlan, codec_name: str) -> Callable[[bytes], msgspec.Struct] | None:
-        codec = self._codecs.find(codec_name)
-        if codec is None:
-            return None
-        plan.readers[codec_name] = read = plan.definition.coder(codec).decode_arguments
-        return read
-
-    def _unreadable(self, plan: TaskPlan, delivery: Delivery, error: CodecError, worker: str) -> Outcome:
-        told = (
-            f"the payload of job {delivery.id} (queue {delivery.queue!r}) does not fit the signature of task "
-            f"{delivery.task!r} in this worker: {error} at {error.path}"
-        )
-        if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:
-            problem = PayloadError(told, task=delivery.task, path=error.path, reason=str(error))
-            return Rejected(
-                describe(problem, attempt=delivery.attempt, worker=worker), "its payload cannot be decoded"
-            )
-        return Strayed(told, self.build)
-
-
-def unknown_task(delivery: Delivery) -> str:
-    """Return what to say of a job whose task this worker does not know."""
-    return (
-        f"task {delivery.task!r} is not registered in the worker that met it (job {delivery.id}, queue "
-        f"{delivery.queue!r}); import the module that declares it, or keep the old name in aliases=[...]"
-    )

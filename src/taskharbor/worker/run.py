@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import msgspec
 
 from taskharbor.errors import JobCancelled, JobInterrupt, JobTimeout
 from taskharbor.job import Delivery
@@ -21,11 +23,7 @@ from taskharbor.outcome import (
     describe,
 )
 from taskharbor.task import Context
-
-if TYPE_CHECKING:
-    import msgspec
-
-    from taskharbor.worker.plan import TaskPlan
+from taskharbor.worker.plan import TaskPlan
 
 
 class Stop(Enum):

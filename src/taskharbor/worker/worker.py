@@ -1,7 +1,8 @@
 """A worker's life: start, work, drain, stop.
 
     intake       reserves jobs into a small buffer, starts them as slots come free
-    plan         finds the task, decodes the payload
+    preparing    finds the task, decodes the payload: from a delivery to a `run`, or to why not
+    plan         what is called for one task
     execution    runs handlers: on the loop, in threads (`threads`), in children (`processes`)
     settling     writes outcomes down in batches
     leases       keeps leases from a thread of its own, and watches the loop
@@ -50,7 +51,7 @@ from taskharbor.worker.intake import Intake
 from taskharbor.worker.leases import Keeper, Leases
 from taskharbor.worker.lifespan import Lifespan, opened
 from taskharbor.worker.patience import Patience
-from taskharbor.worker.plan import Plans
+from taskharbor.worker.preparing import Plans
 from taskharbor.worker.run import Run, Stop
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling

@@ -100,7 +100,7 @@ def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> 
         tables.keys[job.task, job.key] = Key(job.id, job.digest)
     row.final = None
     row.expires = None
-    row.reason = ""
+    row.reason = row.stray_reason
     row.attempt = 0
     row.lost = 0
     row.operations = (

@@ -23,12 +23,13 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
             new[job.id] = job
             if job.key is not None:
                 new_keys[job.task, job.key] = Key(job.id, job.digest)
-        elif answer.status is EnqueueStatus.CONFLICT or job.on_conflict is OnConflict.RAISE:
-            refused = True
+        refused = refused or _refuses(job, answer)
         answers.append(answer)
     if refused and request.all_or_none:
         return [
-            Enqueued(EnqueueStatus.LEFT_OUT, job.id) if answer.job_id in new else answer
+            answer
+            if _refuses(job, answer) or answer.job_id not in new
+            else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
             for job, answer in zip(request.jobs, answers, strict=True)
         ]
     tables.keys.update(new_keys)
@@ -36,6 +37,15 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
     for job in new.values():
         _insert(tables, job, now, enqueued_at)
     return answers
+
+
+def _refuses(job: NewJob, answer: Enqueued) -> bool:
+    """Return whether this answer is a reason to store nothing, where all or none was asked."""
+    return answer.status is EnqueueStatus.CONFLICT or (
+        answer.status is EnqueueStatus.EXISTING
+        and job.on_conflict is OnConflict.RAISE
+        and answer.job_id != job.id
+    )
 
 
 def _answer(

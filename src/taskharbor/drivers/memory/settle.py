@@ -65,7 +65,7 @@ def _write(tables: Tables, row: Row, settlement: Settlement, now: int) -> None:
             if settlement.refused_by is not None:
                 refused |= {settlement.refused_by}
             row.stray = Stray(row.job.task, refused)
-            row.reason = settlement.reason
+            row.stray_reason = row.reason = settlement.reason
             tables.make_due(row, now, NORMAL)
         case SettleKind.SUCCEED:
             raise AssertionError("written by the caller")

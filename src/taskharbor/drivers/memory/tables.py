@@ -69,6 +69,7 @@ class Row(msgspec.Struct, gc=False):
     """Crashes while it was running."""
     guarded: bool = False
     stray: Stray | None = None
+    stray_reason: str = ""
     cancel: str | None = None
     """The reason of a pending cancel."""
     final: JobState | None = None

@@ -1,0 +1,173 @@
+"""Short ways to run jobs in a test, to wait for what a test waits for, and drivers that misbehave when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import TypeVar, cast
+
+from taskharbor import Harbor, JobRecord, JobState
+from taskharbor.clock import Clock
+from taskharbor.driver import Capability, Driver, Store, Subscription, Wake
+from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+MS = timedelta(milliseconds=1)
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+ENOUGH = timedelta(seconds=20)
+"""How long a test waits for what must come. Far longer than any takes, so that only what never comes fails."""
+LEASE = 300 * MS
+"""A lease short enough that a heartbeat is never waited for long."""
+
+
+def eventually(condition: Callable[[], bool], what: str = "the condition") -> None:
+    """Wait until something that signals nothing has come true."""
+    end = time.monotonic() + ENOUGH.total_seconds()
+    while not condition():
+        assert time.monotonic() < end, f"{what} never came true"
+        time.sleep(0.002)
+
+
+async def aeventually(condition: Callable[[], bool], what: str = "the condition") -> None:
+    """Wait on the loop until something that signals nothing has come true."""
+    end = time.monotonic() + ENOUGH.total_seconds()
+    while not condition():
+        assert time.monotonic() < end, f"{what} never came true"
+        await asyncio.sleep(0.002)
+
+
+def await_event(event: threading.Event) -> None:
+    """Wait for an event that must come."""
+    assert event.wait(ENOUGH.total_seconds()), "the event never came"
+
+
+async def within(work: Awaitable[T], seconds: float = 20.0) -> T:
+    """Return what `work` returns, and fail instead of hanging."""
+    return await asyncio.wait_for(work, seconds)
+
+
+def record(harbor: Harbor, job_id: str) -> JobRecord:
+    """Return what the store knows of a job."""
+    return harbor.look(job_id)
+
+
+def running(harbor: Harbor) -> list[str]:
+    """Return the ids of all jobs that are leased."""
+    return [job.id for job in harbor.jobs.find(states=[JobState.RUNNING], limit=100_000)]
+
+
+async def arunning(harbor: Harbor) -> list[str]:
+    """Return the ids of all jobs that are leased."""
+    return [job.id for job in await harbor.jobs.afind(states=[JobState.RUNNING], limit=100_000)]
+
+
+def states(harbor: Harbor) -> dict[str, int]:
+    """Return how many jobs are in each state."""
+    counts: dict[str, int] = {}
+    for counted in harbor.jobs.count():
+        counts[counted.state.value] = counts.get(counted.state.value, 0) + counted.count
+    return counts
+
+
+def threads_named(*prefixes: str) -> list[threading.Thread]:
+    """Return the live threads whose names begin with one of these."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(prefixes)]
+
+
+Trouble = Callable[[str, object], None]
+"""Called with a verb and its request; raises what the store should raise."""
+
+
+class TroubledStore:
+    """A store whose verbs fail before they are carried out, or after: then the answer alone is lost."""
+
+    def __init__(self, store: Store, driver: TroubledDriver) -> None:
+        self._store = store
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> object:
+        verb: Callable[[object], Awaitable[object]] = getattr(self._store, name)
+
+        async def ask(request: object) -> object:
+            self._driver.asked.append((name, request))
+            self._driver.before(name, request)
+            gate = self._driver.gates.get(name)
+            if gate is not None:
+                await gate()
+            answer = await verb(request)
+            self._driver.after(name, request)
+            return answer
+
+        ask.__name__ = name
+        return ask
+
+
+def _no_trouble(verb: str, request: object) -> None:
+    """Let it pass."""
+
+
+class TroubledDriver:
+    """An async-only driver over a memory store, with trouble as the test orders it.
+
+    Without orders it stands in for a driver that has no blocking face.
+    """
+
+    name = "troubled"
+    capabilities: frozenset[Capability] = frozenset()
+    poll_interval = timedelta(milliseconds=50)
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.memory = MemoryDriver(clock)
+        self.before: Trouble = _no_trouble
+        self.after: Trouble = _no_trouble
+        self.gates: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Awaited by a verb before it is carried out."""
+        self.asked: list[tuple[str, object]] = []
+
+    def connect(self) -> AbstractAsyncContextManager[Store]:
+        return self._connect()
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[Store]:
+        async with self.memory.connect() as store:
+            yield cast("Store", TroubledStore(store, self))
+
+    def watch_queues(self, queues: Sequence[str], wake: Wake) -> Subscription:
+        return self.memory.watch_queues(queues, wake)
+
+    def watch_jobs(self, ids: Sequence[str], wake: Wake) -> Subscription:
+        return self.memory.watch_jobs(ids, wake)
+
+    def close(self) -> None:
+        self.memory.close()
+
+    def count(self, verb: str) -> int:
+        """Return how often a verb was asked."""
+        return sum(1 for name, _ in self.asked if name == verb)
+
+
+def fails(times: int, *verbs: str) -> Trouble:
+    """Return trouble: each of the verbs raises `StoreUnavailable` the first `times` times."""
+    left = dict.fromkeys(verbs, times)
+    lock = threading.Lock()
+
+    def trouble(verb: str, request: object) -> None:
+        with lock:
+            if left.get(verb, 0) <= 0:
+                return
+            left[verb] -= 1
+        raise StoreUnavailable(f"the connection was cut at {verb}")
+
+    return trouble
+
+
+def is_driver(driver: TroubledDriver) -> Driver:
+    """Say to type checkers that it keeps the contract."""
+    return driver

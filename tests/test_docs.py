@@ -1,0 +1,298 @@
+"""Whatever README and docs show is run, and prints what they say; whatever they point to is there.
+
+The conventions, for who writes a page:
+
+- The ```python blocks of a page are one program, run in order, top to bottom, in a process of its own. Line numbers in
+  its tracebacks are those of the page.
+- ```python from=PATH: the block stands in that file of the repository, word for word. The file is run instead.
+- ```python no-run: only compiled. The line before says why: <!-- no-run: REASON -->.
+- A ```text block that is the next after a Python block is what that prints. `...` in it stands for anything.
+
+The programs are also checked by mypy --strict: they are what users copy.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import taskharbor
+from taskharbor import JobState, TaskHarborError, WorkerSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
+NO_RUN = re.compile(r"^ *<!-- no-run: \S.* -->$")
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} (?P<title>.+)$")
+MARK = "\x1e"
+
+# docs/driver-contract.md shows how somebody else's driver looks; here it is the memory driver by another name.
+STRANGER = """
+from taskharbor.drivers.memory import MemoryDriver
+
+class AcmeDriver(MemoryDriver):
+    def __init__(self, *place: object) -> None:
+        super().__init__()
+"""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """One fenced block of a page."""
+
+    line: int
+    """Of its opening fence, from 1."""
+    info: str
+    code: str
+    before: str
+    """The line before its fence."""
+
+    @property
+    def runs(self) -> bool:
+        return self.info == "python"
+
+    @property
+    def file(self) -> str | None:
+        return self.info.removeprefix("python from=") if self.info.startswith("python from=") else None
+
+
+@cache
+def blocks_of(page: Path) -> list[Block]:
+    blocks: list[Block] = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start: int | None = None
+    info = ""
+    for number, line in enumerate(lines, 1):
+        fence = FENCE.match(line)
+        if fence is None:
+            continue
+        if start is None:
+            start, info = number, fence["info"].strip()
+            continue
+        code = textwrap.dedent("\n".join(lines[start : number - 1]))
+        blocks.append(Block(start, info, code, lines[start - 2] if start > 1 else ""))
+        start = None
+    assert start is None, f"{page.name}:{start}: the block is never closed"
+    return blocks
+
+
+def prose_of(page: Path) -> list[str]:
+    """Return the lines outside blocks."""
+    inside = False
+    prose: list[str] = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if FENCE.match(line):
+            inside = not inside
+        elif not inside:
+            prose.append(line)
+    return prose
+
+
+def run(script: Path, *more_path: Path) -> "subprocess.CompletedProcess[str]":
+    path = [*more_path, ROOT / "src", ROOT / "conformance", os.environ.get("PYTHONPATH", "")]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TASKHARBOR_")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in path if str(folder)),
+        "PYTHONIOENCODING": "utf-8",
+        "COLUMNS": "120",
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+        cwd=script.parent,
+        timeout=60,
+    )
+
+
+@cache
+def output_of_example(file: Path) -> str:
+    done = run(file)
+    assert done.returncode == 0, f"{file.name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def program_of(page: Path) -> str:
+    """Return the blocks that run as one program, each on the lines that it has in the page."""
+    lines: list[str] = []
+    for block in blocks_of(page):
+        if block.runs:
+            lines.extend([""] * (block.line - 1 - len(lines)))
+            lines.append(f"print({MARK!r} '{block.line}', flush=True)")
+            lines.extend(block.code.splitlines())
+    return "\n".join(lines) + "\n"
+
+
+def assert_prints(page: Path, block: Block, told: str, printed: str) -> None:
+    pattern = ".*?".join(re.escape(part) for part in told.strip().split("..."))
+    assert re.fullmatch(pattern, printed.strip(), re.DOTALL), (
+        f"{page.relative_to(ROOT)}:{block.line} does not print what the page says\n"
+        f"--- the page says:\n{told.strip()}\n--- it prints:\n{printed.strip()}"
+    )
+
+
+def output_after(page: Path, block: Block) -> str | None:
+    """Return what the page says that a block prints, or None."""
+    blocks = blocks_of(page)
+    following = blocks[blocks.index(block) + 1 :]
+    return following[0].code if following and following[0].info == "text" else None
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def write_program(page: Path, folder: Path) -> Path:
+    """Write what a page shows as a script, and return its path."""
+    (folder / "taskharbor_acme").mkdir(exist_ok=True)
+    (folder / "taskharbor_acme" / "__init__.py").touch()
+    (folder / "taskharbor_acme" / "driver.py").write_text(STRANGER, encoding="utf-8")
+    script = folder / f"{page.stem.lower().replace('-', '_')}.py"
+    script.write_text(program_of(page), encoding="utf-8")
+    return script
+
+
+PROGRAMS = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
+
+
+@pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
+def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path) -> None:
+    script = write_program(page, tmp_path)
+
+    done = run(script, tmp_path)
+
+    assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}\n{done.stderr}"
+    printed = dict(part.split("\n", 1) for part in done.stdout.split(MARK)[1:])
+    for block in blocks_of(page):
+        told = output_after(page, block)
+        if block.runs and told is not None:
+            assert_prints(page, block, told, printed[str(block.line)])
+
+
+def test_the_programs_are_typed(tmp_path: Path) -> None:
+    scripts = [write_program(page, tmp_path) for page in PROGRAMS]
+    path = os.pathsep.join(map(str, (ROOT / "typings", ROOT / "src", ROOT / "conformance", tmp_path)))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", *map(str, scripts)],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "MYPYPATH": path},
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_a_page_shows_of_a_file_stands_there(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.file is None:
+            continue
+        file = ROOT / block.file
+        assert block.code in file.read_text(encoding="utf-8"), (
+            f"{name_of(page)}:{block.line} is not what stands in {block.file}"
+        )
+        told = output_after(page, block)
+        if told is not None:
+            assert_prints(page, block, told, output_of_example(file))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_block_is_run_or_says_why_not(page: Path) -> None:
+    for block in blocks_of(page):
+        if not block.info.startswith("python") or block.runs or block.file is not None:
+            continue
+        where = f"{name_of(page)}:{block.line}"
+        assert block.info == "python no-run", f"{where}: what does {block.info!r} mean?"
+        assert NO_RUN.match(block.before), f"{where}: the line before it has to say <!-- no-run: REASON -->"
+        compile(block.code, where, "exec")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+def test_an_example_runs(example: Path) -> None:
+    assert output_of_example(example)
+
+
+def test_the_demo_shows_a_retry_a_dead_letter_and_its_requeue() -> None:
+    printed = output_of_example(ROOT / "examples" / "quickstart.py")
+
+    dead = re.search(r"1 dead letter:\s+job\s+(?P<id>\S+)", printed)
+    assert "4 chunks failed first (ConnectionError) and succeeded when tried again" in printed
+    assert dead is not None
+    assert "{'first': 81, 'last': 88}" in printed
+    assert "ValueError: row 87 (Francium): atomic_mass '[223' is no number" in printed
+    assert f"Requeued job {dead['id']} succeeded" in printed
+    assert "All as it should be." in printed
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "examples" / "data" / "README.md"], ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for line in prose_of(page):
+        for link in LINK.finditer(line):
+            target, _, anchor = link["target"].partition("#")
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            there = page if not target else (page.parent / target).resolve()
+            assert there.is_relative_to(ROOT), (
+                f"{name_of(page)}: {link['target']} leads out of the repository"
+            )
+            assert there.exists(), f"{name_of(page)}: {link['target']} leads nowhere"
+            if anchor:
+                assert anchor in anchors_of(there), f"{name_of(page)}: {link['target']} has no such heading"
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = [heading["title"] for line in prose_of(page) if (heading := HEADING.match(line))]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_error_has_its_place_on_the_page() -> None:
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    public = [getattr(taskharbor, name) for name in taskharbor.__all__]
+    errors = [kind for kind in public if isinstance(kind, type) and issubclass(kind, BaseException)]
+
+    assert TaskHarborError in errors
+    assert [] == [kind.__name__ for kind in errors if kind.__name__ not in page]
+
+
+def test_every_state_and_setting_has_its_line() -> None:
+    lifecycle = (ROOT / "docs" / "reference" / "job-lifecycle.md").read_text(encoding="utf-8")
+    settings = (ROOT / "docs" / "how-to" / "embed-a-worker.md").read_text(encoding="utf-8")
+
+    assert [] == [state for state in JobState if f"\n| `{state}` | " not in lifecycle]
+    assert [] == [name for name in WorkerSettings.__struct_fields__ if f"\n| `{name}` | " not in settings]
+
+
+def test_the_semantics_are_numbered_from_1_to_19() -> None:
+    page = ROOT / "docs" / "semantics.md"
+
+    numbers = [int(found[1]) for line in prose_of(page) if (found := re.match(r"## (\d+)\. ", line))]
+
+    assert list(range(1, 20)) == numbers
+
+
+def test_every_page_can_be_reached() -> None:
+    index = {ROOT / "docs" / "index.md", ROOT / "docs" / "adr" / "README.md", ROOT / "README.md"}
+    linked = {
+        (page.parent / link["target"].partition("#")[0]).resolve()
+        for page in index
+        for line in prose_of(page)
+        for link in LINK.finditer(line)
+    }
+
+    lonely = [name_of(page) for page in PAGES if page not in linked | index]
+    assert [] == lonely, f"link them from docs/index.md: {lonely}"

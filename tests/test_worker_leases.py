@@ -1,0 +1,397 @@
+"""Leases: kept while the loop is blocked, given up when it stalls, and what a worker does when it lost one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+from taskharbor import Context, Harbor, JobState, Registry, Retry, task
+from taskharbor.driver import (
+    JobCancel,
+    JobReserve,
+    LeaseExtend,
+    LeaseHold,
+    LeaseReclaim,
+    QueueTake,
+    Store,
+    WorkerForget,
+    WorkerList,
+)
+from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.job import new_token
+from tests.support.work import (
+    ENOUGH,
+    HOUR,
+    LEASE,
+    MS,
+    SECOND,
+    TroubledDriver,
+    aeventually,
+    await_event,
+    eventually,
+    within,
+)
+
+ONCE = Retry(max_attempts=1)
+NO_WAIT = Retry(max_attempts=5, base=0 * MS)
+
+
+def test_a_loop_that_is_blocked_beyond_the_lease_does_not_lose_its_jobs() -> None:
+    """The leases are kept from a thread of their own."""
+    registry, blocked, go_on = Registry(), threading.Event(), threading.Event()
+
+    @task(registry=registry)
+    async def block() -> str:
+        blocked.set()
+        go_on.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+        return "kept"
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        job = block.enqueue()
+        await_event(blocked)
+        first = harbor.look(job.id).lease_expires_at
+        assert first is not None
+        # Another worker's upkeep looks all the time.
+        with harbor.worker_thread(lease=LEASE, queues=["other"]):
+            eventually(lambda: (harbor.look(job.id).lease_expires_at or first) > first + 2 * LEASE)
+        go_on.set()
+
+        assert job.result(ENOUGH) == "kept"
+        assert harbor.look(job.id).deliveries == 1
+
+
+def test_a_stalled_worker_in_the_users_process_suspends_and_resumes() -> None:
+    """It stops extending, so that others may take its jobs; when the loop turns again it goes on."""
+    registry, blocked, go_on = Registry(), threading.Event(), threading.Event()
+    runs = list[int]()
+
+    @task(registry=registry, retry=NO_WAIT)
+    async def block(ctx: Context) -> str:
+        runs.append(ctx.fence)
+        if len(runs) == 1:
+            blocked.set()
+            go_on.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+        return "done"
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor:
+        with harbor.worker_thread(lease=LEASE, stall=150 * MS) as stalled:
+            job = block.enqueue()
+            await_event(blocked)
+            with harbor.worker_thread(lease=LEASE):
+                assert job.result(ENOUGH) == "done"
+            go_on.set()
+            eventually(lambda: stalled.worker.counts.stale == 1, "the stale settle")
+
+            assert block.enqueue().result(ENOUGH) == "done"
+        assert runs == [1, 2, 1]
+
+
+_STALLS = """
+import threading, time
+from datetime import timedelta
+from taskharbor import Harbor, Registry, task
+
+registry = Registry()
+
+@task(registry=registry)
+async def a_handler_that_blocks() -> None:
+    time.sleep(60)
+
+with Harbor("memory://", registry=registry) as harbor:
+    a_handler_that_blocks.enqueue()
+    harbor.run_until_idle(owns_process=True, stall=timedelta(milliseconds=200), lease=timedelta(milliseconds=300))
+"""
+
+
+def test_a_stalled_worker_ends_the_process_that_exists_for_it() -> None:
+    """With a code that says 'try again', and the stacks of all threads on standard error."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _STALLS], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == 75
+    assert "a_handler_that_blocks" in ended.stderr
+    assert "has been blocked" in ended.stderr
+
+
+def test_an_async_handler_is_told_when_its_lease_was_lost() -> None:
+    """It is cancelled; what it does then is settled in vain, and counted as stale."""
+    registry = Registry()
+
+    async def main() -> None:
+        told, driver = asyncio.Event(), MemoryDriver()
+
+        @task(registry=registry, retry=Retry(max_attempts=5, base=HOUR, jitter=False))
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.set()
+
+        async with Harbor(driver, registry=registry) as harbor, driver.connect() as store:
+            async with harbor.worker(lease=LEASE) as worker:
+                job = await work.aenqueue()
+
+                async def started() -> bool:
+                    return (await harbor.alook(job.id)).started
+
+                while not await started():
+                    await asyncio.sleep(0.005)
+                await store.lease_reclaim(LeaseReclaim(observed=HOUR, now=datetime.now(UTC) + SECOND))
+                await within(told.wait())
+                await aeventually(lambda: worker.counts.stale == 1, "the stale settle")
+            record = await harbor.alook(job.id)
+            assert (record.state, record.attempt) == (JobState.RETRYING, 1)
+            assert [error.type for error in record.errors] == ["taskharbor.WorkerLost"]
+
+    asyncio.run(main())
+
+
+def test_starts_are_reported_with_the_next_extend() -> None:
+    """After a crash a job that had begun is charged for it."""
+    registry, started, go_on = Registry(), threading.Event(), threading.Event()
+
+    @task(registry=registry)
+    def work() -> None:
+        started.set()
+        go_on.wait(20)
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        job = work.enqueue()
+        await_event(started)
+        eventually(lambda: harbor.look(job.id).started, "the report")
+        go_on.set()
+        job.wait(ENOUGH)
+
+
+def test_the_register_knows_a_worker_while_it_works() -> None:
+    """Announced at the start, kept by extends, announced again if it was forgotten, gone at the end."""
+    registry, driver = Registry(), TroubledDriver()
+
+    def workers() -> list[str]:
+        async def ask() -> list[str]:
+            async with driver.memory.connect() as store:
+                return [info.worker for info in await store.worker_list(WorkerList())]
+
+        return asyncio.run(ask())
+
+    def forget(name: str) -> None:
+        async def ask() -> None:
+            async with driver.memory.connect() as store:
+                await store.worker_forget(WorkerForget(workers=[name]))
+
+        asyncio.run(ask())
+
+    with Harbor(driver, registry=registry) as harbor:
+        with harbor.worker_thread(lease=LEASE) as thread:
+            assert workers() == [thread.worker.name]
+            forget(thread.worker.name)
+            eventually(lambda: workers() == [thread.worker.name], "the second announcement")
+        assert workers() == []
+
+
+async def reserve_as_a_ghost(store: Store) -> tuple[int, set[str]]:
+    """Reserve everything under a lease that has expired already; return its token and the jobs."""
+    token = new_token()
+    answer = await store.job_reserve(
+        JobReserve(
+            queues=[QueueTake("default", 1000)],
+            limit=1000,
+            lease=0 * MS,
+            token=token,
+            worker="ghost",
+            tasks=frozenset(),
+            build="ghost",
+            guarded_limit=1000,
+            solo=True,
+        )
+    )
+    return token, {delivery.id for delivery in answer.deliveries}
+
+
+def make_solo(driver: MemoryDriver, ids: list[str]) -> None:
+    """Bring jobs, one at a time, into the state that two crashes leave."""
+
+    async def work() -> None:
+        async with driver.connect() as store:
+            for _ in range(2):
+                left = set(ids)
+                while left:
+                    token, held = await reserve_as_a_ghost(store)
+                    assert held
+                    await store.lease_extend(
+                        LeaseExtend(
+                            worker="ghost", leases=[LeaseHold(token, sorted(held & left))], lease=0 * MS
+                        )
+                    )
+                    await store.lease_reclaim(LeaseReclaim(observed=HOUR))
+                    left -= held
+
+    asyncio.run(work())
+
+
+class Gauge:
+    """Counts how many are inside at once."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+def test_guarded_jobs_run_at_any_concurrency() -> None:
+    """Their starts are written first, by as many as there are slots."""
+    for concurrency in (1, 2, 3):
+        registry, driver, gauge = Registry(), TroubledDriver(), Gauge()
+
+        @task(registry=registry, retry=ONCE)
+        def work(gauge: int, number: int) -> int:
+            with GAUGES[gauge]:
+                time.sleep(0.0005)
+            return number
+
+        GAUGES[concurrency] = gauge
+        with Harbor(driver, registry=registry) as harbor:
+            jobs = harbor.enqueue_many([work.s(concurrency, number) for number in range(60)])
+            harbor.run_until_idle(concurrency=concurrency)
+
+            assert [job.result() for job in jobs] == list(range(60))
+        assert gauge.most <= concurrency
+        written = [hold for verb, request in driver.asked if verb == "lease_extend" for hold in [request]]
+        assert written
+
+
+GAUGES: dict[int, Gauge] = {}
+
+
+def test_no_solo_job_runs_beside_another() -> None:
+    """Those that twice took a worker down with them run one at a time, plain ones beside them."""
+    registry, driver, solo, plain = Registry(), MemoryDriver(), Gauge(), Gauge()
+
+    @task(registry=registry, retry=NO_WAIT)
+    def risky(number: int) -> int:
+        with solo:
+            time.sleep(0.002)
+        return number
+
+    @task(registry=registry)
+    def harmless(number: int) -> int:
+        with plain:
+            time.sleep(0.002)
+        return number
+
+    with Harbor(driver, registry=registry) as harbor:
+        risks = [risky.enqueue(number) for number in range(8)]
+        make_solo(driver, [job.id for job in risks])
+        assert {harbor.look(job.id).crashes for job in risks} == {2}
+        others = [harmless.enqueue(number) for number in range(60)]
+        harbor.run_until_idle(concurrency=5)
+
+        assert [job.result() for job in risks] == list(range(8))
+        assert [job.result() for job in others] == list(range(60))
+    assert solo.most == 1
+    assert plain.most > 1
+
+
+def test_a_solo_job_that_was_cancelled_before_its_start_does_not_hold_up_the_next() -> None:
+    """Its slot is left, and the next of that kind is looked for at once."""
+    registry, driver = Registry(), TroubledDriver()
+    driver.poll_interval = timedelta(seconds=60)
+
+    @task(registry=registry, retry=NO_WAIT)
+    async def risky(number: int) -> int:
+        return number
+
+    with Harbor(driver, registry=registry) as harbor:
+        first, second = risky.enqueue(1), risky.enqueue(2)
+        make_solo(driver.memory, [first.id, second.id])
+        cancelled = threading.Event()
+
+        def cancel_the_first(verb: str, request: object) -> None:
+            # Between its reserve and the writing of its start.
+            if isinstance(request, LeaseExtend) and not cancelled.is_set():
+                for hold in request.leases:
+                    if first.id in hold.started:
+                        cancelled.set()
+
+                        async def cancel() -> None:
+                            async with driver.memory.connect() as store:
+                                await store.job_cancel(JobCancel(ids=[first.id]))
+
+                        thread = threading.Thread(target=lambda: asyncio.run(cancel()))
+                        thread.start()
+                        thread.join()
+
+        driver.before = cancel_the_first
+        with harbor.worker_thread():
+            assert second.result(ENOUGH) == 2
+            assert first.wait(ENOUGH).state is JobState.CANCELLED
+        assert cancelled.is_set()
+
+
+def test_guarded_solo_and_plain_jobs_under_load_never_stall_the_worker() -> None:
+    """Whatever the reserve ended at, the worker looks again when it can go on."""
+    registry, driver = Registry(), MemoryDriver()
+    solo = Gauge()
+
+    @task(registry=registry, retry=NO_WAIT)
+    async def risky(number: int) -> int:
+        with solo:
+            await asyncio.sleep(0)
+        return number
+
+    @task(registry=registry, retry=ONCE)
+    async def guarded(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @task(registry=registry)
+    def plain(number: int) -> int:
+        return number
+
+    for concurrency in (1, 2, 3):
+        with Harbor(driver, registry=registry) as harbor:
+            risks = [risky.enqueue(number) for number in range(5)]
+            make_solo(driver, [job.id for job in risks])
+            with harbor.worker_thread(concurrency=concurrency), harbor.worker_thread(concurrency=concurrency):
+                jobs = list(risks)
+                for number in range(150):
+                    jobs.append((guarded if number % 2 else plain).options(priority=number % 10).enqueue(number))
+                for job in jobs:
+                    job.result(ENOUGH)
+
+
+def test_jobs_lost_unstarted_are_guarded_and_run() -> None:
+    """A crash before their start charges nothing."""
+    registry, driver = Registry(), MemoryDriver()
+
+    @task(registry=registry)
+    async def work(ctx: Context) -> int:
+        return ctx.attempt
+
+    with Harbor(driver, registry=registry) as harbor:
+        jobs = [work.enqueue() for _ in range(5)]
+
+        async def lose() -> None:
+            async with driver.connect() as store:
+                await reserve_as_a_ghost(store)
+                await store.lease_reclaim(LeaseReclaim(observed=HOUR))
+
+        asyncio.run(lose())
+        assert {harbor.look(job.id).guarded for job in jobs} == {True}
+        harbor.run_until_idle(concurrency=2)
+
+        assert [job.result() for job in jobs] == [1] * 5
