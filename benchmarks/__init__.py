@@ -1,0 +1,10 @@
+"""Benchmarks, run by `make bench`: each figure stands beside a ceiling measured in the same run.
+
+    measure     the words: what is measured, against what, and which floor was promised
+    runner      runs the compared subjects in turn, round by round
+    report      the table, and JSON lines
+    fixtures    the harbor, the tasks and the bare loop that several themes share
+    drain, threads, enqueue, latency, depth, codec, process    a theme each
+
+docs/performance.md says how to read the figures. They are no tests: a floor that is missed is shown, not raised.
+"""

@@ -72,6 +72,10 @@ def store(harbor: Harbor, job: NewJob) -> str:
 UNTYPED: Any = eval("lambda x: x")  # noqa: S307
 
 
+def declare(fn: Any) -> object:
+    return untyped(task(registry=Registry(), name="t"))(fn)
+
+
 Refused: TypeAlias = tuple[Callable[[Harbor], object], type[TaskHarborError], str]
 """A call, the error it gives, and what that says."""
 
@@ -132,7 +136,7 @@ REFUSED: dict[str, Refused] = {
         "queues='mail': expected a list of one or more queue names, or None for all",
     ),
     "untyped parameter": (
-        lambda _: task(registry=Registry(), name="t")(untyped(UNTYPED)),
+        lambda _: declare(UNTYPED),
         TaskDefinitionError,
         "'t' is a lambda, whose parameters have no types; @task takes a function",
     ),

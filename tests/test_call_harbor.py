@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+import taskharbor
 from taskharbor import (
     BlockingCallError,
     Context,
     DeadlockError,
     DuplicateJob,
-    Harbor,
     JobCancelled,
     JobHandle,
     JobNotFound,
@@ -39,7 +39,18 @@ from taskharbor import (
 )
 from taskharbor.call import install, running_job
 from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
-from tests.fixtures.support import untyped
+from tests.fixtures.support import fork, untyped
+
+opened: list[taskharbor.Harbor] = []
+
+
+class Harbor(taskharbor.Harbor):
+    """A harbor that is closed at the end of the test that made it."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        opened.append(self)
+
 
 registry = Registry()
 
@@ -61,8 +72,8 @@ def quiet(x: int) -> int:
 
 @pytest.fixture
 def harbor() -> Iterator[Harbor]:
-    with Harbor("memory://", registry=registry) as opened:
-        yield opened
+    with Harbor("memory://", registry=registry) as current:
+        yield current
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +81,8 @@ def _nothing_installed() -> Iterator[None]:
     install(None)
     yield
     install(None)
+    while opened:
+        opened.pop().close()
 
 
 class Running:
@@ -313,7 +326,7 @@ def test_closing_a_harbor_ends_its_thread() -> None:
 def test_after_a_fork_the_child_has_connections_of_its_own() -> None:
     with Harbor("memory://") as harbor:
         harbor.jobs.find()
-        child = os.fork()
+        child = fork()
         if child == 0:  # pragma: no cover - the other process
             try:
                 assert add.enqueue(1).created

@@ -13,6 +13,7 @@ from itertools import pairwise
 import pytest
 
 from taskharbor.job import new_job_id, new_token
+from tests.fixtures.support import fork
 
 
 def test_an_id_is_a_uuid_of_version_7() -> None:
@@ -62,7 +63,7 @@ def test_ids_grow_while_the_machines_clock_goes_back(monkeypatch: pytest.MonkeyP
 def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
     new_job_id()
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:  # pragma: no cover - the other process
         os.write(writer, "\n".join(new_job_id() for _ in range(200)).encode())
         os._exit(0)

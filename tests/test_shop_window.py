@@ -106,8 +106,9 @@ def members(name: str, thing: object) -> Iterator[tuple[str, object]]:
     for member_name, member in vars(thing).items():
         if member_name.startswith("_"):
             continue
-        if isinstance(member, (classmethod, staticmethod)):
-            yield f"{name}.{member_name}", untyped(member).__func__
+        bare: object = getattr(member, "__func__", None)  # of a class or static method
+        if inspect.isfunction(bare):
+            yield f"{name}.{member_name}", bare
         elif inspect.isfunction(member) or isinstance(member, property):
             yield f"{name}.{member_name}", member
 

@@ -278,7 +278,10 @@ def test_a_reject_is_a_dead_letter_at_once() -> None:
 def test_the_nearest_class_of_an_exception_chooses_its_policy() -> None:
     """`Retry.on` is looked up along the MRO; without a match the task's own numbers decide."""
     registry, clock = Registry(), ManualClock()
-    on = {LookupError: Retry.never, KeyError: Retry(max_attempts=2, base=timedelta(0), jitter=False)}
+    on: dict[type[BaseException], Retry] = {
+        LookupError: Retry.never,
+        KeyError: Retry(max_attempts=2, base=timedelta(0), jitter=False),
+    }
 
     @task(registry=registry, retry=Retry(max_attempts=3, base=timedelta(0), on=on))
     async def fail(how: str) -> None:
@@ -378,7 +381,7 @@ class NoText(Exception):
     """Its text is no text."""
 
     def __str__(self) -> str:
-        return 3  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+        return 3  # type: ignore[return-value] # pyright: ignore[reportReturnType] # noqa: PLE0307
 
 
 def recurse(depth: int) -> int:
@@ -644,19 +647,22 @@ def test_a_handler_that_was_reserved_again_here_is_still_watched_when_the_old_ru
             await asyncio.Event().wait()
 
         driver = MemoryDriver()
-        async with Harbor(driver, registry=registry) as harbor, driver.connect() as store:
-            async with harbor.worker(lease=LEASE, grace=0 * MS, halt=300 * MS):
-                job = await work.aenqueue()
-                await aeventually(lambda: len(runs) == 1, "the first run")
-                await store.lease_reclaim(LeaseReclaim(observed=HOUR, now=datetime.now(UTC) + SECOND))
-                # Ready, or retrying after a backoff of up to a second.
-                await within(second_runs.wait())
-                first_may_end.set()
-                await asyncio.sleep(0.05)
+        async with (
+            Harbor(driver, registry=registry) as harbor,
+            driver.connect() as store,
+            harbor.worker(lease=LEASE, grace=0 * MS, halt=300 * MS),
+        ):
+            job = await work.aenqueue()
+            await aeventually(lambda: len(runs) == 1, "the first run")
+            await store.lease_reclaim(LeaseReclaim(observed=HOUR, now=datetime.now(UTC) + SECOND))
+            # Ready, or retrying after a backoff of up to a second.
+            await within(second_runs.wait())
+            first_may_end.set()
+            await asyncio.sleep(0.05)
 
-                await job.acancel()
+            await job.acancel()
 
-                assert (await job.await_(5 * SECOND)).state is JobState.CANCELLED
+            assert (await job.await_(5 * SECOND)).state is JobState.CANCELLED
         assert len(runs) == 2
 
     asyncio.run(main())

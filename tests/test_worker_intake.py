@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -14,7 +13,7 @@ from taskharbor import Harbor, JobState, MsgpackCodec, Registry, Retry, register
 from taskharbor.driver import JobEnqueue
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.job import NewJob, new_job_id
-from tests.support.work import ENOUGH, LEASE, MS, await_event, eventually, running
+from tests.support.work import ENOUGH, LEASE, MS, TroubledDriver, await_event, eventually, running
 
 ONCE = Retry(max_attempts=1)
 
@@ -137,7 +136,11 @@ def test_a_task_declared_while_a_worker_runs_is_picked_up() -> None:
     async def sent() -> str:
         return "never run"
 
-    with Harbor(driver, registry=later), Harbor(driver, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+    with (
+        Harbor(driver, registry=later),
+        Harbor(driver, registry=registry) as harbor,
+        harbor.worker_thread(lease=LEASE),
+    ):
         with Harbor(driver, registry=later):
             stray = sent.enqueue()
         eventually(lambda: harbor.look(stray.id).state is JobState.PARKED, "its parking")
@@ -197,7 +200,7 @@ def decode_oddly(value: str) -> Odd:
     raise {"key": KeyError, "runtime": RuntimeError, "value": ValueError}.get(value, ZeroDivisionError)(value)
 
 
-register_type(Odd, wire=str, encode=lambda odd: "odd", decode=decode_oddly)
+register_type(Odd, wire=str, encode=repr, decode=decode_oddly)
 
 
 class Touchy(msgspec.Struct):
@@ -208,6 +211,12 @@ class Touchy(msgspec.Struct):
     def __post_init__(self) -> None:
         if self.number < 0:
             raise RuntimeError("negative")
+
+
+class Tree(msgspec.Struct):
+    """As deep as one likes."""
+
+    children: list[Tree]
 
 
 BAD_PAYLOADS = [
@@ -222,18 +231,20 @@ BAD_PAYLOADS = [
     b'{"touchy": {"number": -1}}',
     b'{"unknown": 1}',
     b"[" * 100_000,
-    b'{"tree": ' + b"[" * 100_000,
+    b'{"tree": ' + b'{"children": [' * 100_000,
 ]
 
 
 @pytest.mark.parametrize("foreign", [False, True])
 @pytest.mark.parametrize("payload", BAD_PAYLOADS, ids=lambda payload: repr(payload[:30]))
-def test_an_undecodable_payload_ends_as_a_dead_letter_or_is_left_to_others(payload: bytes, foreign: bool) -> None:
+def test_an_undecodable_payload_ends_as_a_dead_letter_or_is_left_to_others(
+    payload: bytes, foreign: bool
+) -> None:
     """Dead at once under the worker's own fingerprint, parked under another; the worker goes on."""
     registry = Registry()
 
     @task(registry=registry, name="take")
-    async def take(odd: Odd | None = None, touchy: Touchy | None = None, tree: list[object] | None = None) -> str:
+    async def take(odd: Odd | None = None, touchy: Touchy | None = None, tree: Tree | None = None) -> str:
         return "taken"
 
     @task(registry=registry, name="need")
@@ -356,17 +367,15 @@ def test_many_short_jobs_are_taken_ahead() -> None:
 
 def test_an_idle_worker_asks_the_store_rarely() -> None:
     """It is woken, and does not poll."""
-    from tests.support.work import TroubledDriver
 
     registry, driver = Registry(), TroubledDriver()
     driver.poll_interval = 60_000 * MS
-    wait: Callable[[], bool] = lambda: driver.count("lease_extend") >= 4
 
     @task(registry=registry)
     async def work() -> str:
         return "woken"
 
     with Harbor(driver, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
-        eventually(wait, "a few heartbeats")
+        eventually(lambda: driver.count("lease_extend") >= 4, "a few heartbeats")
         assert driver.count("job_reserve") <= 2
         assert work.enqueue().result(ENOUGH) == "woken"

@@ -33,6 +33,7 @@ from tests.support.work import (
     aeventually,
     await_event,
     eventually,
+    until,
     within,
 )
 
@@ -47,7 +48,7 @@ def test_a_loop_that_is_blocked_beyond_the_lease_does_not_lose_its_jobs() -> Non
     @task(registry=registry)
     async def block() -> str:
         blocked.set()
-        go_on.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+        go_on.wait(20)
         return "kept"
 
     with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
@@ -74,7 +75,7 @@ def test_a_stalled_worker_in_the_users_process_suspends_and_resumes() -> None:
         runs.append(ctx.fence)
         if len(runs) == 1:
             blocked.set()
-            go_on.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+            go_on.wait(20)
         return "done"
 
     with Harbor(MemoryDriver(), registry=registry) as harbor:
@@ -139,8 +140,7 @@ def test_an_async_handler_is_told_when_its_lease_was_lost() -> None:
                 async def started() -> bool:
                     return (await harbor.alook(job.id)).started
 
-                while not await started():
-                    await asyncio.sleep(0.005)
+                await until(started)
                 await store.lease_reclaim(LeaseReclaim(observed=HOUR, now=datetime.now(UTC) + SECOND))
                 await within(told.wait())
                 await aeventually(lambda: worker.counts.stale == 1, "the stale settle")
@@ -368,8 +368,10 @@ def test_guarded_solo_and_plain_jobs_under_load_never_stall_the_worker() -> None
             make_solo(driver, [job.id for job in risks])
             with harbor.worker_thread(concurrency=concurrency), harbor.worker_thread(concurrency=concurrency):
                 jobs = list(risks)
-                for number in range(150):
-                    jobs.append((guarded if number % 2 else plain).options(priority=number % 10).enqueue(number))
+                jobs += [
+                    (guarded if number % 2 else plain).options(priority=number % 10).enqueue(number)
+                    for number in range(150)
+                ]
                 for job in jobs:
                     job.result(ENOUGH)
 

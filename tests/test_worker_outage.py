@@ -12,7 +12,17 @@ import pytest
 
 from taskharbor import Harbor, JobState, Registry, Retry, StoreUnavailable, task
 from taskharbor.driver import JobReserve, LeaseReclaim
-from tests.support.work import ENOUGH, LEASE, MS, Trouble, TroubledDriver, await_event, eventually, fails, running
+from tests.support.work import (
+    ENOUGH,
+    LEASE,
+    MS,
+    Trouble,
+    TroubledDriver,
+    await_event,
+    eventually,
+    fails,
+    running,
+)
 
 ONCE = Retry(max_attempts=1)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from taskharbor import (
@@ -216,12 +216,14 @@ def test_a_job_that_waited_for_a_child_at_shutdown_has_not_started(tmp_path: Pat
 
 def test_timeouts_that_hit_a_child_at_any_moment_lose_neither_child_nor_slot() -> None:
     """Killed while it starts, while it is told, while it answers: the next job runs, and none is left behind."""
-    with Harbor(MemoryDriver(), registry=registry) as harbor:
-        with harbor.worker_thread(processes=2, concurrency=4):
-            jobs = [hurry.enqueue(number % 5 * 0.004) for number in range(12)]
-            ended = {job.wait(ENOUGH).state for job in jobs}
-            assert add.enqueue(1).result(ENOUGH) == 2
-            assert add.enqueue(2).result(ENOUGH) == 3
+    with (
+        Harbor(MemoryDriver(), registry=registry) as harbor,
+        harbor.worker_thread(processes=2, concurrency=4),
+    ):
+        jobs = [hurry.enqueue(number % 5 * 0.004) for number in range(12)]
+        ended = {job.wait(ENOUGH).state for job in jobs}
+        assert add.enqueue(1).result(ENOUGH) == 2
+        assert add.enqueue(2).result(ENOUGH) == 3
 
     assert ended <= {JobState.SUCCEEDED, JobState.DEAD}
     eventually(lambda: children() == [], "the end of all children")

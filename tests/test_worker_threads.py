@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextvars import copy_context
 from types import FrameType, SimpleNamespace
 from typing import Any, cast
@@ -103,7 +103,7 @@ def test_a_thread_hears_of_a_cancel_while_the_loop_is_blocked() -> None:
     @task(registry=registry)
     async def block() -> None:
         blocked.set()
-        go_on.wait(20)  # noqa: ASYNC251 - blocking the loop is the point
+        go_on.wait(20)
 
     with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
         job = work.enqueue()
@@ -225,7 +225,14 @@ def recurse(depth: int) -> int:
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), JobInterrupt(), BrokenText(), ValueError("x" * 5_000_000)],
+    [
+        SystemExit(1),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        JobInterrupt(),
+        BrokenText(),
+        ValueError("x" * 5_000_000),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_whatever_a_handler_raises_ends_its_own_attempt_only(error: BaseException) -> None:
@@ -319,7 +326,12 @@ def test_an_interrupt_lands_only_in_the_job_it_was_meant_for() -> None:
             raise
         return number
 
-    before, threading.excepthook = threading.excepthook, lambda args: crashed.append(repr(args))
+    before = threading.excepthook
+
+    def note(args: threading.ExceptHookArgs) -> None:
+        crashed.append(repr(args))
+
+    threading.excepthook = note
     try:
         with Harbor(MemoryDriver(), registry=registry, check=False) as harbor:
             racers = harbor.enqueue_many([race.s(length * 20) for length in range(2500)])
@@ -352,7 +364,10 @@ def test_cancels_that_race_with_ends_take_nothing_from_other_jobs() -> None:
             meddled.append(repr(error))
             raise
 
-    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(lease=100 * MS, concurrency=8):
+    with (
+        Harbor(MemoryDriver(), registry=registry) as harbor,
+        harbor.worker_thread(lease=100 * MS, concurrency=8),
+    ):
         jobs = harbor.enqueue_many([race.s() for _ in range(600)])
         others = harbor.enqueue_many([bystander.s() for _ in range(600)])
         for job in jobs:
@@ -365,65 +380,73 @@ def test_cancels_that_race_with_ends_take_nothing_from_other_jobs() -> None:
     assert meddled == []
 
 
-class _Halting:
+class Strike:
     """Interrupts a thread of the pool at one chosen bytecode where the interpreter lets exceptions in."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, pool: Threads) -> None:
         self.left = at
-        self.hit = False
-        self.thread: Callable[[], object] = lambda: None
+        self.struck = False
+        self.pool = pool
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
         if not frame.f_code.co_filename.endswith(("worker/threads.py", "test_worker_threads.py")):
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode" and not self.hit:
+        if event == "opcode" and not self.struck and self.at_work():
             name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if name.startswith(("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME", "CALL", "PRECALL")) and self.at_work():
+            if name.startswith(("JUMP_BACKWARD", "POP_JUMP_BACKWARD", "RESUME", "CALL", "PRECALL")):
                 self.left -= 1
                 if self.left < 0:
-                    self.hit = True
+                    self.struck = True
                     raise JobInterrupt
         return self
 
     def at_work(self) -> bool:
-        return bool(self.thread())
+        threads = self.pool._all  # pyright: ignore[reportPrivateUsage]
+        return bool(threads) and threads[0].run is not None
+
+
+def a_run() -> Run:
+    """Return what the pool needs of a run."""
+    stand_in: object = SimpleNamespace(context=None, interrupt=None, plan=SimpleNamespace(in_process=False))
+    return cast("Run", stand_in)
+
+
+def idle_handler(run: Run) -> None:
+    """Stand in for a handler."""
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="something else is tracing")
 def test_wherever_an_interrupt_lands_the_thread_lives_and_tells_of_the_end_once() -> None:
     """Each bytecode from a job's start until it has been left behind, one after the other."""
-    for at in range(200):
-        ended, crashed = list[object](), list[object]()
-        halting = _Halting(at)
+    crashed = list[str]()
 
-        def execute(run: Run) -> None:
-            """Stand in for a handler."""
+    def note(args: threading.ExceptHookArgs) -> None:
+        crashed.append(repr(args))
 
-        pool = Threads(1, execute, ended.append, copy_context())
-        halting.thread = lambda pool=pool: pool._all and pool._all[0].run is not None  # type: ignore[misc] # pyright: ignore[reportPrivateUsage]
-        runs = [
-            cast("Run", SimpleNamespace(context=None, interrupt=None, plan=SimpleNamespace(in_process=False)))
-            for _ in range(2)
-        ]
-        before, threading.excepthook = threading.excepthook, lambda args, crashed=crashed: crashed.append(args)  # type: ignore[misc]
-        threading.settrace(halting)
-        try:
-            pool.submit(runs[0])
-            pool.submit(runs[1])
-            threading.settrace(cast("Any", None))
+    before, threading.excepthook = threading.excepthook, note
+    try:
+        for at in range(200):
+            ended, runs = list[Run](), [a_run(), a_run()]
+            pool = Threads(1, idle_handler, ended.append, copy_context())
+            strike = Strike(at, pool)
+            threading.settrace(strike)
+            try:
+                for run in runs:
+                    pool.submit(run)
+            finally:
+                threading.settrace(cast("Any", None))
             end = time.monotonic() + 5
             while len(ended) < 2 and not crashed and time.monotonic() < end:
                 time.sleep(0.0005)
-        finally:
-            threading.settrace(cast("Any", None))
-            threading.excepthook = before
             pool.close()
-        assert crashed == [], f"at {at}"
-        assert ended == runs, f"at {at}"
-        if not halting.hit:
-            assert at > 10, "the trace saw next to nothing"
-            return
+
+            assert (crashed, ended) == ([], runs), f"struck at {at}"
+            if not strike.struck:
+                assert at > 5, "the trace saw next to nothing"
+                return
+    finally:
+        threading.excepthook = before
     pytest.fail("a run has more places for an interrupt than were tried")
 
 
@@ -457,7 +480,9 @@ def test_a_thread_that_will_not_stop_keeps_its_slot_and_lease_and_is_settled_lat
         # The interrupt lands as soon as the C call returns: it is handed back, its attempt given back.
         eventually(lambda: running(harbor) == [], "its settlement")
         assert (job.status().state, job.status().attempt) == (JobState.READY, 0)
-        eventually(lambda: not threads_named("taskharbor-handler", "taskharbor-leases"), "the end of its threads")
+        eventually(
+            lambda: not threads_named("taskharbor-handler", "taskharbor-leases"), "the end of its threads"
+        )
 
 
 def test_a_thread_that_swallows_its_interrupt_does_not_keep_the_worker() -> None:
@@ -485,8 +510,6 @@ def test_a_thread_that_swallows_its_interrupt_does_not_keep_the_worker() -> None
 
 def test_a_late_run_that_ends_while_outcomes_are_written_leaves_no_keeper_behind() -> None:
     """Between giving it up and the worker's end it is settled like any other."""
-    from tests.support.work import TroubledDriver, fails
-
     registry, started, let_go = Registry(), threading.Event(), threading.Event()
     driver = TroubledDriver()
 
@@ -497,11 +520,7 @@ def test_a_late_run_that_ends_while_outcomes_are_written_leaves_no_keeper_behind
 
     @task(registry=registry)
     async def brief() -> None:
-        await brief_may_end.wait()
-
-    import asyncio
-
-    brief_may_end = asyncio.Event()
+        await asyncio.Event().wait()
 
     with Harbor(driver, registry=registry) as harbor:
         with harbor.worker_thread(lease=LEASE, grace=0 * MS, halt=300 * MS):
@@ -550,6 +569,6 @@ def test_the_worker_and_its_threads_are_gone_when_the_block_ends() -> None:
             with harbor.worker_thread(concurrency=10):
                 for job in [work.enqueue() for _ in range(50)]:
                     job.wait(ENOUGH)
-        eventually(lambda: not threads_named("taskharbor-handler", "taskharbor-leases"), "the end of its threads")
-
-
+        eventually(
+            lambda: not threads_named("taskharbor-handler", "taskharbor-leases"), "the end of its threads"
+        )

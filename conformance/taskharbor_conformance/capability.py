@@ -1,5 +1,4 @@
 """What a driver says it can do beyond the verbs, tried only on those who say so; and what all drivers are."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

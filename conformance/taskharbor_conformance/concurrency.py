@@ -1,5 +1,4 @@
 """Many at once: several stores, several event loops in several threads, one place."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

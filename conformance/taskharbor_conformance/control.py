@@ -1,5 +1,4 @@
 """What people ask of jobs: look at them, cancel, requeue, delete."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

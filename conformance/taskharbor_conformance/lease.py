@@ -1,5 +1,4 @@
 """lease_extend and lease_reclaim: keeping leases, reporting starts, and what becomes of a crashed worker's jobs."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

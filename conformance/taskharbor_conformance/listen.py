@@ -3,7 +3,6 @@
 The contract lets one get lost now and then, since everybody looks again by itself; here, where nothing is cut, each is
 expected to arrive.
 """
-# ruff: noqa: D103 - a case's name is its sentence
 
 from __future__ import annotations
 

@@ -221,7 +221,12 @@ class Book:
         answers = [self._enqueue_one(job) for job in jobs]
         refused = [
             answer.status is EnqueueStatus.CONFLICT
-            or (answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE)
+            # Not its own id: that is the same request, asked again after a lost answer.
+            or (
+                answer.status is EnqueueStatus.EXISTING
+                and job.on_conflict is OnConflict.RAISE
+                and answer.job_id != job.id
+            )
             for job, answer in zip(jobs, answers, strict=True)
         ]
         if all_or_none and any(refused):

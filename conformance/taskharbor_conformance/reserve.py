@@ -1,5 +1,4 @@
 """job_reserve: what is taken, in which order, under which lease."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

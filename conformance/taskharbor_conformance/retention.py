@@ -2,7 +2,6 @@
 
 A store may remove by the day, so what must be gone is looked for `GRACE` later; what must be there, to the second.
 """
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

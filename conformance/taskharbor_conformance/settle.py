@@ -1,5 +1,4 @@
 """job_settle: the fence, and what each way to end leaves behind."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """What a worker met and could not run: an unknown task, a payload it cannot decode. It is lost to nobody who can."""
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 These cases wait for what the code signals, never longer than `PATIENCE`.
 """
-# ruff: noqa: D103, SIM300 - a case's name is its sentence; the value expected stands first
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from taskharbor import Harbor, JobRecord, JobState
 from taskharbor.clock import Clock
-from taskharbor.driver import Capability, Driver, Store, Subscription, Wake
+from taskharbor.driver import Capability, Store, Subscription, Wake
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.errors import StoreUnavailable
 
@@ -137,7 +137,7 @@ class TroubledDriver:
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[Store]:
         async with self.memory.connect() as store:
-            yield cast("Store", TroubledStore(store, self))
+            yield cast("Store", cast("object", TroubledStore(store, self)))
 
     def watch_queues(self, queues: Sequence[str], wake: Wake) -> Subscription:
         return self.memory.watch_queues(queues, wake)
@@ -168,6 +168,18 @@ def fails(times: int, *verbs: str) -> Trouble:
     return trouble
 
 
-def is_driver(driver: TroubledDriver) -> Driver:
-    """Say to type checkers that it keeps the contract."""
-    return driver
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait on the loop until a question that has to be awaited is answered with yes."""
+    end = time.monotonic() + ENOUGH.total_seconds()
+    while not await condition():
+        assert time.monotonic() < end, "the condition never came true"
+        await asyncio.sleep(0.002)
+
+
+async def until_running(harbor: Harbor, count: int) -> None:
+    """Wait until so many jobs are leased."""
+
+    async def so_many() -> bool:
+        return len(await arunning(harbor)) == count
+
+    await until(so_many)

@@ -17,9 +17,9 @@ Expiry by itself does nothing either; it permits `lease_reclaim`, which alone ta
 Lanes. Jobs of one queue and priority stand in three lanes, taken in this order: one for solo jobs, of which a worker
 takes one at a time and passes over the rest; the front, for what was handed back unstarted; and one for all others.
 *Stray* lanes, three again, stand beside them: a job that a worker met and could not run (an unknown task, a payload it
-cannot decode) moves into the lane named by its task and by the builds that refused it, which only workers that know the
-task, and are of none of those builds, scan. So it blocks nobody, is met by each build once, and whoever can run it finds
-it.
+cannot decode) moves into the lane named by its task and by the builds that refused it, which only workers that know
+the task, and are of none of those builds, scan. So it blocks nobody, is met by each build once, and whoever can run it
+finds it.
 """
 
 from taskharbor.driver.control import (

@@ -22,7 +22,8 @@ class JobEnqueue(Request, frozen=True, kw_only=True):
 
     jobs: Sequence[NewJob]
     all_or_none: bool = False
-    """Store nothing if any of them meets CONFLICT, or EXISTING where it asked to be told (`OnConflict.RAISE`)."""
+    """Store nothing if any of them meets CONFLICT, or another job that has its key where it asked to be told
+    (`OnConflict.RAISE`). Those that are the reason are answered so, what could have been stored with LEFT_OUT."""
 
 
 class EnqueueStatus(StrEnum):

@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from taskharbor.driver import Driver
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.errors import DeploymentError, DriverURLError, MissingExtraError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "taskharbor.drivers"
 DEFAULT_URL = "sqlite:///taskharbor.db"
@@ -41,7 +44,7 @@ _OWN: dict[str, OpenDriver] = {"memory": _open_memory}
 
 def available_drivers() -> dict[str, str]:
     """Return the URL schemes that can be opened, each with where its driver comes from."""
-    found = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+    found = {point.name: point.value for point in _announced()}
     return dict(sorted({**found, **dict.fromkeys(_OWN, "taskharbor")}.items()))
 
 
@@ -64,7 +67,10 @@ def open_driver(url: str | Driver | None) -> Driver:
 def _default_driver() -> Driver:
     url = os.environ.get("TASKHARBOR_URL", "")
     if url:
-        return driver_for(url)
+        try:
+            return driver_for(url)
+        except DriverURLError as error:
+            raise DriverURLError(f"TASKHARBOR_URL: {error}") from error
     try:
         driver = driver_for(DEFAULT_URL)
     except DriverURLError as error:
@@ -92,15 +98,22 @@ def driver_for(url: str) -> Driver:
     own = _OWN.get(scheme)
     if own is not None:
         return own(url)
-    for point in metadata.entry_points(group=ENTRY_POINTS, name=scheme):
-        return _load(point)(url)
+    for point in _announced():
+        if point.name == scheme:
+            return _load(point)(url)
     raise DriverURLError(
         f"no driver answers to {scheme}:// (known here: {_known()}){nearest(scheme, list(available_drivers()))}; "
         f"a package brings one by an entry point of the group {ENTRY_POINTS!r}"
     )
 
 
-def _load(point: metadata.EntryPoint) -> OpenDriver:
+def _announced() -> Iterable[EntryPoint]:
+    from importlib import metadata  # slow to import, and only needed for other people's drivers
+
+    return metadata.entry_points(group=ENTRY_POINTS)
+
+
+def _load(point: EntryPoint) -> OpenDriver:
     try:
         module = import_module(point.module)
     except ModuleNotFoundError as error:
@@ -125,7 +138,7 @@ def _known() -> str:
 
 def redacted(url: str) -> str:
     """Return the URL without its secrets, for messages and logs. Works on what is no proper URL, too."""
-    url = re.sub(
-        r"[^/@\s]*@", lambda found: re.sub(r":.*", ":***@", found[0]) if ":" in found[0] else found[0], url
-    )
+    # From the first colon of the user part to the last @: people paste passwords with @ and / in them.
+    url = re.sub(r"(?P<user>(?:^|//)[^:/@\s]*):(?!//)[^\s]*@", r"\g<user>:***@", url)
+    url = re.sub(r"(?P<user>^\w+:/[^:/@\s]*):[^\s]*@", r"\g<user>:***@", url)
     return re.sub(r"((?:pass|pwd|secret|token|key)[a-z]*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)

@@ -146,7 +146,13 @@ def _refuse_swallower(name: str, first: inspect.Parameter, hints: Mapping[str, o
         raise _refusal(
             name, first.name, "it has no type; give it one, since it decides how the argument is stored"
         )
-    if _bare(hint) in _SWALLOW_ALL and first.kind not in (Kind.VAR_POSITIONAL, Kind.VAR_KEYWORD):
+    if isinstance(hint, (typing.ParamSpecArgs, typing.ParamSpecKwargs)) or (
+        _bare(hint) in _SWALLOW_ALL and first.kind is Kind.VAR_POSITIONAL
+    ):
+        raise _refusal(
+            name, first.name, "a decorator hides the function's own signature; use functools.wraps in it"
+        )
+    if _bare(hint) in _SWALLOW_ALL and first.kind is not Kind.VAR_KEYWORD:
         raise _refusal(
             name,
             first.name,

@@ -44,6 +44,7 @@ class Execution:
         dispatcher: Dispatcher,
         worker: str,
         on_ends: Callable[[list[Run]], None],
+        on_bug: Callable[[Exception], None],
     ) -> None:
         """Make it for the running loop; `on_ends` is called there, with each run once.
 
@@ -53,6 +54,7 @@ class Execution:
         self._leases = leases
         self._worker = worker
         self._on_ends = on_ends
+        self._on_bug = on_bug
         # What every handler's context starts from: the worker's own, so that no job sees what another has set.
         self._base = copy_context()
         self._base.run(enter, dispatcher)
@@ -180,7 +182,10 @@ class Execution:
             self.leave_slot(solo=run.delivery.solo)
             runs.append(run)
         if runs:
-            self._on_ends(runs)
+            try:
+                self._on_ends(runs)
+            except Exception as error:  # noqa: BLE001 - a bug of ours, which the loop would only log
+                self._on_bug(error)
 
     def _arm(self, run: Run) -> None:
         timeout = run.delivery.timeout

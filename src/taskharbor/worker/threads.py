@@ -9,7 +9,7 @@ when its thread sits in a system call (https://go.dev/src/runtime/proc.go, sysmo
 Interrupting. `PyThreadState_SetAsyncExc` raises in a thread at its next bytecode, whatever it does by then, so sender
 and target keep to a protocol that the interpreter's lock makes sound:
     sender:  sets `interrupting`; if the thread is still at this run, sends and notes `sent`; clears `interrupting`
-    target:  after the run sets `run = None`, waits out `interrupting`, takes back what was sent and has not landed
+    target:  after the run sets `run = None`, waits out `interrupting`, and lets what was sent land here and now
 After that no interrupt can reach the thread's next job. The target takes no lock, since an exception may land between
 any two of its steps and would leave the lock held.
 """
@@ -31,6 +31,7 @@ from taskharbor.worker.run import Run
 _BUSY = 2
 """So many threads, not stuck, are enough to work through the line."""
 _TICK_SECONDS = 0.001
+_AGAIN_SECONDS = 0.2
 
 Execute: TypeAlias = Callable[[Run], None]
 
@@ -38,7 +39,7 @@ Execute: TypeAlias = Callable[[Run], None]
 class _Thread:
     """One thread of the pool, and what it is doing."""
 
-    __slots__ = ("ending", "gate", "interrupting", "run", "sent", "since", "thread")
+    __slots__ = ("ending", "gate", "interrupting", "run", "sent", "sent_at", "since", "thread")
 
     def __init__(self) -> None:
         self.ending: Run | None = None
@@ -48,6 +49,7 @@ class _Thread:
         self.since = 0.0
         self.interrupting = False
         self.sent = False
+        self.sent_at = -_AGAIN_SECONDS
         self.thread: threading.Thread | None = None
 
     def interrupt(self, run: Run) -> None:
@@ -55,29 +57,40 @@ class _Thread:
         with _sending:
             self.interrupting = True
             ident = None if self.thread is None else self.thread.ident
-            # One a run: of two, the second might land after the first was dealt with.
-            if self.run is run and ident is not None and not self.sent:
+            now = time.monotonic()
+            # Not two at once: the second would land where the first is dealt with. A handler may have swallowed one that
+            # was sent long ago.
+            if self.run is run and ident is not None and now - self.sent_at > _AGAIN_SECONDS:
                 self.sent = True
-                _set_async_exc(ident, JobInterrupt)
+                self.sent_at = now
+                _send(ident)
             self.interrupting = False
 
     def settle_down(self) -> None:
-        """Leave the run behind, an interrupt on its way included. Cut short by one, it is called again."""
+        """Leave the run behind, an interrupt on its way included. Cut short by one, it is called again.
+
+        An interrupt cannot be taken back: CPython 3.11 and 3.12 would go on looking for it, in every thread, for good.
+        So another is sent, which takes the place of one still on its way, and lands in the loop below.
+        """
         self.run = None
         while self.interrupting:
             time.sleep(0)
         if self.sent:
-            _set_async_exc(threading.get_ident(), None)
+            try:
+                _send(threading.get_ident())
+                while True:
+                    pass
+            except JobInterrupt:
+                pass
             self.sent = False
+            self.sent_at = -_AGAIN_SECONDS
 
 
 _sending = threading.Lock()
 
 
-def _set_async_exc(ident: int, kind: type[BaseException] | None) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(ident), None if kind is None else ctypes.py_object(kind)
-    )
+def _send(ident: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(JobInterrupt))
 
 
 class Threads:
@@ -139,6 +152,14 @@ class Threads:
             return True
         thread.gate.release()
         return True
+
+    def _main(self, me: _Thread) -> None:
+        while True:
+            try:
+                self._live(me)
+                return
+            except JobInterrupt:  # a second one, just where the first was caught
+                continue
 
     def _live(self, me: _Thread) -> None:
         while True:

@@ -34,7 +34,7 @@ from taskharbor.call import Dispatcher
 from taskharbor.codec import Codec, CodecBook
 from taskharbor.driver import CancelRequest, Driver, Store, WorkerAnnounce, WorkerForget
 from taskharbor.errors import StoreUnavailable, UsageError
-from taskharbor.job import DEFAULT_QUEUE, Delivery, new_token
+from taskharbor.job import DEFAULT_QUEUE, Delivery, JobState, new_token
 from taskharbor.outcome import Outcome, Released
 from taskharbor.settlement import (
     STATE_AFTER,
@@ -60,6 +60,8 @@ from taskharbor.worker.sight import Sight
 logger = logging.getLogger("taskharbor.worker")
 
 _INTERRUPT_AGAIN_SECONDS = 0.25
+# Held by name: hashing or looking up an enum member costs as much as the rest of the line.
+_SUCCEED = SettleKind.SUCCEED
 _TROUBLE = frozenset({SettleKind.RETRY, SettleKind.BURY, SettleKind.STRAY})
 
 
@@ -83,6 +85,10 @@ class WorkerCounts(msgspec.Struct):
     stale: int = 0
     """Deliveries whose lease was lost before they were written down."""
 
+    def add(self, state: str, jobs: int) -> None:
+        """Count jobs that went to a state."""
+        self.settled[state] = self.settled.get(state, 0) + jobs
+
 
 class Worker:
     """Reserves jobs and runs them, on the running event loop. Made by `harbor.worker(...)`; used with `async with`."""
@@ -100,6 +106,7 @@ class Worker:
         self._start_ended = asyncio.Event()
         self._drain_asked = False
         self._unfinished: list[Run] = []
+        self._failure: Exception | None = None
         self._stopping: asyncio.Task[list[str]] | None = None
         self._halt = asyncio.Event()
         self._ended = asyncio.Event()
@@ -140,7 +147,9 @@ class Worker:
         self._sight = Sight(settings.lease)
         patience = Patience(self._sight)
         self._settling = Settling(self._store, patience, self._on_settled)
-        self._execution = Execution(settings, self._leases, application.dispatcher, self.name, self._on_ends)
+        self._execution = Execution(
+            settings, self._leases, application.dispatcher, self.name, self._on_ends, self._on_bug
+        )
         self._keeper = Keeper(
             application.driver,
             self._leases,
@@ -260,6 +269,8 @@ class Worker:
             waiting.cancel()
         if self._intake_task.done() and not self._intake_task.cancelled():
             self._intake_task.result()
+        if self._failure is not None:
+            raise self._failure
 
     async def run(self) -> None:
         """Work until `drain`, `halt` or `stop` is called, and return when the worker has stopped."""
@@ -268,6 +279,8 @@ class Worker:
             await self.stop()
             self._intake_task.result()
         await self.stop()
+        if self._failure is not None:
+            raise self._failure
 
     def _serve(self) -> tuple[str, ...]:
         if self._settings.queues is not None:
@@ -321,23 +334,32 @@ class Worker:
     def _on_ends(self, runs: list[Run]) -> None:
         settlements = [settlement(run.ending(self.name), run.delivery) for run in runs]
         for written, run in zip(settlements, runs, strict=True):
-            if written.kind in _TROUBLE:
+            if written.kind is not _SUCCEED and written.kind in _TROUBLE:
                 _log_trouble(written, run.delivery)
         self._settling.add(settlements)
         self._ended.set()
         self._intake.slots_left(len(runs), solo=any(run.delivery.solo for run in runs))
 
+    def _on_bug(self, error: Exception) -> None:
+        # What is known to be in hand is handed back; what is not is left to the expiry of its lease.
+        logger.critical("worker %s has met a bug of its own and stops", self.name, exc_info=error)
+        self._failure = error
+        self.drain()
+
     def _on_settled(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
-        for token, jobs in Counter(written.token for written in settlements).items():
+        for token, jobs in Counter([written.token for written in settlements]).items():
             self._leases.drop(token, jobs)
-        settled = self.counts.settled
-        ends = zip(settlements, answers, strict=True)
-        for (kind, answer), jobs in Counter((written.kind, answer) for written, answer in ends).items():
-            if answer.status is SettleStatus.STALE:
-                self.counts.stale += jobs
-            else:  # ALREADY: the answer to the first asking was lost, and with it the state
-                state = (answer.state or STATE_AFTER[kind]).value
-                settled[state] = settled.get(state, 0) + jobs
+        counts = self.counts
+        succeeded = 0
+        for written, answer in zip(settlements, answers, strict=True):
+            if answer.state is JobState.SUCCEEDED:
+                succeeded += 1
+            elif answer.status is SettleStatus.STALE:
+                counts.stale += 1
+            else:  # ALREADY tells no state: the answer to the first asking was lost
+                counts.add((answer.state or STATE_AFTER[written.kind]).value, 1)
+        if succeeded:
+            counts.add(JobState.SUCCEEDED.value, succeeded)
         self._written.set()
         self._intake.settled()
 
@@ -463,4 +485,7 @@ def _log_trouble(written: Settlement, delivery: Delivery) -> None:
             "job %s (task %r) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after
         )
     else:
-        logger.warning("job %s (task %r) cannot run here: %s", delivery.id, delivery.task, written.reason)
+        why = (
+            "its task is not registered here" if written.refused_by is None else "this build cannot decode it"
+        )
+        logger.warning("job %s (task %r) is left to other workers: %s", delivery.id, delivery.task, why)

@@ -87,9 +87,29 @@ class _Walk:
             if slot % LANES == SOLO and not self._solo_left:
                 continue
             here = [source for source in sources if source.heaps.heaps[slot]]
-            if here and not self._take_lane(here, slot):
+            if not here:
+                continue
+            if len(here) == 1 and slot % LANES != SOLO:
+                self._take_plain(here[0], slot)
+            if not self._take_lane(here, slot):
                 break
         return self._rows
+
+    def _take_plain(self, source: _Source, slot: int) -> None:
+        """Take what needs no choosing: the plain jobs at the head of the only source. The rest is `_take_lane`'s."""
+        heap, rows, now, take = source.heaps.heaps[slot], self._rows, self._now, heapq.heappop
+        room = min(self._limit - len(rows), source.left[source.queue])
+        before = len(rows)
+        while room > 0 and heap:
+            due, _, entry, row = heap[0]
+            if row.entry == entry:
+                if due > now or row.guarded:
+                    break
+                row.entry = 0
+                rows.append(row)
+                room -= 1
+            take(heap)
+        source.left[source.queue] -= len(rows) - before
 
     def _take_lane(self, sources: list[_Source], slot: int) -> bool:
         # One priority and lane over all queues: the earliest due of the heads, again and again.

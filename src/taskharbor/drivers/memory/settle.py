@@ -16,6 +16,7 @@ from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
 _ALREADY = Settled(SettleStatus.ALREADY)
 _STALE = Settled(SettleStatus.STALE)
 _SETTLED = {state: Settled(SettleStatus.SETTLED, state) for state in JobState}
+_SUCCEEDED = _SETTLED[JobState.SUCCEEDED]
 
 
 def job_settle(tables: Tables, request: JobSettle, now: int) -> Sequence[Settled]:
@@ -38,7 +39,7 @@ def _settle(tables: Tables, settlement: Settlement, now: int) -> Settled:
         row.result = settlement.result
         row.result_codec = settlement.codec
         tables.finish(row, JobState.SUCCEEDED, now)
-        return _SETTLED[JobState.SUCCEEDED]
+        return _SUCCEEDED
     if settlement.error is not None:
         add_error(row, settlement.error, now)
     if row.cancel is not None:

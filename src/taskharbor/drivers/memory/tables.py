@@ -32,6 +32,7 @@ SOLO, FRONT, NORMAL = range(3)
 """Lanes of one priority, in order. Solo jobs stand apart, so that one that has to wait holds up nobody else."""
 LANES = 3
 PRIORITIES = 10
+_KNOWN_MICROS = 1000
 
 
 class Stray(msgspec.Struct, frozen=True):
@@ -175,6 +176,7 @@ class Tables:
         self.woken_queues: set[str] = set()
         self.woken_jobs: set[str] = set()
         self._sequence = 0
+        self._known_micros: dict[timedelta, int] = {}
 
     def make_due(self, row: Row, due: int, lane: int) -> None:
         """Put a row where reserve finds it from `due` on, and void the entry it had."""
@@ -204,7 +206,7 @@ class Tables:
         if job.key is not None:
             self._let_key_expire(job, now)
         if state is not JobState.DEAD:  # dead letters stay until a person purges them
-            retain = duration_micros(job.retain)
+            retain = self._micros_of(job.retain)
             row.expires = now + retain
             queue = self.expiring.get(retain)
             if queue is None:
@@ -212,6 +214,15 @@ class Tables:
             queue.append((row.expires, job.id))
         if self.job_watchers:
             self.woken_jobs.add(job.id)
+
+    def _micros_of(self, duration: timedelta) -> int:
+        # There are a few distinct ones, each told by thousands of jobs.
+        value = self._known_micros.get(duration)
+        if value is None:
+            if len(self._known_micros) >= _KNOWN_MICROS:
+                self._known_micros.clear()
+            value = self._known_micros[duration] = duration_micros(duration)
+        return value
 
     def _let_key_expire(self, job: NewJob, now: int) -> None:
         name = (job.task, job.key or "")

@@ -1,0 +1,75 @@
+"""Telling the results: a table for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Line, Settings
+
+
+def print_json(lines: Sequence[Line]) -> None:
+    """Print one JSON object a line, on standard output."""
+    for line in lines:
+        print(msgspec.json.encode(line).decode())
+
+
+def print_table(lines: Sequence[Line], settings: Settings) -> None:
+    """Print the table, and how many floors were met, on standard output."""
+    # Piped into a file, the table keeps its columns whole.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
+    table = Table(title=f"TaskHarbor on {settings.driver}: {machine()}", caption=_caption(settings, lines))
+    table.add_column("measure")
+    for heading in ("ours", "ceiling", "ratio", "spread", "floor"):
+        table.add_column(heading, justify="right")
+    table.add_column("met")
+    theme = ""
+    for line in lines:
+        if theme and line.theme != theme:
+            table.add_section()
+        theme = line.theme
+        table.add_row(
+            line.name,
+            f"{_number(line.ours)} {line.unit}",
+            "" if line.ceiling is None else _number(line.ceiling),
+            "" if line.ratio is None else f"{line.ratio:.2f}",
+            f"{_number(line.lowest)} - {_number(line.highest)}",
+            line.floor or "",
+            "" if line.met is None else ("[green]yes" if line.met else "[bold red]MISSED"),
+        )
+    console.print(table)
+
+
+def machine() -> str:
+    """Return what the figures depend on most."""
+    try:
+        loop = f"uvloop {version('uvloop')}"
+    except PackageNotFoundError:
+        loop = "asyncio's own loop"
+    return f"{os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}, {loop}"
+
+
+def _caption(settings: Settings, lines: Sequence[Line]) -> str:
+    promised = [line for line in lines if line.met is not None]
+    missed = [line.name for line in promised if not line.met]
+    verdict = (
+        "no floors here" if not promised else f"{len(promised) - len(missed)} of {len(promised)} floors met"
+    )
+    return (
+        f"{settings.jobs} jobs a run, medians of {settings.rounds} rounds, {settings.clock} clock; {verdict}"
+        f"{'; missed: ' + ', '.join(missed) if missed else ''}"
+    )
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
