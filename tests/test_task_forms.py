@@ -464,6 +464,9 @@ def test_a_constraint_is_checked_at_enqueue_with_the_path(
         (Receipt, {"id": "x"}),
         (set[int], [1, 2]),
         (int | str, Decimal("1.5")),
+        (dict[str, str], {1: "a"}),
+        (dict[str, int], {UUID(int=1): 1}),
+        (list[dict[str, int]], [{}, {2: 3}]),
     ],
     ids=str,
 )

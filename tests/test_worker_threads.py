@@ -32,7 +32,18 @@ from taskharbor.clock import ManualClock
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.worker.run import Run
 from taskharbor.worker.threads import Threads
-from tests.support.work import ENOUGH, HOUR, LEASE, MS, await_event, eventually, running, threads_named
+from tests.support.work import (
+    ENOUGH,
+    HOUR,
+    LEASE,
+    MS,
+    TroubledDriver,
+    await_event,
+    eventually,
+    fails,
+    running,
+    threads_named,
+)
 
 ONCE = Retry(max_attempts=1)
 AT_ONCE = Retry(max_attempts=3, base=0 * MS)

@@ -58,8 +58,8 @@ class _Thread:
             self.interrupting = True
             ident = None if self.thread is None else self.thread.ident
             now = time.monotonic()
-            # Not two at once: the second would land where the first is dealt with. A handler may have swallowed one that
-            # was sent long ago.
+            # Not two at once: the second would land where the first is dealt with. A handler may have swallowed one
+            # that was sent long ago.
             if self.run is run and ident is not None and now - self.sent_at > _AGAIN_SECONDS:
                 self.sent = True
                 self.sent_at = now
