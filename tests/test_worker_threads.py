@@ -419,8 +419,8 @@ class Strike:
 
 def a_run() -> Run:
     """Return what the pool needs of a run."""
-    stand_in: object = SimpleNamespace(context=None, interrupt=None, plan=SimpleNamespace(in_process=False))
-    return cast("Run", stand_in)
+    stand_in = SimpleNamespace(context=None, interrupt=None, plan=SimpleNamespace(in_process=False))
+    return cast("Run", cast("object", stand_in))
 
 
 def idle_handler(run: Run) -> None:

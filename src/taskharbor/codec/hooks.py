@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import msgspec
-import msgspec.inspect
 
 from taskharbor.errors import OptionError
 

@@ -45,7 +45,11 @@ def _pairs(sent: object, arrived: object, path: str) -> _Pairs | None:
     return None
 
 
-_MISSING = object()
+class _Missing:
+    """Of a class that no value is an instance of."""
+
+
+_MISSING = _Missing()
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.process import BaseProcess
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -27,6 +25,9 @@ from taskharbor.outcome import Failed, Outcome, Reject, Rejected, RetryLater, Sn
 from taskharbor.task import Context, Task, TaskDefinition
 from taskharbor.task.context import NEVER_STOP
 from taskharbor.worker.run import Run
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 _WIRE = MsgpackCodec()
 
@@ -84,6 +85,8 @@ class _Child:
     """One child process."""
 
     def __init__(self) -> None:
+        import multiprocessing  # slow to import, and most workers have no such task
+
         # spawn: a fork would copy this process's threads' locks in whatever state they are.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()

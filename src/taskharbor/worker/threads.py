@@ -16,7 +16,6 @@ any two of its steps and would leave the lock held.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections import deque
@@ -90,6 +89,8 @@ _sending = threading.Lock()
 
 
 def _send(ident: int) -> None:
+    import ctypes  # slow to import, and most programs never stop a thread
+
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(JobInterrupt))
 
 
