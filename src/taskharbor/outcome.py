@@ -15,6 +15,8 @@ from taskharbor.retry import Retry
 
 _OURS = str(Path(__file__).parent)
 
+_LONGEST = timedelta(days=3650)
+
 MESSAGE_LIMIT = 4_000
 """Characters of an error's text that are kept."""
 TRACEBACK_LIMIT = 16_000
@@ -51,8 +53,8 @@ class Reject(Verdict):
 
 
 def _duration(value: timedelta, what: str) -> timedelta:
-    if not isinstance(value, timedelta) or value < timedelta(0):
-        raise OptionError(f"{what}: expected a timedelta of zero or more, got {value!r}")
+    if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST:
+        raise OptionError(f"{what}: expected a timedelta from 0 to {_LONGEST.days} days, got {value!r}")
     return value
 
 

@@ -88,19 +88,18 @@ class Intake:
         self._reconsidering = False
         self._rate = 0.0
         self._rate_at = time.monotonic()
-        self._quiet = asyncio.Event()
-        self._horizon: timedelta | None = None
-        """Somebody waits until nothing is due within so long; None while nobody does."""
+        self._quiet: list[tuple[timedelta, asyncio.Event]] = []
+        """Who waits until nothing is due within so long."""
 
     async def quiet(self, horizon: timedelta) -> None:
         """Wait until nothing is running, unsettled, or due within `horizon`."""
-        self._horizon = horizon
-        self._quiet.clear()
+        waiting = (horizon, asyncio.Event())
+        self._quiet.append(waiting)
         self._woken.set()
         try:
-            await self._quiet.wait()
+            await waiting[1].wait()
         finally:
-            self._horizon = None
+            self._quiet.remove(waiting)
 
     def wake(self) -> None:
         """Look at the store soon. Callable from any thread."""
@@ -133,7 +132,7 @@ class Intake:
         if self._buffer:
             self.start_some()
         self._room.set()
-        if self._horizon is not None and self.idle:
+        if self._quiet and self.idle:
             self._woken.set()
 
     def release_buffer(self) -> None:
@@ -232,14 +231,10 @@ class Intake:
             self.start_some()
             if self._buffer:
                 self._reconsider_later()
-        elif (
-            self._horizon is not None
-            and quiet_before
-            and self.idle
-            and not answer.held_back
-            and (answer.next_due_in is None or answer.next_due_in > self._horizon)
-        ):
-            self._quiet.set()
+        elif quiet_before and self.idle and not answer.held_back:
+            for horizon, event in self._quiet:
+                if answer.next_due_in is None or answer.next_due_in > horizon:
+                    event.set()
 
     async def _sleep(self, next_due_in: timedelta | None) -> None:
         """Wait for a wake-up, the next due time, or the next poll."""
