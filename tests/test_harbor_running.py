@@ -170,20 +170,16 @@ def test_several_workers_of_one_harbor_share_the_work() -> None:
         with lock:
             ran.append(number)
 
-    async def main() -> None:
-        async with (
-            Harbor(MemoryDriver(), registry=registry) as harbor,
-            harbor.worker(concurrency=3),
-            harbor.worker(concurrency=3),
-        ):
+    async def main(harbor: Harbor) -> None:
+        async with harbor.worker(concurrency=3), harbor.worker(concurrency=3):
             handles = await harbor.aenqueue_many(
                 [(on_loop if number % 2 else in_thread).s(number) for number in range(400)]
             )
-            with harbor.worker_thread(concurrency=3):
-                for handle in handles:
-                    await handle.await_(ENOUGH)
+            for handle in handles:
+                await handle.await_(ENOUGH)
 
-    asyncio.run(main())
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(concurrency=3):
+        asyncio.run(main(harbor))
     assert sorted(ran) == list(range(400))
 
 

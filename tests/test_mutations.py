@@ -629,8 +629,8 @@ MUTATIONS = [
     Mutation(
         "4.11",
         "worker/threads.py",
-        "_set_async_exc(ident, JobInterrupt)",
-        "pass",
+        "                _send(ident)",
+        "                pass",
         "a handler in a thread is not interrupted",
     ),
     # 4.12: timeouts
@@ -758,14 +758,14 @@ MUTATIONS = [
     ),
     Mutation(
         "4.16",
-        "worker/plan.py",
+        "worker/preparing.py",
         "if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:",
         "if True:",
         "a payload of another build is a dead letter",
     ),
     Mutation(
         "4.16",
-        "worker/plan.py",
+        "worker/preparing.py",
         "if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:",
         "if False:",
         "a broken payload goes from build to build",
@@ -821,7 +821,21 @@ MUTATIONS = [
         "run_at = micros(tables.clock.now()) + duration_micros(job.run_in)",
         "run_in is counted by another clock than the request's",
     ),
+    Mutation(
+        "4.18",
+        MEMORY + "driver.py",
+        "micros(tables.clock.now() if request.now is None else request.now)",
+        "0 if request.now is None else micros(request.now)",
+        "the store has no clock of its own",
+    ),
     # 4.19: shutdown
+    Mutation(
+        "4.19",
+        "worker/worker.py",
+        "await self._wait_for_runs(self._settings.grace, until_halt=True)",
+        "pass",
+        "a drain does not wait for running handlers",
+    ),
     Mutation(
         "4.19",
         "worker/worker.py",

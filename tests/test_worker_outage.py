@@ -176,8 +176,8 @@ def test_a_stop_ends_while_the_store_is_down(verb: str) -> None:
         assert time.monotonic() - began < 10
         away.clear()
         # A later worker takes over what could not be handed back.
+        started.clear()
         with harbor.worker_thread(lease=LEASE, grace=0 * MS, halt=100 * MS):
-            started.clear()
             await_event(started)
 
 

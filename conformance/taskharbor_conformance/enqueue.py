@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from taskharbor.driver import EnqueueStatus, JobEnqueue, JobGet
 from taskharbor.job import JobState, OnConflict
@@ -439,3 +439,6 @@ async def without_a_now_the_stores_own_clock_decides(bench: Bench) -> None:
 
     records = await bench.store.job_get(JobGet(ids=[soon.id, later.id]))
     assert [JobState.READY, JobState.SCHEDULED] == [record and record.state for record in records]
+    # Loosely: the store's clock is nobody else's, but it tells the year.
+    off = [abs(record.enqueued_at - datetime.now(UTC)) for record in records if record is not None]
+    assert max(off) < 2 * DAY

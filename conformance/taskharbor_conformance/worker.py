@@ -57,6 +57,21 @@ async def _within(waiting: Awaitable[T], what: str) -> T:
         raise AssertionError(f"{what}: not within {PATIENCE:.0f} s") from error
 
 
+async def _become_ready(harbor: Harbor, ids: list[str]) -> None:
+    loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
+    watch = harbor.driver.watch_queues(["default"], wake)
+    try:
+        while {(await harbor.jobs.aget(job_id)).state for job_id in ids} != {JobState.READY}:
+            await woken.wait()
+            woken.clear()
+    finally:
+        watch.close()
+
+
 async def _nothing_is_leased(harbor: Harbor) -> None:
     workers = await harbor.aask(lambda store: store.worker_list(WorkerList()))
     queues = await harbor.aask(lambda store: store.queue_list(QueueList()))
@@ -437,6 +452,11 @@ async def a_drain_lets_running_handlers_finish_and_hands_back_the_rest(bench: Be
         async with harbor.worker(concurrency=1, prefetch=3) as worker:
             await _within(started.wait(), "a handler starts")
             worker.drain()
+            # Only once the rest has been handed back: the running one is still at work then.
+            await _within(
+                _become_ready(harbor, [handle.id for handle in handles[1:]]), "the rest is handed back"
+            )
+            assert JobState.RUNNING == (await handles[0].astatus()).state
             finish.set()
             await _within(worker.stop(), "the worker stops")
         records = [await harbor.jobs.aget(handle.id) for handle in handles]

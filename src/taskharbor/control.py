@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from taskharbor.call import refuse_on_loop
 from taskharbor.driver import (
@@ -62,10 +62,12 @@ class Jobs:
         Raises:
             JobNotFound: it does not know it (any more).
         """
+        _ids([job_id])
         return self._block("get", lambda store: _get(store, job_id))
 
     async def aget(self, job_id: str) -> JobRecord:
         """Return all that the store knows of a job; the async form of `get`."""
+        _ids([job_id])
         return await self._asks.aask(lambda store: _get(store, job_id))
 
     def find(
@@ -204,8 +206,9 @@ def _find(
 ) -> JobFind:
     if limit < 1:
         raise OptionError(f"limit={limit!r}: expected at least 1")
+    names = _names(states, "states")
     try:
-        wanted = frozenset(JobState(state) for state in _names(states, "states"))
+        wanted = frozenset(JobState(state) for state in names)
     except ValueError as error:
         raise OptionError(f"states: {error}; expected some of {', '.join(JobState)}") from error
     return JobFind(
@@ -219,18 +222,26 @@ def _find(
 
 
 def _ids(ids: Sequence[str]) -> Sequence[str]:
-    if isinstance(ids, str):
-        raise OptionError(f"ids={ids!r}: expected a list of job ids, [{ids!r}]")
-    return ids
+    return _texts(ids, "ids", "job ids, such as [handle.id]")
 
 
 def _names(names: Iterable[str], what: str) -> frozenset[str]:
-    if isinstance(names, str):
-        raise OptionError(f"{what}={names!r}: expected a list, [{names!r}]")
-    return frozenset(names)
+    return frozenset(_texts(names, what, "names, such as [task.name]" if what == "tasks" else "names"))
 
 
 def _some(queues: Sequence[str]) -> Sequence[str]:
     if not queues:
         raise OptionError("no queue was named; name one or more")
-    return queues
+    return _texts(queues, "queues", "names, one by one")
+
+
+def _texts(given: object, what: str, wanted: str) -> list[str]:
+    """Return texts as a list: a text by itself would be taken for its letters, and other things match nothing."""
+    found: list[str] = []
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise OptionError(f"{what}={given!r}: expected a list of {wanted}")
+    for one in cast("Iterable[object]", given):
+        if not isinstance(one, str):
+            raise OptionError(f"{what}: expected {wanted}; got {one!r}")
+        found.append(one)
+    return found

@@ -9,11 +9,11 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from typing_extensions import TypedDict, Unpack
 
@@ -31,6 +31,7 @@ from taskharbor.call import (
     refuse_on_loop,
     uninstall,
 )
+from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec
 from taskharbor.control import Jobs, Queues, not_found
 from taskharbor.driver import (
@@ -120,6 +121,7 @@ class Harbor:
             DriverURLError: no driver understands the URL.
             MissingExtraError: the driver needs a package that is not installed.
         """
+        _check_parts(registry, deps)
         self._driver = open_driver(url)
         self._registry = default_registry if registry is None else registry
         self._codec: Codec = JsonCodec() if codec is None else checked_codec(codec)
@@ -242,14 +244,14 @@ class Harbor:
             BlockingCallError: on a running event loop; use `aenqueue_many`.
         """
         refuse_on_loop("harbor.enqueue_many()", "harbor.aenqueue_many(...)")
-        calls = [signature.call for signature in signatures]
+        calls = _calls(signatures)
         return self._handles(calls, self._send(self._jobs(calls, check=check)))
 
     async def aenqueue_many(
         self, signatures: Iterable[Signature[R]], *, check: bool | None = None
     ) -> list[JobHandle[R]]:
         """Store many calls in one transaction; the async form of `enqueue_many`."""
-        calls = [signature.call for signature in signatures]
+        calls = _calls(signatures)
         return self._handles(calls, await self._asend(self._jobs(calls, check=check)))
 
     def send(self, calls: Sequence[Call]) -> Sequence[Sent]:
@@ -379,7 +381,9 @@ class Harbor:
 
         Raises:
             OptionError: a setting with a value that cannot be.
+            BlockingCallError: on a running event loop, which its end would block; use `worker`.
         """
+        refuse_on_loop("harbor.worker_thread()", "async with harbor.worker(...):")
         return WorkerThread(self._application(), _settings(settings))
 
     def run_until_idle(
@@ -395,6 +399,7 @@ class Harbor:
             BlockingCallError: on a running event loop; use `arun_until_idle`.
         """
         refuse_on_loop("harbor.run_until_idle()", "harbor.arun_until_idle(...)")
+        check_duration(within, "within")
         worker = self.worker(**settings)
 
         def on_interrupt() -> None:
@@ -411,6 +416,7 @@ class Harbor:
         self, *, within: timedelta = timedelta(0), **settings: Unpack[WorkerOptions]
     ) -> WorkerCounts:
         """Work on the running event loop until idle; the async form of `run_until_idle`."""
+        check_duration(within, "within")
         return await _until_idle(self.worker(**settings), within)
 
     def _application(self) -> Application:
@@ -478,6 +484,33 @@ async def _until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
     async with worker:
         await worker.idle(within)
     return worker.counts
+
+
+def _calls(signatures: object) -> list[Call]:
+    # Checked by hand: a task called instead of `task.s(...)` is a slip that everybody makes once.
+    if not isinstance(signatures, Iterable):
+        raise OptionError(f"expected a list of signatures, such as [{signatures!r}]")
+    calls: list[Call] = []
+    for signature in cast("Iterable[object]", signatures):
+        if not isinstance(signature, Signature):
+            raise OptionError(
+                f"expected signatures, which task.s(...) makes without calling the task; got {signature!r}"
+            )
+        calls.append(signature.call)
+    return calls
+
+
+def _check_parts(registry: object, lifespan: object) -> None:
+    if registry is not None and not isinstance(registry, Registry):
+        raise OptionError(f"registry={registry!r}: expected a Registry")
+    if isinstance(lifespan, (AbstractContextManager, AbstractAsyncContextManager)):
+        raise OptionError(
+            "deps=...: expected the function itself, not its call: each worker calls it; drop the ()"
+        )
+    if lifespan is not None and not callable(lifespan):
+        raise OptionError(
+            f"deps={lifespan!r}: expected a function to a context manager, as @contextlib.asynccontextmanager makes one"
+        )
 
 
 def _settings(given: WorkerOptions) -> WorkerSettings:

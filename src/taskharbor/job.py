@@ -117,6 +117,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     run_at: datetime
     enqueued_at: datetime
+    due_at: datetime | None = None
+    """When it may be taken next: moved by retries and snoozes, which leave `run_at` as it was. None while it is running
+    and once it has ended."""
     finished_at: datetime | None = None
     attempt: int = 0
     """Attempts charged so far; the running one is not among them."""

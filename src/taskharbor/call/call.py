@@ -23,6 +23,10 @@ class Callee(Protocol):
         """Return the task's name."""
         ...
 
+    def answers_to(self, name: str) -> bool:
+        """Return whether jobs stored under that name are its own: its name, or one of its aliases."""
+        ...
+
     @property
     def codec(self) -> Codec | None:
         """Return the task's own codec, which comes before the harbor's."""

@@ -137,7 +137,8 @@ def refuse_on_loop(call: str, instead: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise BlockingCallError(f"{call} would block the running event loop; write `await {instead}`")
+    write = instead if instead.startswith("async ") else f"await {instead}"
+    raise BlockingCallError(f"{call} would block the running event loop; write `{write}`")
 
 
 def refuse_in_handler(call: str) -> None:

@@ -10,7 +10,7 @@ from typing_extensions import TypeVar
 
 from taskharbor.call.call import Callee
 from taskharbor.call.dispatcher import Dispatcher, refuse_in_handler, refuse_on_loop
-from taskharbor.errors import JobCancelled, JobFailed, PayloadError, ResultNotKept
+from taskharbor.errors import JobCancelled, JobFailed, PayloadError, ResultNotKept, UsageError
 from taskharbor.job import AttemptError, JobRecord, JobState
 
 R_co = TypeVar("R_co", covariant=True)
@@ -25,6 +25,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     run_at: datetime
     enqueued_at: datetime
+    due_at: datetime | None
+    """When it may be taken next; None while it is running and once it has ended."""
     finished_at: datetime | None
     reason: str
     """Why it is parked, dead or cancelled."""
@@ -138,6 +140,11 @@ class JobHandle(Generic[R_co]):
             )
 
     def _read(self, record: JobRecord) -> R_co:
+        if not self._callee.answers_to(record.task):
+            raise UsageError(
+                f"job {record.id} is of task {record.task!r}, and this handle was made by task {self._callee.name!r}; "
+                "its result would have the wrong type"
+            )
         if record.state is JobState.CANCELLED:
             why = f": {record.reason}" if record.reason else ""
             raise JobCancelled(
@@ -169,6 +176,7 @@ def _status(record: JobRecord) -> JobStatus:
         max_attempts=record.max_attempts,
         run_at=record.run_at,
         enqueued_at=record.enqueued_at,
+        due_at=record.due_at,
         finished_at=record.finished_at,
         reason=record.reason,
         errors=record.errors,

@@ -218,8 +218,9 @@ def _schema_of_custom(kind: type[object]) -> dict[str, object]:
 def fingerprint(struct: type[msgspec.Struct]) -> int:
     """Return 63 bits that change with what payloads of this signature may hold, and not with docs or defaults."""
     # Of the Struct's own schema and those it refers to, without its name: a task may be renamed.
-    (_,), components = msgspec.json.schema_components([struct], schema_hook=_schema_of_custom)
-    schema = _bones([components.pop(struct.__name__), {"$defs": components}])
+    (root,), components = msgspec.json.schema_components([struct], schema_hook=_schema_of_custom)
+    own = str(root.get("$ref", "")).rpartition("/")[2]
+    schema = _bones([components.pop(own, root), {"$defs": components}])
     digest = hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 

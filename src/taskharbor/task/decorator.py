@@ -159,10 +159,11 @@ def default_name(fn: Handler) -> str:
     if module in ("__main__", "__mp_main__"):
         main = sys.modules.get(module)
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        if spec is not None and spec.name not in ("__main__", "__mp_main__"):
+        if spec is not None and spec.name not in ("__main__", "__mp_main__", ""):
             module = str(spec.name)
         elif file:
-            module = Path(str(file)).stem
+            path = Path(str(file))
+            module = path.stem if path.stem != "__main__" else path.absolute().parent.name
     module = module.removesuffix(".__main__")
     qualname = str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
     return f"{module}.{qualname}".replace(".<locals>", "")

@@ -102,6 +102,10 @@ class TaskDefinition:
         """Return whether results are stored."""
         return self.options.keep_result
 
+    def answers_to(self, name: str) -> bool:
+        """Return whether jobs stored under that name are its own."""
+        return name == self.name or name in self.aliases
+
     @cached_property
     def fingerprint(self) -> int:
         """Return 63 bits that tell whether two builds agree on the payload."""

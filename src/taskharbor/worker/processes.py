@@ -188,12 +188,18 @@ class Children:
 def _request(run: Run, worker: str) -> Request:
     fn = run.plan.definition.fn
     return Request(
-        module=str(fn.__module__),
+        module=_importable(str(fn.__module__)),
         qualname=str(getattr(fn, "__qualname__", "")),
         arguments=_WIRE.encoder()(run.arguments),
         worker=worker,
         delivery=msgspec.structs.replace(run.delivery, payload=b""),
     )
+
+
+def _importable(module: str) -> str:
+    """Return under which name a child can import a module: `python -m package` runs one under a name of its own."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return str(spec.name) if module == "__main__" and spec is not None else module
 
 
 def _outcome(run: Run, answer: Answer) -> Outcome:

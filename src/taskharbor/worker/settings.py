@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import msgspec
 
+from taskharbor.call.options import check_name
 from taskharbor.errors import OptionError
 
 _SECOND = timedelta(seconds=1)
@@ -47,6 +48,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise OptionError(
                     f"queues={self.queues!r}: expected a list of one or more queue names, or None for all"
                 )
+            for queue in self.queues:
+                check_name(queue, "queues")
             if len(set(self.queues)) != len(self.queues):
                 raise OptionError(f"queues={list(self.queues)!r}: a queue is named twice")
         for name, value, least in (

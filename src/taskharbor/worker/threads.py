@@ -143,7 +143,7 @@ class Threads:
                 return False
             thread = _Thread()
             thread.thread = threading.Thread(
-                target=self._live,
+                target=self._main,
                 args=(thread,),
                 name=f"taskharbor-handler-{len(self._all) + 1}",
                 daemon=True,

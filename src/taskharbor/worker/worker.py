@@ -261,6 +261,7 @@ class Worker:
 
     async def idle(self, within: timedelta = timedelta(0)) -> None:
         """Wait until nothing is running and nothing in this worker's queues is due within so long from now."""
+        self._refuse_unentered()
         waiting = asyncio.ensure_future(self._intake.quiet(within))
         try:
             # A worker that stops meanwhile, or whose intake failed, will never be idle.
@@ -274,6 +275,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `drain`, `halt` or `stop` is called, and return when the worker has stopped."""
+        self._refuse_unentered()
         await asyncio.wait({self._intake_task})
         if self._stopping is None:  # the intake failed: say why, after handing back what is in hand
             await self.stop()
@@ -281,6 +283,10 @@ class Worker:
         await self.stop()
         if self._failure is not None:
             raise self._failure
+
+    def _refuse_unentered(self) -> None:
+        if not self._started:
+            raise UsageError("a worker works inside its `async with` block; it has not been entered")
 
     def _serve(self) -> tuple[str, ...]:
         if self._settings.queues is not None:

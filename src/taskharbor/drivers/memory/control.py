@@ -181,6 +181,7 @@ def _record(tables: Tables, row: Row, now: int) -> JobRecord:
         priority=job.priority,
         run_at=row.run_at,
         enqueued_at=row.enqueued_at,
+        due_at=from_micros(row.due) if row.entry else None,
         finished_at=None if row.final is None else from_micros(row.finished),
         attempt=row.attempt,
         max_attempts=job.retry.max_attempts,
