@@ -20,6 +20,7 @@ from taskharbor import (
     JobState,
     OptionError,
     Registry,
+    Reject,
     Retry,
     RetryLater,
     Signature,
@@ -171,6 +172,50 @@ def test_a_signature_is_sent_by_many_or_by_itself(harbor: Harbor) -> None:
         harbor.run_until_idle()
 
         assert [8, 8] == [one.result(timedelta(seconds=5)), other.result(timedelta(seconds=5))]
+
+
+def test_a_verdict_raised_in_a_task_group_is_taken_for_one() -> None:
+    mine = Registry()
+
+    @task(registry=mine)
+    async def rejects() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(verdict())
+
+    async def verdict() -> None:
+        raise Reject("no use")
+
+    with Harbor("memory://", registry=mine) as harbor:
+        job = rejects.enqueue()
+        harbor.run_until_idle()
+
+        assert (JobState.DEAD, "no use", 1) == (job.status().state, job.status().reason, job.status().attempt)
+
+
+def test_a_handler_that_returns_the_wrong_type_is_not_run_again() -> None:
+    mine, runs = Registry(), list[int]()
+
+    @task(registry=mine, retry=Retry(max_attempts=5, base=timedelta(0)))
+    def lies() -> int:
+        runs.append(1)
+        return wrong("seven")
+
+    with Harbor("memory://", registry=mine) as harbor:
+        job = lies.enqueue()
+        harbor.run_until_idle()
+
+        assert [1] == runs
+        assert (JobState.DEAD, "it did not return what it declares") == (
+            job.status().state,
+            job.status().reason,
+        )
+
+
+def test_a_queue_that_no_task_declares_is_told_at_start(caplog: pytest.LogCaptureFixture) -> None:
+    with Harbor("memory://", registry=registry) as harbor:
+        harbor.run_until_idle(queues=["defualt"])
+
+    assert "'defualt', which no task here declares; did you mean 'default'?" in caplog.text
 
 
 PROGRAM = """

@@ -478,3 +478,19 @@ async def a_terminal_state_never_changes_by_itself(bench: Bench) -> None:
     await bench.lose_workers()
 
     assert before == await bench.get(succeeded, dead, cancelled)
+
+
+@case("4.6", "4.10")
+async def a_record_tells_when_a_job_may_be_taken_next(bench: Bench) -> None:
+    began = bench.now
+    job_id = await bench.enqueue(run_in=HOUR)
+    scheduled = await bench.record(job_id)
+    bench.advance(HOUR)
+    delivery = await bench.take_one()
+    running = await bench.record(job_id)
+    await bench.settle(failure(delivery, after=SECOND))
+
+    retrying = await bench.record(job_id)
+
+    assert (began + HOUR, None, bench.now + SECOND) == (scheduled.due_at, running.due_at, retrying.due_at)
+    assert began + HOUR == retrying.run_at

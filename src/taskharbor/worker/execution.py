@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from taskharbor.call import Dispatcher, enter, running_job
-from taskharbor.errors import TaskDefinitionError
 from taskharbor.outcome import Outcome
 from taskharbor.worker.leases import Leases
+from taskharbor.worker.plan import UnfitResult
 from taskharbor.worker.processes import Children
 from taskharbor.worker.run import Run, Stop
 from taskharbor.worker.settings import WorkerSettings
@@ -129,9 +129,10 @@ class Execution:
             value = run.plan.call(run)
             if inspect.iscoroutine(value):
                 value.close()
-                raise TaskDefinitionError(
+                raise UnfitResult(
                     f"task {run.delivery.task!r} is a `def` that returned a coroutine, which nobody would await; "
-                    "declare it as `async def`"
+                    "declare it as `async def`",
+                    task=run.delivery.task,
                 )
             run.outcome = run.plan.succeeded(value)
         except BaseException as error:  # noqa: BLE001

@@ -11,6 +11,7 @@ from taskharbor.codec import Codec, CodecError
 from taskharbor.errors import PayloadError
 from taskharbor.outcome import Succeeded
 from taskharbor.task import Context, TaskDefinition
+from taskharbor.task.fidelity import first_change
 
 
 class Prepared(Protocol):
@@ -22,6 +23,10 @@ class Prepared(Protocol):
     def context(self) -> Context[object]:
         """Return what its handler sees of it."""
         ...
+
+
+class UnfitResult(PayloadError):
+    """A handler returned something else than it declares. It did its work, and would return the same again."""
 
 
 class TaskPlan:
@@ -49,15 +54,16 @@ class TaskPlan:
         """Return the outcome of a handler that returned `value`.
 
         Raises:
-            PayloadError: it is not of the declared type.
+            UnfitResult: it is not of the declared type.
         """
         try:
             data = self._encode(value)
             arrived = self._check_result(data)
-            if arrived != value:
-                self.definition.refuse_change("result", value, arrived)
+            change = first_change(value, arrived) if arrived != value else None
+            if change is not None:
+                raise CodecError(change[1], path=change[0])
         except CodecError as error:
-            raise PayloadError(
+            raise UnfitResult(
                 f"the result of task {self.definition.name!r} is not what it declares: {error} at {error.path} "
                 f"(it returned a {type(value).__qualname__})",
                 task=self.definition.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -20,10 +20,11 @@ from taskharbor.outcome import (
     RetryLater,
     Snooze,
     Snoozed,
+    Verdict,
     describe,
 )
 from taskharbor.task import Context
-from taskharbor.worker.plan import TaskPlan
+from taskharbor.worker.plan import TaskPlan, UnfitResult
 
 
 class Stop(Enum):
@@ -100,6 +101,7 @@ class Run:
 
     def failed(self, error: BaseException, worker: str) -> Outcome:
         """Return what an exception that ended the handler means."""
+        error = _verdict_in(error)
         if isinstance(error, _STOPPED) and self.stop is not None:
             return self.stopped(worker)
         if isinstance(error, Snooze):
@@ -107,6 +109,9 @@ class Run:
         told = describe(error, attempt=self.delivery.attempt, worker=worker)
         if isinstance(error, Reject):
             return Rejected(told, error.reason)
+        if isinstance(error, UnfitResult):  # another attempt would repeat its work, and fail likewise
+            told = msgspec.structs.replace(told, type="taskharbor.errors.PayloadError")
+            return Rejected(told, "it did not return what it declares")
         policy = self.plan.definition.options.retry.policy_for(error)
         return Failed(told, policy, error.after if isinstance(error, RetryLater) else None)
 
@@ -127,6 +132,17 @@ class Run:
                 return Released(started=self.started)
             case _:
                 return Cancelled(self.stop_reason or "")
+
+
+def _verdict_in(error: BaseException) -> BaseException:
+    """Return the verdict that a task group wraps, if it is all there is in the group; else the error itself."""
+    inner = error
+    while (
+        isinstance(inner, BaseExceptionGroup)
+        and len(cast("tuple[BaseException, ...]", inner.exceptions)) == 1
+    ):
+        inner = cast("tuple[BaseException, ...]", inner.exceptions)[0]
+    return inner if isinstance(inner, Verdict) else error
 
 
 _STOPPED = (asyncio.CancelledError, JobInterrupt, JobCancelled)

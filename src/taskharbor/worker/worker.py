@@ -33,7 +33,7 @@ import msgspec
 from taskharbor.call import Dispatcher
 from taskharbor.codec import Codec, CodecBook
 from taskharbor.driver import CancelRequest, Driver, Store, WorkerAnnounce, WorkerForget
-from taskharbor.errors import StoreUnavailable, UsageError
+from taskharbor.errors import StoreUnavailable, UsageError, nearest
 from taskharbor.job import DEFAULT_QUEUE, Delivery, JobState, new_token
 from taskharbor.outcome import Outcome, Released
 from taskharbor.settlement import (
@@ -289,9 +289,13 @@ class Worker:
             raise UsageError("a worker works inside its `async with` block; it has not been entered")
 
     def _serve(self) -> tuple[str, ...]:
-        if self._settings.queues is not None:
-            return tuple(self._settings.queues)
         declared = {definition.options.queue for definition in self._application.registry}
+        if self._settings.queues is not None:
+            for queue in self._settings.queues:
+                if queue not in declared:
+                    hint = nearest(queue, sorted(declared))
+                    logger.warning("serving queue %r, which no task here declares%s", queue, hint)
+            return tuple(self._settings.queues)
         return tuple(sorted({DEFAULT_QUEUE, *declared}))
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
