@@ -198,7 +198,8 @@ def test_a_handler_that_returns_the_wrong_type_is_not_run_again() -> None:
     @task(registry=mine, retry=Retry(max_attempts=5, base=timedelta(0)))
     def lies() -> int:
         runs.append(1)
-        return wrong("seven")
+        seven: int = wrong("seven")
+        return seven
 
     with Harbor("memory://", registry=mine) as harbor:
         job = lies.enqueue()

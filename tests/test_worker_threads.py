@@ -453,6 +453,8 @@ def test_wherever_an_interrupt_lands_the_thread_lives_and_tells_of_the_end_once(
             pool.close()
 
             assert (crashed, ended) == ([], runs), f"struck at {at}"
+            if at == 0 and not strike.struck and sys.version_info[:2] == (3, 12):
+                pytest.skip("this Python traces no opcodes in a thread's frames")
             if not strike.struck:
                 assert at > 5, "the trace saw next to nothing"
                 return

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, cast
 
 from taskharbor.call import refuse_on_loop
+from taskharbor.call.options import check_note
 from taskharbor.driver import (
     CancelStatus,
     Counted,
@@ -113,11 +114,13 @@ class Jobs:
 
     def cancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order. Recorded on the job."""
+        _check_notes(reason, by)
         request = JobCancel(ids=_ids(ids), reason=reason, by=by)
         return self._block("cancel", lambda store: store.job_cancel(request))
 
     async def acancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
         """Cancel jobs; the async form of `cancel`."""
+        _check_notes(reason, by)
         request = JobCancel(ids=_ids(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_cancel(request))
 
@@ -126,6 +129,7 @@ class Jobs:
 
         Recorded on the job.
         """
+        _check_notes(reason, by)
         request = JobRequeue(ids=_ids(ids), reason=reason, by=by)
         return self._block("requeue", lambda store: store.job_requeue(request))
 
@@ -133,6 +137,7 @@ class Jobs:
         self, ids: Sequence[str], *, reason: str = "", by: str = ""
     ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again; the async form of `requeue`."""
+        _check_notes(reason, by)
         request = JobRequeue(ids=_ids(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_requeue(request))
 
@@ -160,11 +165,13 @@ class Queues:
 
     def pause(self, *queues: str, reason: str = "", by: str = "") -> None:
         """Stop workers from taking jobs of these queues, at once; what runs goes on, and enqueue goes on."""
+        _check_notes(reason, by)
         request = QueuePause(queues=_some(queues), reason=reason, by=by)
         self._block("pause", lambda store: store.queue_pause(request))
 
     async def apause(self, *queues: str, reason: str = "", by: str = "") -> None:
         """Stop workers from taking jobs of these queues; the async form of `pause`."""
+        _check_notes(reason, by)
         request = QueuePause(queues=_some(queues), reason=reason, by=by)
         await self._asks.aask(lambda store: store.queue_pause(request))
 
@@ -219,6 +226,11 @@ def _find(
         after=after,
         limit=limit,
     )
+
+
+def _check_notes(reason: str, by: str) -> None:
+    check_note(reason, "reason")
+    check_note(by, "by")
 
 
 def _ids(ids: Sequence[str]) -> Sequence[str]:

@@ -65,6 +65,7 @@ from taskharbor.worker import (
     WorkerCounts,
     WorkerSettings,
     WorkerThread,
+    in_own_thread,
     run_in_own_loop,
 )
 
@@ -224,7 +225,7 @@ class Harbor:
             opened = self._stores.pop(asyncio.get_running_loop(), None)
         if opened is not None:
             await opened[1].aclose()
-        await asyncio.to_thread(self.close)
+        await in_own_thread(self.close)
 
     # --- sending
 

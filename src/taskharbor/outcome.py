@@ -19,6 +19,8 @@ _LONGEST = timedelta(days=3650)
 
 MESSAGE_LIMIT = 4_000
 """Characters of an error's text that are kept."""
+REASON_LIMIT = 500
+"""Characters of a reason that are kept."""
 TRACEBACK_LIMIT = 16_000
 """Characters of a traceback that are kept, from its end, where the cause stands."""
 
@@ -48,8 +50,14 @@ class Reject(Verdict):
     """Make the job a dead letter at once, whatever attempts are left."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
+        self.reason = _words(reason)
         super().__init__(reason)
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str):
+        raise OptionError(f"Reject({value!r}): expected a reason in words")
+    return value
 
 
 def _duration(value: timedelta, what: str) -> timedelta:
@@ -126,8 +134,8 @@ def describe(error: BaseException, *, attempt: int, worker: str) -> AttemptError
     return AttemptError(
         attempt=attempt,
         type=name,
-        message=_bounded(message, MESSAGE_LIMIT, from_end=False),
-        traceback=_bounded(_format(error), TRACEBACK_LIMIT, from_end=True),
+        message=bounded(message, MESSAGE_LIMIT, from_end=False),
+        traceback=bounded(_format(error), TRACEBACK_LIMIT, from_end=True),
         worker=worker,
     )
 
@@ -145,7 +153,8 @@ def _format(error: BaseException) -> str:
         return f"<the traceback could not be formatted: {type(broken).__name__}>"
 
 
-def _bounded(text: str, limit: int, *, from_end: bool) -> str:
+def bounded(text: str, limit: int, *, from_end: bool = False) -> str:
+    """Return text as any store can keep it: at most so long, without NULs and lone surrogates."""
     # Lone surrogates can be in any exception's text and no store takes them.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
     if len(text) <= limit:

@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 
 from taskharbor.call.call import Callee
 from taskharbor.call.dispatcher import Dispatcher, refuse_in_handler, refuse_on_loop
+from taskharbor.call.options import check_note
 from taskharbor.errors import JobCancelled, JobFailed, PayloadError, ResultNotKept, UsageError
 from taskharbor.job import AttemptError, JobRecord, JobState
 
@@ -126,10 +127,12 @@ class JobHandle(Generic[R_co]):
             BlockingCallError: on a running event loop.
         """
         refuse_on_loop("JobHandle.cancel()", "handle.acancel()")
+        check_note(reason, "reason")
         return self._dispatcher.cancel(self.id, reason)
 
     async def acancel(self, reason: str = "") -> bool:
         """Cancel the job; the async form of `cancel`."""
+        check_note(reason, "reason")
         return await self._dispatcher.acancel(self.id, reason)
 
     def _refuse_unkept(self) -> None:

@@ -18,6 +18,7 @@ OnConflictName: TypeAlias = Literal["existing", "raise"]
 _LONGEST = timedelta(days=3650)
 _NAME_LIMIT = 120
 _KEY_LIMIT = 250
+_NOTE_LIMIT = 500
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -141,6 +142,14 @@ def check_timeout(value: timedelta | UnsetType | None) -> None:
         raise OptionError(
             f"timeout={value!r}: expected a timedelta above 0 and up to {_LONGEST.days} days, or None for none"
         )
+
+
+def check_note(value: object, what: str) -> None:
+    """Refuse what could not be stored as a remark: a reason, a name of who did it. May be empty."""
+    if not isinstance(value, str) or (
+        value and (len(value) > _NOTE_LIMIT or "\x00" in value or not _encodable(value))
+    ):
+        raise OptionError(f"{what}={value!r:.80}: expected up to {_NOTE_LIMIT} characters, without NULs")
 
 
 def check_meta(value: dict[str, str]) -> None:

@@ -69,7 +69,10 @@ class CancelStatus(StrEnum):
 
 
 class JobRequeue(Request, frozen=True, kw_only=True):
-    """Make dead or cancelled jobs ready again, with all their attempts back. Recorded on the job (rule 8)."""
+    """Make dead or cancelled jobs ready again, with all their attempts back; not before their `run_at` (rule 10).
+
+    Recorded on the job (rule 8).
+    """
 
     ids: Sequence[str]
     by: str = ""

@@ -33,7 +33,7 @@ from taskharbor.task.arguments import (
     json_schema,
     spread_for,
 )
-from taskharbor.task.fidelity import first_change
+from taskharbor.task.fidelity import differ, first_change
 from taskharbor.task.reading import Handler, Reading
 
 RunIn: TypeAlias = Literal["process"]
@@ -141,7 +141,7 @@ class TaskDefinition:
         try:
             payload = coder.encode(arguments)
             arrived = coder.decode_arguments(payload) if check else arguments
-            if arrived != arguments:
+            if arrived is not arguments and differ(arguments, arrived):
                 self.refuse_change("arguments", arguments, arrived)
         except CodecError as error:
             raise self._unfit("arguments", error) from error

@@ -24,9 +24,17 @@ def first_change(sent: object, arrived: object, path: str = "$") -> tuple[str, s
     pairs = _pairs(sent, arrived, path)
     if pairs is not None:
         return next((found for one, other, at in pairs if (found := first_change(one, other, at))), None)
-    if isinstance(sent, type(arrived)) or sent == arrived or isinstance(sent, Set):
+    if isinstance(sent, (type(arrived), Set)) or not differ(sent, arrived):
         return None
     return path, f"a {_name(sent)} would arrive as a {_name(arrived)}"
+
+
+def differ(sent: object, arrived: object) -> bool:
+    """Return whether two values compare as different; those that cannot say so in one word count as such."""
+    try:
+        return bool(sent != arrived)
+    except Exception:  # noqa: BLE001 - arrays compare by element, and other types as they please
+        return True
 
 
 _Pairs: TypeAlias = Iterable[tuple[object, object, str]]

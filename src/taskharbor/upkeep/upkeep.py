@@ -9,9 +9,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from taskharbor.driver import HistoryPrune, LeaseReclaim, Store
+from taskharbor.driver import HistoryPrune, LeaseExtend, LeaseReclaim, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import SettleKind
 
@@ -29,14 +29,17 @@ class Upkeep:
         *,
         lease: timedelta,
         observed: Callable[[], timedelta],
-        seen: Callable[[], None],
+        seen: Callable[[datetime | None], None],
         lost: Callable[[], None],
+        worker: str,
     ) -> None:
         """Prepare it; the last three keep the worker's sight of the store (rule 5)."""
         self._store = store
         self._every = lease.total_seconds() / 3
         self._observed = observed
         self._seen = seen
+        self._worker = worker
+        self._lease = lease
         self._lost = lost
 
     async def run(self) -> None:
@@ -48,7 +51,6 @@ class Upkeep:
                 if until_prune <= 0:
                     await self.prune()
                     until_prune = _PRUNE_SECONDS
-                self._seen()
             except StoreUnavailable:
                 self._lost()
             # Spread out, so that many workers do not ask in step.
@@ -58,6 +60,9 @@ class Upkeep:
 
     async def reclaim(self) -> None:
         """Take expired leases from workers that are gone."""
+        # First an empty heartbeat, for the store's time: if its clock has jumped, nobody is dead for that.
+        told = await self._store.lease_extend(LeaseExtend(worker=self._worker, leases=[], lease=self._lease))
+        self._seen(told.expires_at - self._lease)
         for job in await self._store.lease_reclaim(LeaseReclaim(observed=self._observed())):
             level = logging.ERROR if job.fate is SettleKind.BURY else logging.WARNING
             logger.log(

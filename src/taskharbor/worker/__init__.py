@@ -2,7 +2,7 @@
 
 from taskharbor.worker.embedded import WorkerThread
 from taskharbor.worker.lifespan import Lifespan
-from taskharbor.worker.own_loop import run_in_own_loop
+from taskharbor.worker.own_loop import in_own_thread, run_in_own_loop
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.worker import Application, Worker, WorkerCounts
 
@@ -13,5 +13,6 @@ __all__ = [
     "WorkerCounts",
     "WorkerSettings",
     "WorkerThread",
+    "in_own_thread",
     "run_in_own_loop",
 ]

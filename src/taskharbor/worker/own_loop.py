@@ -68,6 +68,24 @@ def run_in_own_loop(
                 signal.signal(signal.SIGINT, before)
 
 
+async def in_own_thread(work: Callable[[], object]) -> None:
+    """Run blocking work in a thread of its own and wait for it.
+
+    Not in the loop's default executor: handlers may have filled that with work that does not end.
+    """
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="taskharbor-beside", daemon=True).start()
+    await done.wait()
+
+
 def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> T:
     while True:
         try:
@@ -89,12 +107,16 @@ def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:
             len(leftovers),
             ", ".join(sorted(task.get_name() for task in leftovers)[:10]),
         )
-        _, stuck = loop.run_until_complete(asyncio.wait(leftovers, timeout=_LEFTOVERS_SECONDS))
+        ended, stuck = _run(loop, loop.create_task(asyncio.wait(leftovers, timeout=_LEFTOVERS_SECONDS)))
+        for task in ended:
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                logger.warning("the task %s ended with %s", task.get_name(), type(error).__name__)
         for task in stuck:
             logger.error("the task %s swallowed its cancellation and is left as it is", task.get_name())
             # Its destruction would be reported once more.
             task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
-    loop.run_until_complete(loop.shutdown_asyncgens())
+    _run(loop, loop.create_task(loop.shutdown_asyncgens()))
     # Only what a handler sent there itself can be running in it; nobody else waits for that.
     with contextlib.suppress(TimeoutError):
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), _LEFTOVERS_SECONDS))
+        _run(loop, loop.create_task(asyncio.wait_for(loop.shutdown_default_executor(), _LEFTOVERS_SECONDS)))

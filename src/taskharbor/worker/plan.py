@@ -11,7 +11,7 @@ from taskharbor.codec import Codec, CodecError
 from taskharbor.errors import PayloadError
 from taskharbor.outcome import Succeeded
 from taskharbor.task import Context, TaskDefinition
-from taskharbor.task.fidelity import first_change
+from taskharbor.task.fidelity import differ, first_change
 
 
 class Prepared(Protocol):
@@ -59,7 +59,7 @@ class TaskPlan:
         try:
             data = self._encode(value)
             arrived = self._check_result(data)
-            change = first_change(value, arrived) if arrived != value else None
+            change = first_change(value, arrived) if differ(value, arrived) else None
             if change is not None:
                 raise CodecError(change[1], path=change[0])
         except CodecError as error:

@@ -21,7 +21,18 @@ import msgspec
 from taskharbor.codec import MsgpackCodec
 from taskharbor.errors import TaskHarborError
 from taskharbor.job import AttemptError, Delivery
-from taskharbor.outcome import Failed, Outcome, Reject, Rejected, RetryLater, Snooze, Snoozed, describe
+from taskharbor.outcome import (
+    REASON_LIMIT,
+    Failed,
+    Outcome,
+    Reject,
+    Rejected,
+    RetryLater,
+    Snooze,
+    Snoozed,
+    bounded,
+    describe,
+)
 from taskharbor.task import Context, Task, TaskDefinition
 from taskharbor.task.context import NEVER_STOP
 from taskharbor.worker.run import Run
@@ -209,7 +220,7 @@ def _outcome(run: Run, answer: Answer) -> Outcome:
     if answer.snooze_seconds is not None:
         return Snoozed(Snooze(_seconds(answer.snooze_seconds)).for_)
     if answer.reject is not None:
-        return Rejected(answer.error, answer.reject)
+        return Rejected(answer.error, bounded(answer.reject, REASON_LIMIT))
     on = run.plan.definition.options.retry.on
     by_name = {f"{kind.__module__}.{kind.__qualname__}": policy for kind, policy in on.items()}
     policy = next((by_name[kind] for kind in answer.kinds if kind in by_name), None)

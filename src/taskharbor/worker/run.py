@@ -11,6 +11,7 @@ import msgspec
 from taskharbor.errors import JobCancelled, JobInterrupt, JobTimeout
 from taskharbor.job import Delivery
 from taskharbor.outcome import (
+    REASON_LIMIT,
     Cancelled,
     Failed,
     Outcome,
@@ -21,6 +22,7 @@ from taskharbor.outcome import (
     Snooze,
     Snoozed,
     Verdict,
+    bounded,
     describe,
 )
 from taskharbor.task import Context
@@ -100,7 +102,13 @@ class Run:
             self.interrupt.interrupt(self)
 
     def failed(self, error: BaseException, worker: str) -> Outcome:
-        """Return what an exception that ended the handler means."""
+        """Return what an exception that ended the handler means. Whatever is odd about it, there is an outcome."""
+        try:
+            return self._read(error, worker)
+        except BaseException:  # noqa: BLE001 - a verdict's subclass without its fields, a __hash__ that raises, ...
+            return Failed(describe(error, attempt=self.delivery.attempt, worker=worker))
+
+    def _read(self, error: BaseException, worker: str) -> Outcome:
         error = _verdict_in(error)
         if isinstance(error, _STOPPED) and self.stop is not None:
             return self.stopped(worker)
@@ -108,7 +116,7 @@ class Run:
             return Snoozed(error.for_)
         told = describe(error, attempt=self.delivery.attempt, worker=worker)
         if isinstance(error, Reject):
-            return Rejected(told, error.reason)
+            return Rejected(told, bounded(error.reason, REASON_LIMIT))
         if isinstance(error, UnfitResult):  # another attempt would repeat its work, and fail likewise
             told = msgspec.structs.replace(told, type="taskharbor.errors.PayloadError")
             return Rejected(told, "it did not return what it declares")

@@ -50,6 +50,7 @@ from taskharbor.worker.execution import Execution
 from taskharbor.worker.intake import Intake
 from taskharbor.worker.leases import Keeper, Leases
 from taskharbor.worker.lifespan import Lifespan, opened
+from taskharbor.worker.own_loop import in_own_thread
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.preparing import Plans
 from taskharbor.worker.run import Run, Stop
@@ -184,6 +185,7 @@ class Worker:
             observed=self._sight.observed,
             seen=self._sight.seen,
             lost=self._sight.lost,
+            worker=self.name,
         )
         await self._announce()
         self._sight.seen()
@@ -417,9 +419,9 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._keeper.stop(unfinished)
         if not unfinished:
-            await asyncio.to_thread(self._keeper.join, 5.0)
+            await in_own_thread(lambda: self._keeper.join(5.0))
         await self._within_reason(self._spawn(self._forget(), "forget"))
-        await asyncio.to_thread(self._execution.close)
+        await in_own_thread(self._execution.close)
         await self._stack.aclose()
         logger.info("worker %s has stopped", self.name)
         return [run.delivery.id for run in unfinished]
@@ -487,9 +489,7 @@ def _log_trouble(written: Settlement, delivery: Delivery) -> None:
     told = (delivery.id, delivery.task, delivery.attempt, delivery.retry.max_attempts)
     kind = "" if written.error is None else written.error.type
     if written.kind is SettleKind.BURY:
-        logger.error(
-            "job %s (task %r) is a dead letter after attempt %d of %d: %s (%s)", *told, written.reason, kind
-        )
+        logger.error("job %s (task %r) is a dead letter after attempt %d of %d (%s)", *told, kind)
     elif written.kind is SettleKind.RETRY:
         logger.warning(
             "job %s (task %r) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after

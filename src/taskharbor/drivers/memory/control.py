@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from taskharbor.clock import from_micros
+from taskharbor.clock import from_micros, micros
 from taskharbor.driver import (
     CancelStatus,
     Counted,
@@ -107,7 +107,7 @@ def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> 
         *row.operations,
         Operation(at=from_micros(now), verb="requeue", by=request.by, reason=request.reason),
     )
-    tables.make_due(row, now, NORMAL)
+    tables.make_due(row, max(now, micros(row.run_at)), NORMAL)
     return RequeueStatus.REQUEUED
 
 

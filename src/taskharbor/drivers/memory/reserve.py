@@ -38,6 +38,7 @@ def job_reserve(tables: Tables, request: JobReserve, now: int) -> Reservation:
         return Reservation(
             deliveries=[_delivery(row, held.token) for row in held.rows.values()],
             expires_at=from_micros(held.expires),
+            next_due_in=as_duration(0),
         )
     walk = _Walk(request, now)
     rows = walk.take(_sources(tables, request))
