@@ -19,7 +19,9 @@ class Bridge:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
+        self._calls = 0
         self._thread: threading.Thread | None = None
         self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Store]] = Future()
 
@@ -29,19 +31,28 @@ class Bridge:
         Raises:
             StoreUnavailable: the store cannot be reached; the next call tries anew.
         """
-        loop, _, store = self._open()
+        with self._idle:
+            self._calls += 1
+        try:
+            loop, _, store = self._open()
 
-        async def carry() -> T:
-            return await work(store)
+            async def carry() -> T:
+                return await work(store)
 
-        return asyncio.run_coroutine_threadsafe(carry(), loop).result()
+            return asyncio.run_coroutine_threadsafe(carry(), loop).result()
+        finally:
+            with self._idle:
+                self._calls -= 1
+                self._idle.notify_all()
 
     def close(self) -> None:
-        """Close the store and end the thread. Idempotent; a later call opens it again."""
-        with self._lock:
+        """Wait for the calls under way, close the store and end the thread. Idempotent; a later call opens it again."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._calls)
             thread, self._thread = self._thread, None
+            ready = self._ready
         if thread is not None and thread is not threading.current_thread():
-            loop, closing, _ = self._ready.result()
+            loop, closing, _ = ready.result()
             loop.call_soon_threadsafe(closing.set)
             thread.join()
 

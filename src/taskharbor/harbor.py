@@ -29,6 +29,7 @@ from taskharbor.call import (
     install,
     leave,
     refuse_on_loop,
+    sheltered,
     uninstall,
 )
 from taskharbor.call.options import check_duration
@@ -221,10 +222,7 @@ class Harbor:
     async def aclose(self) -> None:
         """Close its connections, this event loop's among them. Idempotent."""
         self._notice_fork()
-        with self._lock:
-            opened = self._stores.pop(asyncio.get_running_loop(), None)
-        if opened is not None:
-            await opened[1].aclose()
+        await self._close_store()
         await in_own_thread(self.close)
 
     # --- sending
@@ -270,7 +268,8 @@ class Harbor:
     def _send(self, jobs: list[NewJob]) -> list[Sent]:
         if not jobs:
             return []
-        return _sent(jobs, self._producer().job_enqueue(JobEnqueue(jobs=jobs, all_or_none=True)))
+        with sheltered():
+            return _sent(jobs, self._producer().job_enqueue(JobEnqueue(jobs=jobs, all_or_none=True)))
 
     async def _asend(self, jobs: list[NewJob]) -> list[Sent]:
         if not jobs:
@@ -314,7 +313,8 @@ class Harbor:
 
     def look(self, job_id: str) -> JobRecord:
         """Return what the store knows of a job; raises `JobNotFound`."""
-        return _found(self._producer().job_get(JobGet(ids=[job_id])), job_id)
+        with sheltered():
+            return _found(self._producer().job_get(JobGet(ids=[job_id])), job_id)
 
     async def alook(self, job_id: str) -> JobRecord:
         """Return what the store knows of a job; raises `JobNotFound`."""
@@ -322,7 +322,8 @@ class Harbor:
 
     def cancel(self, job_id: str, reason: str) -> bool:
         """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
-        return _cancelled(self._producer().job_cancel(JobCancel(ids=[job_id], reason=reason)), job_id)
+        with sheltered():
+            return _cancelled(self._producer().job_cancel(JobCancel(ids=[job_id], reason=reason)), job_id)
 
     async def acancel(self, job_id: str, reason: str) -> bool:
         """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
@@ -341,7 +342,7 @@ class Harbor:
                 record = self.look(job_id)
                 if record.state in TERMINAL:
                     return record
-                ended.wait(limit.next_wait())
+                ended.wait(limit.next_wait(record.state, record.reason))
         finally:
             subscription.close()
 
@@ -361,7 +362,7 @@ class Harbor:
                 record = await self.alook(job_id)
                 if record.state in TERMINAL:
                     return record
-                wait = limit.next_wait()
+                wait = limit.next_wait(record.state, record.reason)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), wait)
         finally:
@@ -409,7 +410,7 @@ class Harbor:
             worker.drain()
 
         try:
-            return run_in_own_loop(lambda: _until_idle(worker, within), on_interrupt)
+            return run_in_own_loop(lambda: self._until_idle(worker, within), on_interrupt)
         finally:
             worker.loop_closed()
 
@@ -420,19 +421,35 @@ class Harbor:
         check_duration(within, "within")
         return await _until_idle(self.worker(**settings), within)
 
+    async def _until_idle(self, worker: Worker, within: timedelta) -> WorkerCounts:
+        try:
+            return await _until_idle(worker, within)
+        finally:
+            await self._close_store()
+
     def _application(self) -> Application:
-        return Application(self, self._driver, self._registry, self._codecs, self._codec, self._lifespan)
+        return Application(
+            self, self._driver, self._registry, self._codecs, self._codec, self._lifespan, self._close_store
+        )
 
     # --- reaching the store
 
     def ask(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Return what `work` returns, run with a store, blocking."""
         self._notice_fork()
-        return self._bridge.call(work)
+        with sheltered():
+            return self._bridge.call(work)
 
     async def aask(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Return what `work` returns, run with this event loop's store."""
         return await work(await self._store())
+
+    async def _close_store(self) -> None:
+        """Close the store of the running event loop, if one was opened."""
+        with self._lock:
+            opened = self._stores.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened[1].aclose()
 
     async def _store(self) -> Store:
         """Return the store of the running event loop, opened when first asked for."""

@@ -159,7 +159,9 @@ _id_random = random.Random()
 
 
 def _reseed() -> None:
-    # A forked child would otherwise draw its parent's numbers.
+    # A forked child would otherwise draw its parent's numbers, and wait for a lock that nobody there will release.
+    global _id_lock  # noqa: PLW0603
+    _id_lock = threading.Lock()
     _id_random.seed(os.urandom(16))
 
 

@@ -33,7 +33,7 @@ class RetryLater(Verdict):
     """The attempt failed; try again after `after` instead of the policy's backoff. Spends an attempt."""
 
     def __init__(self, after: timedelta, reason: str = "") -> None:
-        self.after = _duration(after, "RetryLater(after=...)")
+        self.after = checked_wait(after, "RetryLater(after=...)")
         self.reason = reason
         super().__init__(reason or f"retry asked for after {after}")
 
@@ -42,7 +42,7 @@ class Snooze(Verdict):
     """Not now: run again after `for_`. Spends no attempt and runs no backoff."""
 
     def __init__(self, for_: timedelta) -> None:
-        self.for_ = _duration(for_, "Snooze(for_=...)")
+        self.for_ = checked_wait(for_, "Snooze(for_=...)")
         super().__init__(f"snoozed for {for_}")
 
 
@@ -60,7 +60,8 @@ def _words(value: object) -> str:
     return value
 
 
-def _duration(value: timedelta, what: str) -> timedelta:
+def checked_wait(value: timedelta, what: str) -> timedelta:
+    """Return a wait that every store can add to its time; a subclass may have set anything."""
     if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST:
         raise OptionError(f"{what}: expected a timedelta from 0 to {_LONGEST.days} days, got {value!r}")
     return value

@@ -106,7 +106,8 @@ def settlement(outcome: Outcome, job: Delivery, *, draw: float | None = None) ->
         return Settlement(job_id, token, _SUCCEED, outcome.result, outcome.codec, None, None, "", True)
     match outcome:
         case Failed(error, policy, after):
-            numbers = job.retry if policy is None else policy.numbers()
+            # One attempt is a promise of the call's; what the task says of an exception does not lift it.
+            numbers = job.retry if policy is None or job.retry.max_attempts == 1 else policy.numbers()
             if job.attempt >= numbers.max_attempts:
                 return _bury(
                     job, error, ATTEMPTS_USED_UP if numbers.max_attempts > 1 else "not to be retried"

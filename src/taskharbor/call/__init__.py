@@ -12,6 +12,7 @@ from taskharbor.call.dispatcher import (
     refuse_in_handler,
     refuse_on_loop,
     running_job,
+    sheltered,
     uninstall,
 )
 from taskharbor.call.handle import JobHandle, JobStatus
@@ -41,5 +42,6 @@ __all__ = [
     "refuse_in_handler",
     "refuse_on_loop",
     "running_job",
+    "sheltered",
     "uninstall",
 ]

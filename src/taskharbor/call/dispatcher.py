@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import Protocol
@@ -82,6 +83,10 @@ class RunningJob(Protocol):
         """Return what its handler sees of it."""
         ...
 
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block in which its handler is not interrupted; what comes meanwhile waits for its end."""
+        ...
+
 
 _current: ContextVar[Dispatcher | None] = ContextVar("taskharbor_current", default=None)
 _installed: Dispatcher | None = None
@@ -125,6 +130,12 @@ def uninstall(dispatcher: Dispatcher) -> None:
     """Take the process-wide default away if it is this harbor."""
     if _installed is dispatcher:
         install(None)
+
+
+def sheltered() -> AbstractContextManager[None]:
+    """Return a block that no interrupt of a running job cuts in half: for writing to a store."""
+    job = running_job.get()
+    return nullcontext() if job is None else job.shelter()
 
 
 def refuse_on_loop(call: str, instead: str) -> None:

@@ -23,7 +23,7 @@ class WaitLimit:
         self._poll = poll.total_seconds()
         self._end = None if timeout is None else time.monotonic() + timeout.total_seconds()
 
-    def next_wait(self) -> float:
+    def next_wait(self, state: str, reason: str) -> float:
         """Return how long to wait for a wake-up before looking again, in seconds.
 
         Raises:
@@ -34,7 +34,8 @@ class WaitLimit:
         left = self._end - time.monotonic()
         if left <= 0:
             raise ResultTimeout(
-                f"job {self._job_id} had not ended after {self._timeout}; it goes on, and can be waited for again",
+                f"job {self._job_id} had not ended after {self._timeout}: it is {state}"
+                f"{f' ({reason})' if reason else ''}, goes on, and can be waited for again",
                 job_id=self._job_id,
             )
         return min(left, self._poll)

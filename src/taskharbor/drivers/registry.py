@@ -39,6 +39,7 @@ def _open_memory(url: str) -> Driver:
     return MemoryDriver()
 
 
+_LATER = frozenset({"sqlite", "postgresql", "postgres", "redis", "rediss"})
 _OWN: dict[str, OpenDriver] = {"memory": _open_memory}
 
 
@@ -101,6 +102,8 @@ def driver_for(url: str) -> Driver:
     for point in _announced():
         if point.name == scheme:
             return _load(point)(url)
+    if scheme in _LATER:
+        raise DriverURLError(f"{scheme}:// has no driver in this release yet (known here: {_known()})")
     raise DriverURLError(
         f"no driver answers to {scheme}:// (known here: {_known()}){nearest(scheme, list(available_drivers()))}; "
         f"a package brings one by an entry point of the group {ENTRY_POINTS!r}"

@@ -21,6 +21,12 @@ def first_change(sent: object, arrived: object, path: str = "$") -> tuple[str, s
     """
     if type(sent) is type(arrived) and type(sent) in _PLAIN:
         return None if sent == arrived or sent != sent else (path, "it would arrive changed")  # noqa: PLR0124 - NaN
+    dropped = set(_fields(sent)) - set(_fields(arrived))
+    if dropped and _fields(arrived):
+        return (
+            path,
+            f"a {_name(sent)} would arrive as a {_name(arrived)}, without {', '.join(sorted(dropped))}",
+        )
     pairs = _pairs(sent, arrived, path)
     if pairs is not None:
         return next((found for one, other, at in pairs if (found := first_change(one, other, at))), None)

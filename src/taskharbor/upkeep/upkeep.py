@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from taskharbor.driver import HistoryPrune, LeaseExtend, LeaseReclaim, Store
@@ -32,6 +32,7 @@ class Upkeep:
         seen: Callable[[datetime | None], None],
         lost: Callable[[], None],
         worker: str,
+        on_own: Callable[[Sequence[str]], None],
     ) -> None:
         """Prepare it; the last three keep the worker's sight of the store (rule 5)."""
         self._store = store
@@ -39,6 +40,7 @@ class Upkeep:
         self._observed = observed
         self._seen = seen
         self._worker = worker
+        self._on_own = on_own
         self._lease = lease
         self._lost = lost
 
@@ -63,7 +65,11 @@ class Upkeep:
         # First an empty heartbeat, for the store's time: if its clock has jumped, nobody is dead for that.
         told = await self._store.lease_extend(LeaseExtend(worker=self._worker, leases=[], lease=self._lease))
         self._seen(told.expires_at - self._lease)
-        for job in await self._store.lease_reclaim(LeaseReclaim(observed=self._observed())):
+        reclaimed = await self._store.lease_reclaim(LeaseReclaim(observed=self._observed()))
+        own = [job.job_id for job in reclaimed if job.worker == self._worker]
+        if own:
+            self._on_own(own)
+        for job in reclaimed:
             level = logging.ERROR if job.fate is SettleKind.BURY else logging.WARNING
             logger.log(
                 level,

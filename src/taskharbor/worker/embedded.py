@@ -20,6 +20,7 @@ class WorkerThread:
 
     def __init__(self, application: Application, settings: WorkerSettings) -> None:
         """Prepare it; nothing happens before it is entered."""
+        self._application = application
         self._prepared = Worker(application, settings)
         self._ready: Future[tuple[Worker, asyncio.AbstractEventLoop]] = Future()
         self._thread = threading.Thread(target=self._main, name="taskharbor-worker", daemon=True)
@@ -35,7 +36,11 @@ class WorkerThread:
         if self._thread.ident is not None:
             raise UsageError("a worker thread is entered once; ask the harbor for another")
         self._thread.start()
-        self._ready.result()
+        try:
+            self._ready.result()
+        except KeyboardInterrupt:  # while it starts: nobody will come to stop it
+            self._ready.add_done_callback(lambda ready: ready.exception() or self.halt())
+            raise
         return self
 
     def __exit__(
@@ -88,6 +93,9 @@ class WorkerThread:
 
     async def _work(self) -> None:
         worker = self._prepared
-        async with worker:
-            self._ready.set_result((worker, asyncio.get_running_loop()))
-            await worker.run()
+        try:
+            async with worker:
+                self._ready.set_result((worker, asyncio.get_running_loop()))
+                await worker.run()
+        finally:
+            await self._application.on_loop_end()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from taskharbor.call import Dispatcher, enter, running_job
+from taskharbor.errors import JobInterrupt
 from taskharbor.outcome import Outcome
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.plan import UnfitResult
@@ -29,6 +30,10 @@ class _Cancel:
         # A task cancelled before its first step would never run at all, and nobody would hear of its end.
         if run.started and run.task is not None:
             run.task.cancel()
+
+    def shelter(self) -> contextlib.AbstractContextManager[None]:
+        # A cancel only lands at an await, and the store's own verbs are ready for it there.
+        return contextlib.nullcontext()
 
 
 _CANCEL = _Cancel()
@@ -79,6 +84,10 @@ class Execution:
         else:
             self._threads.submit(run)
 
+    def drain(self) -> None:
+        """Start nothing that still waits for a child process."""
+        self._children.drain()
+
     def take_slot(self, *, solo: bool) -> None:
         """Take a slot for a run about to start."""
         self.free -= 1
@@ -119,6 +128,7 @@ class Execution:
 
     def _execute(self, run: Run) -> None:
         """Run a sync handler; in one of the pool's threads, where `JobInterrupt` may land anywhere."""
+        returned: list[object] = []
         try:
             if run.plan.in_process:
                 run.outcome = self._children.call(run, self._worker, self._begin)
@@ -134,9 +144,23 @@ class Execution:
                     "declare it as `async def`",
                     task=run.delivery.task,
                 )
+            returned.append(value)
+            with run.shelter():
+                run.outcome = run.plan.succeeded(value)
+        except BaseException as error:  # noqa: BLE001
+            # An interrupt that came when its work was done came too late (rule 11).
+            late = isinstance(error, JobInterrupt)
+            wrong = self._succeed(run, returned[0]) if returned and late else error
+            if wrong is not None:
+                run.outcome = run.failed(wrong, self._worker)
+
+    def _succeed(self, run: Run, value: object) -> BaseException | None:
+        """Note a handler's success; return what went wrong with its result."""
+        try:
             run.outcome = run.plan.succeeded(value)
         except BaseException as error:  # noqa: BLE001
-            run.outcome = run.failed(error, self._worker)
+            return error
+        return None
 
     def _begin(self, run: Run) -> None:
         """Note that a sync handler begins now; its timeout counts from here."""

@@ -229,12 +229,20 @@ class Intake:
             self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
             self._buffer.extend(answer.deliveries)
             self.start_some()
+            self._hand_back_guarded()
             if self._buffer:
                 self._reconsider_later()
         elif quiet_before and self.idle and not answer.held_back:
             for horizon, event in self._quiet:
                 if answer.next_due_in is None or answer.next_due_in > horizon:
                     event.set()
+
+    def _hand_back_guarded(self) -> None:
+        """Keep no guarded job waiting in the buffer: the plain ones of its reserve have taken the slots (rule 4)."""
+        for delivery in [delivery for delivery in self._buffer if delivery.guarded]:
+            self._buffer.remove(delivery)
+            self._finish(delivery, Released())
+            self._held_back = True
 
     async def _sleep(self, next_due_in: timedelta | None) -> None:
         """Wait for a wake-up, the next due time, or the next poll."""
@@ -302,6 +310,11 @@ class Intake:
                     self._store.lease_extend, request, give_up=lambda: self._stopping
                 )
             except StoreUnavailable:
+                answer = None
+            except Exception:  # whatever it is, these jobs must not be held for ever
+                logger.exception(
+                    "the starts of %d guarded jobs could not be written; they are handed back", len(runs)
+                )
                 answer = None
             del self._guarded[: len(runs)]
             cancelled = {} if answer is None else {cancel.job_id: cancel.reason for cancel in answer.cancels}

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 
 from taskharbor.driver import CancelRequest, Driver, JobSettle, LeaseExtend, LeaseHold, Store
@@ -98,6 +99,7 @@ class Keeper:
         on_lost: Callable[[Sequence[int]], None],
         on_unknown: Callable[[], None],
         on_resume: Callable[[], None],
+        on_trouble: Callable[[], None],
     ) -> None:
         """Prepare it; the callbacks are called in the worker's loop."""
         self._driver = driver
@@ -111,6 +113,10 @@ class Keeper:
         self._on_lost = on_lost
         self._on_unknown = on_unknown
         self._on_resume = on_resume
+        self._on_trouble = on_trouble
+        self.connected: Future[None] = Future()
+        """Done once leases can be kept, or have been found not to be."""
+        self._failing = False
         self._watched = asyncio.get_running_loop()
         self._last_turn = time.monotonic()
         self._turn_asked = False
@@ -154,6 +160,9 @@ class Keeper:
         try:
             asyncio.run(self._keep())
         except Exception:
+            self._failing = True
+            if self.connected.exception() is not None:  # told to whoever starts the worker
+                return
             logger.exception("the thread that keeps the leases of worker %s ended", self._worker)
 
     async def _keep(self) -> None:
@@ -161,7 +170,7 @@ class Keeper:
         retry_in: float | None = None
         next_extend = time.monotonic() + self._interval
         async with contextlib.AsyncExitStack() as stack:
-            store: Store | None = None
+            store = await self._connect(stack)
             while not self._stopping or self._lingering:
                 now = time.monotonic()
                 wait = min(next_extend - now, max(self._stall / 4, 0.02))
@@ -171,12 +180,11 @@ class Keeper:
                 if time.monotonic() < next_extend and not self._ended:
                     continue
                 try:
-                    if store is None:
-                        store = await stack.enter_async_context(self._driver.connect())
                     await self._settle_late(store)
                     if not self.stalled:
                         await self._extend(store)
                     retry_in = None
+                    self._works()
                 except Exception as error:  # whatever it was, the leases still have to be kept
                     if retry_in is None:
                         known = isinstance(error, StoreUnavailable)
@@ -184,7 +192,18 @@ class Keeper:
                             "leases cannot be extended now: %s", error, exc_info=None if known else error
                         )
                     retry_in = min((retry_in or 0.05) * 2, self._interval)
+                    self._failing = True
+                    self._on_trouble()
                 next_extend = time.monotonic() + (retry_in or self._interval)
+
+    async def _connect(self, stack: contextlib.AsyncExitStack) -> Store:
+        try:
+            store = await stack.enter_async_context(self._driver.connect())
+        except BaseException as error:
+            self.connected.set_exception(error)
+            raise
+        self.connected.set_result(None)
+        return store
 
     async def _sleep(self, seconds: float) -> bool:
         """Sleep; return whether somebody nudged."""
@@ -232,6 +251,16 @@ class Keeper:
             self._settled_late.add(run)
             self._lingering.discard(run)
             self._leases.drop(run.delivery.token)
+
+    def _works(self) -> None:
+        if self._failing:
+            self._failing = False
+            self._tell(self._on_resume)
+
+    @property
+    def suspended(self) -> bool:
+        """Return whether leases are not kept at present, so that nothing should be reserved."""
+        return self.stalled or self._failing
 
     def _turned(self) -> None:
         self._turn_asked = False

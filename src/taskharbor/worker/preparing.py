@@ -73,7 +73,9 @@ class Plans:
             )
         try:
             arguments = read(delivery.payload)
-        except Exception as error:  # noqa: BLE001 - a user's codec may raise anything, and must not end the worker
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a user's codec may raise anything, and must not end the worker
             told = error if isinstance(error, CodecError) else CodecError(f"{type(error).__name__}: {error}")
             return self._unreadable(plan, delivery, told, worker)
         return Run(delivery, plan, arguments, deps)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -27,6 +28,7 @@ from taskharbor.outcome import (
     Outcome,
     Reject,
     Rejected,
+    Released,
     RetryLater,
     Snooze,
     Snoozed,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 _WIRE = MsgpackCodec()
+_LOOK_SECONDS = 0.05
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +91,7 @@ class _Pipe(Protocol):
     """The end of a pipe; its class differs between systems."""
 
     def send_bytes(self, data: bytes, /) -> None: ...
+    def poll(self) -> bool: ...
     def recv_bytes(self) -> bytes: ...
     def close(self) -> None: ...
 
@@ -123,6 +127,22 @@ class _Child:
                 self._killed = True
                 self.process.kill()
 
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block like any other: nothing is raised in the thread that waits for a child."""
+        return nullcontext()
+
+    def ask(self, request: bytes) -> bytes | None:
+        """Return the answer; None if the child ends before it gives one."""
+        try:
+            self.pipe.send_bytes(request)
+            # Not the pipe alone: a process that the handler has started may hold its other end open.
+            from multiprocessing.connection import wait
+
+            wait([self.pipe, self.process.sentinel])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+            return self.pipe.recv_bytes() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            return None
+
     @property
     def usable(self) -> bool:
         """Return whether it can take another run."""
@@ -144,33 +164,51 @@ class Children:
         self._free = threading.Semaphore(limit)
         self._idle: list[_Child] = []
         self._closed = False
+        self._draining = False
+
+    def drain(self) -> None:
+        """Give up the runs that wait for a child: they have not started."""
+        self._draining = True
 
     def call(self, run: Run, worker: str, begin: Callable[[Run], None]) -> Outcome:
         """Run the handler in a child and return the outcome. Blocks; called in a thread of the pool.
 
         `begin` is told when a child is there for it.
         """
-        with self._free:
-            try:
-                child = self._idle.pop()
-            except IndexError:
-                child = _Child()
-            child.take(run)
-            run.interrupt = child
-            try:
-                if run.stop is not None:
-                    return run.stopped(worker)
-                begin(run)
-                child.pipe.send_bytes(_encode_request(_request(run, worker)))
-                answer = _decode_answer.decode(child.pipe.recv_bytes())
-            except (EOFError, OSError):
-                child.process.join()
-                return self._lost(run, child, worker)
-            finally:
-                run.interrupt = None
-                child.take(None)
-                self._put_back(child)
-        return _outcome(run, answer)
+        while not self._free.acquire(timeout=_LOOK_SECONDS):
+            if run.stop is not None or self._draining:
+                return run.stopped(worker) if run.stop is not None else Released()
+        try:
+            return self._call(run, worker, begin)
+        finally:
+            self._free.release()
+
+    def _call(self, run: Run, worker: str, begin: Callable[[Run], None]) -> Outcome:
+        if self._draining and run.stop is None:
+            return Released()
+        child = self._take()
+        child.take(run)
+        run.interrupt = child
+        try:
+            if run.stop is not None:
+                return run.stopped(worker)
+            begin(run)
+            answer = child.ask(_encode_request(_request(run, worker)))
+        finally:
+            run.interrupt = None
+            child.take(None)
+            self._put_back(child)
+        return (
+            self._lost(run, child, worker) if answer is None else _outcome(run, _decode_answer.decode(answer))
+        )
+
+    def _take(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.usable:
+                return child
+            child.close()  # killed while it was idle, by whomever
+        return _Child()
 
     def close(self) -> None:
         """End the idle children, and each other one when its job ends."""
@@ -187,6 +225,7 @@ class Children:
     def _lost(self, run: Run, child: _Child, worker: str) -> Outcome:
         if run.stop is not None:
             return run.stopped(worker)
+        child.process.join(timeout=1)
         code = child.process.exitcode
         how = (
             f"was killed by signal {-code}"
@@ -222,11 +261,16 @@ def _outcome(run: Run, answer: Answer) -> Outcome:
     if answer.reject is not None:
         return Rejected(answer.error, bounded(answer.reject, REASON_LIMIT))
     on = run.plan.definition.options.retry.on
-    by_name = {f"{kind.__module__}.{kind.__qualname__}": policy for kind, policy in on.items()}
+    by_name = {_kind_name(kind): policy for kind, policy in on.items()}
     policy = next((by_name[kind] for kind in answer.kinds if kind in by_name), None)
     return Failed(
         answer.error, policy, None if answer.after_seconds is None else _seconds(answer.after_seconds)
     )
+
+
+def _kind_name(kind: type[BaseException]) -> str:
+    # What the worker's program runs as `__main__`, a child knows by another name.
+    return f"{kind.__module__.replace('__mp_main__', '__main__')}.{kind.__qualname__}"
 
 
 def _seconds(value: float) -> timedelta:
@@ -269,7 +313,7 @@ def _serve(request: Request) -> Answer:
 def _raised(error: BaseException, request: Request) -> Raised:
     return Raised(
         describe(error, attempt=request.delivery.attempt, worker=request.worker),
-        tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__),
+        tuple(_kind_name(kind) for kind in type(error).__mro__),
         after_seconds=error.after.total_seconds() if isinstance(error, RetryLater) else None,
         snooze_seconds=error.for_.total_seconds() if isinstance(error, Snooze) else None,
         reject=error.reason if isinstance(error, Reject) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Protocol, cast
 
@@ -23,6 +24,7 @@ from taskharbor.outcome import (
     Snoozed,
     Verdict,
     bounded,
+    checked_wait,
     describe,
 )
 from taskharbor.task import Context
@@ -88,6 +90,11 @@ class Run:
             self._context = Context(self._deps, self.delivery, self)
         return self._context
 
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block in which its handler is not interrupted."""
+        interrupt = self.interrupt
+        return nullcontext() if interrupt is None else interrupt.shelter()
+
     def ask_to_stop(self, stop: Stop, reason: str = "") -> None:
         """Note why it should stop, the first reason winning, and interrupt it.
 
@@ -113,7 +120,7 @@ class Run:
         if isinstance(error, _STOPPED) and self.stop is not None:
             return self.stopped(worker)
         if isinstance(error, Snooze):
-            return Snoozed(error.for_)
+            return Snoozed(checked_wait(error.for_, "Snooze(for_=...)"))
         told = describe(error, attempt=self.delivery.attempt, worker=worker)
         if isinstance(error, Reject):
             return Rejected(told, bounded(error.reason, REASON_LIMIT))
@@ -121,7 +128,8 @@ class Run:
             told = msgspec.structs.replace(told, type="taskharbor.errors.PayloadError")
             return Rejected(told, "it did not return what it declares")
         policy = self.plan.definition.options.retry.policy_for(error)
-        return Failed(told, policy, error.after if isinstance(error, RetryLater) else None)
+        after = checked_wait(error.after, "RetryLater(after=...)") if isinstance(error, RetryLater) else None
+        return Failed(told, policy, after)
 
     def ending(self, worker: str) -> Outcome:
         """Return its outcome; one whose handler was cut short before it had any was stopped."""
@@ -161,4 +169,8 @@ class Interrupt(Protocol):
 
     def interrupt(self, run: Run, /) -> None:
         """Interrupt the run if it is still the one that runs. Callable from any thread."""
+        ...
+
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block in which no interrupt lands."""
         ...

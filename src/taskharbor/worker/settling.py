@@ -51,16 +51,24 @@ class Settling:
                 self._wake.clear()
                 await self._wake.wait()
             batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-            request = JobSettle(settlements=batch)
-            try:
-                answers = await self._patience.ask(
-                    self._store.job_settle, request, give_up=lambda: self._gave_up
-                )
-            except StoreUnavailable:
-                answers = [Settled(SettleStatus.STALE)] * len(batch)
-                logger.error(
-                    "stopped with %d outcomes unwritten; their jobs run again when their leases expire",
-                    len(batch),
-                )
+            answers = await self._settle(batch)
             self.pending -= len(batch)
             self._on_settled(batch, answers)
+
+    async def _settle(self, batch: list[Settlement]) -> Sequence[Settled]:
+        try:
+            return await self._patience.ask(
+                self._store.job_settle, JobSettle(settlements=batch), give_up=lambda: self._gave_up
+            )
+        except StoreUnavailable:
+            logger.error(
+                "stopped with %d outcomes unwritten; their jobs run again when their leases expire",
+                len(batch),
+            )
+            return [Settled(SettleStatus.STALE)] * len(batch)
+        except Exception:
+            if len(batch) == 1:
+                logger.exception("the outcome of job %s cannot be written; it runs again", batch[0].job_id)
+                return [Settled(SettleStatus.STALE)]
+        # One that the store chokes on must not take the others with it.
+        return [answer for settlement in batch for answer in await self._settle([settlement])]

@@ -16,11 +16,17 @@ any two of its steps and would leave the lock held.
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
+import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import Context as ContextVars
+from types import TracebackType
 from typing import TypeAlias
 
 from taskharbor.call import running_job
@@ -31,6 +37,14 @@ _BUSY = 2
 """So many threads, not stuck, are enough to work through the line."""
 _TICK_SECONDS = 0.001
 _AGAIN_SECONDS = 0.2
+_TURNS = range(3)
+_DEPTH = 8
+"""Frames to look at, from the innermost."""
+_DELICATE = frozenset(
+    {logging.__file__, logging.handlers.__file__, weakref.__file__}
+    | {"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
+)
+_LOCKING = frozenset({"__enter__", "__exit__", "acquire", "release", "_acquire_restore", "_release_save"})
 
 Execute: TypeAlias = Callable[[Run], None]
 
@@ -38,7 +52,18 @@ Execute: TypeAlias = Callable[[Run], None]
 class _Thread:
     """One thread of the pool, and what it is doing."""
 
-    __slots__ = ("ending", "gate", "interrupting", "run", "sent", "sent_at", "since", "thread")
+    __slots__ = (
+        "deferred",
+        "ending",
+        "gate",
+        "interrupting",
+        "run",
+        "sent",
+        "sent_at",
+        "sheltered",
+        "since",
+        "thread",
+    )
 
     def __init__(self) -> None:
         self.ending: Run | None = None
@@ -49,6 +74,8 @@ class _Thread:
         self.interrupting = False
         self.sent = False
         self.sent_at = -_AGAIN_SECONDS
+        self.sheltered = 0
+        self.deferred = False
         self.thread: threading.Thread | None = None
 
     def interrupt(self, run: Run) -> None:
@@ -59,11 +86,26 @@ class _Thread:
             now = time.monotonic()
             # Not two at once: the second would land where the first is dealt with. A handler may have swallowed one
             # that was sent long ago.
-            if self.run is run and ident is not None and now - self.sent_at > _AGAIN_SECONDS:
+            if self.run is not run or ident is None:
+                pass
+            elif self.sheltered:
+                self.deferred = True
+            elif _in_delicate_code(ident):
+                self._try_again(run)
+            elif now - self.sent_at > _AGAIN_SECONDS:
                 self.sent = True
                 self.sent_at = now
                 _send(ident)
             self.interrupting = False
+
+    def _try_again(self, run: Run) -> None:
+        timer = threading.Timer(_TICK_SECONDS * 5, self.interrupt, (run,))
+        timer.daemon = True
+        timer.start()
+
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block in which no interrupt lands; one that comes meanwhile is raised at its end."""
+        return _Shelter(self)
 
     def settle_down(self) -> None:
         """Leave the run behind, an interrupt on its way included. Cut short by one, it is called again.
@@ -83,9 +125,58 @@ class _Thread:
                 pass
             self.sent = False
             self.sent_at = -_AGAIN_SECONDS
+        self.sheltered = 0
+        self.deferred = False
+
+
+class _Shelter:
+    """A block of the target's own code that is not to be cut in half."""
+
+    def __init__(self, thread: _Thread) -> None:
+        self._thread = thread
+
+    def __enter__(self) -> None:
+        thread = self._thread
+        thread.sheltered += 1
+        try:
+            while thread.interrupting:
+                time.sleep(0)
+            for _ in _TURNS:  # one that was sent before lands here, at the latest
+                pass
+        except JobInterrupt:
+            thread.sheltered -= 1
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread = self._thread
+        thread.sheltered -= 1
+        if thread.deferred and not thread.sheltered and error is None:
+            thread.deferred = False
+            raise JobInterrupt
 
 
 _sending = threading.Lock()
+
+
+def _in_delicate_code(ident: int) -> bool:
+    """Return whether a thread is inside code that would leave a lock of everybody's held if it were cut short.
+
+    Those of `logging`, of `threading`'s conditions and of the import system are taken and released in pure Python.
+    Not a proof against it, for the thread may enter such code between this look and the interrupt; but nearly.
+    """
+    frame = sys._current_frames().get(ident)  # pyright: ignore[reportPrivateUsage]
+    for _ in range(_DEPTH):
+        if frame is None:
+            return False
+        code = frame.f_code
+        if code.co_filename in _DELICATE or (
+            code.co_filename == threading.__file__ and code.co_name in _LOCKING
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _send(ident: int) -> None:
@@ -148,8 +239,13 @@ class Threads:
                 name=f"taskharbor-handler-{len(self._all) + 1}",
                 daemon=True,
             )
+            try:
+                thread.thread.start()
+            except RuntimeError:
+                if not self._all:
+                    raise
+                return False  # no more threads to be had: those there are take what is in the line
             self._all.append(thread)
-            thread.thread.start()
             return True
         thread.gate.release()
         return True

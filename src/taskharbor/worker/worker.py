@@ -22,7 +22,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -76,6 +76,8 @@ class Application(msgspec.Struct, frozen=True):
     codecs: CodecBook
     codec: Codec
     lifespan: Lifespan | None
+    on_loop_end: Callable[[], Awaitable[None]]
+    """Closes what the harbor has opened on a worker's own loop."""
 
 
 class WorkerCounts(msgspec.Struct):
@@ -107,7 +109,7 @@ class Worker:
         self._start_ended = asyncio.Event()
         self._drain_asked = False
         self._unfinished: list[Run] = []
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._stopping: asyncio.Task[list[str]] | None = None
         self._halt = asyncio.Event()
         self._ended = asyncio.Event()
@@ -162,6 +164,7 @@ class Worker:
             on_lost=self._on_lost,
             on_unknown=self._announce_soon,
             on_resume=self._on_resume,
+            on_trouble=self._sight.lost,
         )
         self._intake = Intake(
             application.driver,
@@ -176,7 +179,7 @@ class Worker:
             deps=deps,
             finish=self._finish,
             settling=self._settling,
-            suspended=lambda: self._keeper.stalled,
+            suspended=lambda: self._keeper.suspended,
             on_refresh=self._announce_soon,
         )
         upkeep = Upkeep(
@@ -186,10 +189,13 @@ class Worker:
             seen=self._sight.seen,
             lost=self._sight.lost,
             worker=self.name,
+            on_own=self._on_own_reclaimed,
         )
         await self._announce()
         self._sight.seen()
         self._keeper.start()
+        # Nothing is reserved before it is known that its lease can be kept.
+        await asyncio.wrap_future(self._keeper.connected)
         self._intake_task = self._spawn(self._intake.run(), "intake")
         self._background = [
             self._spawn(self._settling.run(), "settling"),
@@ -202,8 +208,16 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain and stop, as `stop` does."""
-        await self.stop()
+        """Drain and stop, as `stop` does; then close the dependencies, in the task that opened them."""
+        try:
+            await self.stop()
+        finally:
+            limit = max(self._settings.halt.total_seconds(), 1.0)
+            try:
+                async with asyncio.timeout(limit):
+                    await self._stack.aclose()
+            except TimeoutError:
+                logger.error("the dependencies of worker %s were not closed within %g s", self.name, limit)
 
     async def stop(self) -> list[str]:
         """Drain, then stop: wait `grace` for running handlers, cancel those left, hand back what did not finish.
@@ -308,8 +322,9 @@ class Worker:
 
     def _on_background_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
             logger.critical(
-                "%s of worker %s failed; it stops", task.get_name(), self.name, exc_info=task.exception()
+                "%s of worker %s failed; it stops", task.get_name(), self.name, exc_info=self._failure
             )
             self.drain()
 
@@ -395,11 +410,17 @@ class Worker:
                 )
                 run.ask_to_stop(Stop.LOST)
 
+    def _on_own_reclaimed(self, ids: Sequence[str]) -> None:
+        # Its leases expired although it is alive; what it reclaimed then is not its own any more.
+        tokens = {run.delivery.token for run in self._leases.runs() if run.delivery.id in set(ids)}
+        self._on_lost(sorted(tokens))
+
     def _on_resume(self) -> None:
         self._intake.settled()
 
     async def _stop(self) -> list[str]:
         self._intake.stop()
+        self._execution.drain()
         # A store that never answers must not keep the worker from ending.
         await self._within_reason(self._intake_task)
         await self._within_reason(self._spawn(self._intake.guarded_done(), "guard-end"))
@@ -422,7 +443,6 @@ class Worker:
             await in_own_thread(lambda: self._keeper.join(5.0))
         await self._within_reason(self._spawn(self._forget(), "forget"))
         await in_own_thread(self._execution.close)
-        await self._stack.aclose()
         logger.info("worker %s has stopped", self.name)
         return [run.delivery.id for run in unfinished]
 

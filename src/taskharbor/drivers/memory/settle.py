@@ -30,6 +30,8 @@ def _settle(tables: Tables, settlement: Settlement, now: int) -> Settled:
         return _STALE
     if row.token != settlement.token:
         return _ALREADY if row.settled_token == settlement.token else _STALE
+    # Computed first: what raises must not leave the row between two places.
+    wait = 0 if settlement.after is None else duration_micros(settlement.after)
     tables.leave_lease(row)
     row.settled_token = settlement.token
     if settlement.charge:
@@ -45,12 +47,11 @@ def _settle(tables: Tables, settlement: Settlement, now: int) -> Settled:
     if row.cancel is not None:
         tables.finish(row, JobState.CANCELLED, now, row.cancel)
         return _SETTLED[JobState.CANCELLED]
-    _write(tables, row, settlement, now)
+    _write(tables, row, settlement, now, wait)
     return _SETTLED[tables.state_of(row, now)]
 
 
-def _write(tables: Tables, row: Row, settlement: Settlement, now: int) -> None:
-    wait = 0 if settlement.after is None else duration_micros(settlement.after)
+def _write(tables: Tables, row: Row, settlement: Settlement, now: int, wait: int) -> None:
     match settlement.kind:
         case SettleKind.RETRY | SettleKind.SNOOZE:
             row.lost = 0
