@@ -378,7 +378,7 @@ MUTATIONS = [
     Mutation(
         "4.6",
         "worker/run.py",
-        "error.after if isinstance(error, RetryLater) else None",
+        'checked_wait(error.after, "RetryLater(after=...)") if isinstance(error, RetryLater) else None',
         "None",
         "a handler's own wait does not count",
     ),
@@ -407,7 +407,7 @@ MUTATIONS = [
     Mutation(
         "4.7",
         MEMORY + "control.py",
-        "tables.make_due(row, now, NORMAL)",
+        "tables.make_due(row, max(now, micros(row.run_at)), NORMAL)",
         "tables.make_due(row, row.due, NORMAL)",
         "a requeued job overtakes those that wait",
     ),
@@ -827,6 +827,13 @@ MUTATIONS = [
         "micros(tables.clock.now() if request.now is None else request.now)",
         "0 if request.now is None else micros(request.now)",
         "the store has no clock of its own",
+    ),
+    Mutation(
+        "4.10",
+        MEMORY + "control.py",
+        "max(now, micros(row.run_at))",
+        "now",
+        "a requeued job runs before its time",
     ),
     # 4.19: shutdown
     Mutation(

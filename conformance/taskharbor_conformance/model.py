@@ -433,7 +433,7 @@ class Book:
         job.final, job.finished_at, job.reason = None, None, ""
         job.attempt = job.lost = 0
         job.operations.append(("requeue", self.now, by))
-        self._wait(job, ZERO)
+        self._wait(job, max(job.run_at - self.now, ZERO))  # never early, whoever asks
         return RequeueStatus.REQUEUED
 
     def delete(self, job_id: str) -> DeleteStatus:
@@ -1068,6 +1068,7 @@ class ContractMachine(RuleBasedStateMachine):
             "queue": job.new.queue,
             "state": state,
             "priority": job.new.priority,
+            "due_at": job.due if job.final is None and job.token is None else None,
             "run_at": job.run_at,
             "enqueued_at": job.enqueued_at,
             "finished_at": job.finished_at,
