@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +24,16 @@ from taskharbor import (
     RequeueStatus,
     Retry,
     RetryLater,
+    Snooze,
+    StoreUnavailable,
     register_type,
     task,
 )
 from taskharbor.clock import ManualClock
+from taskharbor.driver import JobSettle, Store
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.drivers.memory.driver import MemoryStore
+from taskharbor.settlement import Settled
 from taskharbor.worker.sight import Sight
 
 SECOND = timedelta(seconds=1)
@@ -220,3 +230,170 @@ def test_a_task_left_behind_cannot_end_the_program(caplog: pytest.LogCaptureFixt
 
     assert {"succeeded": 1} == counts.settled
     assert "SystemExit" in caplog.text
+
+
+class Soon(Snooze):
+    """A subclass with a field of its own making."""
+
+    def __init__(self) -> None:
+        super().__init__(SECOND)
+        wrong: Any = 5
+        self.for_ = wrong
+
+
+def test_a_verdict_with_a_wrong_field_fails_alone() -> None:
+    mine = Registry()
+
+    @task(registry=mine, retry=Retry.never)
+    async def soon() -> None:
+        raise Soon
+
+    @task(registry=mine)
+    async def fine() -> int:
+        return 1
+
+    with Harbor("memory://", registry=mine) as harbor:
+        bad, *good = soon.enqueue(), *harbor.enqueue_many([fine.s() for _ in range(20)])
+        harbor.run_until_idle()
+
+        assert JobState.DEAD == bad.status().state
+        assert {JobState.SUCCEEDED} == {job.status().state for job in good}
+
+
+class TroubledStore(MemoryStore):
+    """A store one of whose settlements cannot be written, by a bug in it."""
+
+    poison = ""
+
+    async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
+        if any(settlement.job_id == self.poison for settlement in request.settlements):
+            raise RuntimeError("a bug of the driver's")
+        return await super().job_settle(request)
+
+
+class TroubledDriver(MemoryDriver):
+    """Hands out `TroubledStore`s, and refuses to be connected to more often than it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = 1000
+
+    def connect(self) -> AbstractAsyncContextManager[Store]:
+        return self._troubled()
+
+    @asynccontextmanager
+    async def _troubled(self) -> AsyncGenerator[Store]:
+        self.connections -= 1
+        if self.connections < 0:
+            raise StoreUnavailable("too many connections")
+        yield TroubledStore(self._tables)
+
+
+def test_an_outcome_that_cannot_be_written_takes_no_other_with_it() -> None:
+    mine = Registry()
+
+    @task(registry=mine)
+    async def works(number: int) -> int:
+        return number
+
+    with Harbor(TroubledDriver(), registry=mine) as harbor:
+        jobs = harbor.enqueue_many([works.s(number) for number in range(20)])
+        TroubledStore.poison = jobs[7].id
+
+        harbor.run_until_idle()
+
+        assert {JobState.SUCCEEDED} == {job.status().state for job in jobs if job is not jobs[7]}
+        # It is still leased, and runs again when the lease expires.
+        assert JobState.RUNNING == jobs[7].status().state
+
+
+def test_a_worker_that_cannot_keep_leases_does_not_start() -> None:
+    mine, driver = Registry(), TroubledDriver()
+    driver.connections = 1  # for the worker itself; none is left for the keeper of its leases
+
+    @task(registry=mine)
+    def never() -> None: ...
+
+    with Harbor(driver, registry=mine) as harbor:
+        never.enqueue()
+        with pytest.raises(StoreUnavailable, match="too many"):
+            harbor.run_until_idle()
+
+        driver.connections = 1000
+        assert {JobState.READY} == {job.state for job in harbor.jobs.find()}
+
+
+def test_a_timeout_does_not_cut_an_enqueue_in_half() -> None:
+    mine = Registry()
+
+    @task(registry=mine)
+    def child(number: int) -> None: ...
+
+    @task(registry=mine, timeout=SECOND / 20, retry=Retry.never, queue="parents")
+    def parent(start: int) -> None:
+        while True:
+            harbor.enqueue_many([child.options(key=str(start)).s(start), *(child.s(n) for n in range(200))])
+            start += 1
+
+    with Harbor("memory://", registry=mine) as harbor:
+        for round_ in range(10):
+            parent.enqueue(round_ * 1000)
+        harbor.run_until_idle(queues=["parents"], concurrency=2)
+
+        stored = harbor.jobs.find(tasks=[child.name], limit=100_000)
+        keyed = [record for record in stored if record.key is not None]
+        assert len(stored) == 201 * len(keyed) > 0
+        harbor.run_until_idle(queues=["default"])
+        states = {counted.state for counted in harbor.jobs.count(tasks=[child.name])}
+        assert {JobState.SUCCEEDED} == states
+
+
+def test_closing_a_bridge_waits_for_the_calls_under_way() -> None:
+    harbor = Harbor("memory://", registry=Registry())
+    done, errors = list[int](), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            for _ in range(50):
+                harbor.jobs.count()
+            done.append(1)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        harbor.close()
+    for thread in threads:
+        thread.join(30)
+    harbor.close()
+
+    assert ([1] * 4, []) == (done, errors)
+
+
+def test_a_killed_idle_child_costs_nobody_an_attempt(tmp_path: Path) -> None:
+    program = """
+import multiprocessing, os, signal
+from datetime import timedelta
+from taskharbor import Harbor, Retry, task
+
+@task(run="process", retry=Retry.never)
+def cpu(x: int) -> int:
+    return x * x
+
+if __name__ == "__main__":
+    with Harbor("memory://") as harbor, harbor.worker_thread(processes=1):
+        print(cpu.enqueue(2).result(timedelta(seconds=30)))
+        (child,) = multiprocessing.active_children()
+        child.kill()
+        child.join()
+        print(cpu.enqueue(3).result(timedelta(seconds=30)))
+"""
+    (tmp_path / "app.py").write_text(program)
+
+    ended = subprocess.run(
+        [sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
+    )
+
+    assert ended.stdout == "4\n9\n", ended.stderr

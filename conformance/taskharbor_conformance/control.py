@@ -315,7 +315,7 @@ async def a_requeued_job_survives_a_crash_that_its_old_attempts_would_not(bench:
     assert SettleKind.RETRY == reclaimed.fate
 
 
-@case("4.8")
+@case("4.8", "4.10")
 async def a_cancelled_job_can_be_requeued(bench: Bench) -> None:
     job_id = await bench.enqueue(run_in=DAY)
     await bench.cancel(job_id, reason="not needed")

@@ -152,9 +152,11 @@ class _Shelter:
     ) -> None:
         thread = self._thread
         thread.sheltered -= 1
+        while thread.interrupting:  # it may be just about to leave word
+            time.sleep(0)
         if thread.deferred and not thread.sheltered and error is None:
             thread.deferred = False
-            raise JobInterrupt
+            raise JobInterrupt("the job was asked to stop while it wrote to the store")
 
 
 _sending = threading.Lock()
