@@ -329,9 +329,9 @@ def test_a_timeout_does_not_cut_an_enqueue_in_half() -> None:
     @task(registry=mine)
     def child(number: int) -> None: ...
 
-    @task(registry=mine, timeout=SECOND / 20, retry=Retry.never, queue="parents")
+    @task(registry=mine, timeout=SECOND / 100, retry=Retry.never, queue="parents")
     def parent(start: int) -> None:
-        while True:
+        for _ in range(20):
             harbor.enqueue_many([child.options(key=str(start)).s(start), *(child.s(n) for n in range(200))])
             start += 1
 

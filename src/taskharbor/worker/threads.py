@@ -37,6 +37,7 @@ _BUSY = 2
 """So many threads, not stuck, are enough to work through the line."""
 _TICK_SECONDS = 0.001
 _AGAIN_SECONDS = 0.2
+_LOOK_AGAIN_SECONDS = 0.5
 _TURNS = range(3)
 _DEPTH = 8
 """Frames to look at, from the innermost."""
@@ -78,7 +79,7 @@ class _Thread:
         self.deferred = False
         self.thread: threading.Thread | None = None
 
-    def interrupt(self, run: Run) -> None:
+    def interrupt(self, run: Run, *, again: bool = False) -> None:
         """Raise `JobInterrupt` in the thread if it is still at this run."""
         with _sending:
             self.interrupting = True
@@ -96,7 +97,25 @@ class _Thread:
                 self.sent = True
                 self.sent_at = now
                 _send(ident)
+                if not again:
+                    self._look_again(run)
             self.interrupting = False
+
+    def _look_again(self, run: Run) -> None:
+        """Send one more, once, if the first was swallowed where nobody meant to.
+
+        A finalizer or a weak reference's callback may run at any moment, and exceptions in those are ignored. A handler
+        that is cleaning up after an interrupt is left alone.
+        """
+
+        def look() -> None:
+            ident = None if self.thread is None else self.thread.ident
+            if self.run is run and ident is not None and not _is_handling_interrupt(ident):
+                self.interrupt(run, again=True)
+
+        timer = threading.Timer(_LOOK_AGAIN_SECONDS, look)
+        timer.daemon = True
+        timer.start()
 
     def _try_again(self, run: Run) -> None:
         timer = threading.Timer(_TICK_SECONDS * 5, self.interrupt, (run,))
@@ -178,6 +197,18 @@ def _in_delicate_code(ident: int) -> bool:
         ):
             return True
         frame = frame.f_back
+    return False
+
+
+def _is_handling_interrupt(ident: int) -> bool:
+    """Return whether a thread is in an `except` or `finally` that a `JobInterrupt` led to."""
+    # 3.11 gives (type, value, traceback), later ones the exception.
+    found: object = sys._current_exceptions().get(ident)  # pyright: ignore[reportPrivateUsage]
+    error: object = found[1] if isinstance(found, tuple) else found
+    while isinstance(error, BaseException):
+        if isinstance(error, JobInterrupt):
+            return True
+        error = error.__context__
     return False
 
 
