@@ -16,6 +16,7 @@ any two of its steps and would leave the lock held.
 
 from __future__ import annotations
 
+import _weakrefset
 import logging
 import logging.handlers
 import sys
@@ -42,7 +43,7 @@ _TURNS = range(3)
 _DEPTH = 8
 """Frames to look at, from the innermost."""
 _DELICATE = frozenset(
-    {logging.__file__, logging.handlers.__file__, weakref.__file__}
+    {logging.__file__, logging.handlers.__file__, weakref.__file__, _weakrefset.__file__}
     | {"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
 )
 _LOCKING = frozenset({"__enter__", "__exit__", "acquire", "release", "_acquire_restore", "_release_save"})
