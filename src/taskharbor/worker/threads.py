@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import _weakrefset
 import logging
-import logging.handlers
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import Context as ContextVars
+from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
@@ -43,7 +43,12 @@ _TURNS = range(3)
 _DEPTH = 8
 """Frames to look at, from the innermost."""
 _DELICATE = frozenset(
-    {logging.__file__, logging.handlers.__file__, weakref.__file__, _weakrefset.__file__}
+    {
+        logging.__file__,
+        str(Path(logging.__file__).with_name("handlers.py")),
+        weakref.__file__,
+        _weakrefset.__file__,
+    }
     | {"<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
 )
 _LOCKING = frozenset({"__enter__", "__exit__", "acquire", "release", "_acquire_restore", "_release_save"})
