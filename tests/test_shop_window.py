@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import inspect
 import json
 import pkgutil
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from types import ModuleType
 import pytest
 
 import taskharbor
+import taskharbor.worker
 from tests.fixtures.support import run_python, untyped
 
 PACKAGE = Path(taskharbor.__file__).parent
@@ -153,9 +157,21 @@ def test_every_module_says_its_duty() -> None:
     ids=lambda thing: thing.__name__,
 )
 def test_annotations_of_public_classes_can_be_read_at_run_time(thing: type[object]) -> None:
+    # What comes with the worker is imported with it, not before: `import taskharbor` has to be quick.
+    of_the_worker = {"asyncio": asyncio, **vars(taskharbor.worker)}
     for _, member in members(thing.__name__, thing):
         if inspect.isfunction(member):
-            typing.get_type_hints(member)
+            typing.get_type_hints(member, localns=of_the_worker)
+
+
+def test_the_worker_is_imported_when_it_is_asked_for() -> None:
+    program = (
+        "import sys, taskharbor; before = {'asyncio', 'taskharbor.worker'} & set(sys.modules);"
+        "print(sorted(before), taskharbor.Worker.__name__)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert ended.stdout == "[] Worker\n"
 
 
 @pytest.mark.parametrize(

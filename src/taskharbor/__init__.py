@@ -4,6 +4,8 @@ One typed function is the whole definition of a task: its signature gives the st
 format, the run-time check and the JSON Schema. Behind it stands one contract for all stores, proven by one suite.
 """
 
+from typing import TYPE_CHECKING
+
 from taskharbor.call import Flow, FlowHandle, JobHandle, JobStatus, Link, Signature
 from taskharbor.codec import Codec, CodecError, JsonCodec, MsgpackCodec, register_type
 from taskharbor.control import Jobs, Queues
@@ -42,7 +44,9 @@ from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.outcome import Reject, RetryLater, Snooze
 from taskharbor.retry import Retry
 from taskharbor.task import AsyncTask, Bound, Context, Registry, SyncTask, Task, default_registry, task
-from taskharbor.worker import Worker, WorkerCounts, WorkerSettings, WorkerThread
+
+if TYPE_CHECKING:
+    from taskharbor.worker import Worker, WorkerCounts, WorkerSettings, WorkerThread
 
 __all__ = [
     "AsyncTask",
@@ -113,3 +117,14 @@ __all__ = [
     "register_type",
     "task",
 ]
+
+_OF_THE_WORKER = frozenset({"Worker", "WorkerCounts", "WorkerSettings", "WorkerThread"})
+
+
+def __getattr__(name: str) -> object:
+    # With the worker comes asyncio, half of what an import would cost; most programs only enqueue.
+    if name in _OF_THE_WORKER:
+        from taskharbor import worker
+
+        return getattr(worker, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from taskharbor.driver import CancelStatus, Driver, Enqueued, JobCancel, JobEnqueue, JobGet, Store
 from taskharbor.job import JobRecord
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ class Bridge:
         Raises:
             StoreUnavailable: the store cannot be reached; the next call tries anew.
         """
+        import asyncio  # slow to import, and most producers need no bridge
+
         with self._idle:
             self._calls += 1
         try:
@@ -74,6 +78,8 @@ class Bridge:
             raise
 
     def _main(self, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Store]]) -> None:
+        import asyncio
+
         async def serve() -> None:
             async with self._driver.connect() as store:
                 closing = asyncio.Event()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -13,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Asyn
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from typing_extensions import TypedDict, Unpack
 
@@ -59,18 +58,13 @@ from taskharbor.errors import (
 )
 from taskharbor.job import TERMINAL, JobRecord, NewJob, OnConflict
 from taskharbor.task import Registry, TaskDefinition, default_registry
-from taskharbor.worker import (
-    Application,
-    Lifespan,
-    Worker,
-    WorkerCounts,
-    WorkerSettings,
-    WorkerThread,
-    in_own_thread,
-    run_in_own_loop,
-)
 
 logger = logging.getLogger("taskharbor")
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from taskharbor.worker import Application, Lifespan, Worker, WorkerCounts, WorkerSettings, WorkerThread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -221,6 +215,8 @@ class Harbor:
 
     async def aclose(self) -> None:
         """Close its connections, this event loop's among them. Idempotent."""
+        from taskharbor.worker import in_own_thread
+
         self._notice_fork()
         await self._close_store()
         await in_own_thread(self.close)
@@ -348,6 +344,8 @@ class Harbor:
 
     async def aawait_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
         """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
+        import asyncio
+
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
@@ -376,6 +374,8 @@ class Harbor:
         Raises:
             OptionError: a setting with a value that cannot be.
         """
+        from taskharbor.worker import Worker
+
         return Worker(self._application(), _settings(settings))
 
     def worker_thread(self, **settings: Unpack[WorkerOptions]) -> WorkerThread:
@@ -386,6 +386,8 @@ class Harbor:
             BlockingCallError: on a running event loop, which its end would block; use `worker`.
         """
         refuse_on_loop("harbor.worker_thread()", "async with harbor.worker(...):")
+        from taskharbor.worker import WorkerThread
+
         return WorkerThread(self._application(), _settings(settings))
 
     def run_until_idle(
@@ -401,6 +403,8 @@ class Harbor:
             BlockingCallError: on a running event loop; use `arun_until_idle`.
         """
         refuse_on_loop("harbor.run_until_idle()", "harbor.arun_until_idle(...)")
+        from taskharbor.worker import run_in_own_loop
+
         check_duration(within, "within")
         worker = self.worker(**settings)
 
@@ -428,6 +432,8 @@ class Harbor:
             await self._close_store()
 
     def _application(self) -> Application:
+        from taskharbor.worker import Application
+
         return Application(
             self, self._driver, self._registry, self._codecs, self._codec, self._lifespan, self._close_store
         )
@@ -446,6 +452,8 @@ class Harbor:
 
     async def _close_store(self) -> None:
         """Close the store of the running event loop, if one was opened."""
+        import asyncio
+
         with self._lock:
             opened = self._stores.pop(asyncio.get_running_loop(), None)
         if opened is not None:
@@ -453,6 +461,8 @@ class Harbor:
 
     async def _store(self) -> Store:
         """Return the store of the running event loop, opened when first asked for."""
+        import asyncio
+
         self._notice_fork()
         loop = asyncio.get_running_loop()
         opened = self._stores.get(loop)
@@ -532,6 +542,8 @@ def _check_parts(registry: object, lifespan: object) -> None:
 
 
 def _settings(given: WorkerOptions) -> WorkerSettings:
+    from taskharbor.worker import WorkerSettings
+
     known = WorkerSettings.__struct_fields__
     for name in given:
         if name not in known:

@@ -6,7 +6,7 @@ was installed for the process.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
@@ -144,6 +144,10 @@ def refuse_on_loop(call: str, instead: str) -> None:
     Raises:
         BlockingCallError: an event loop runs in this thread.
     """
+    if "asyncio" not in sys.modules:  # slow to import, and where nobody has, no loop can be running
+        return
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
