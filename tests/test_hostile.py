@@ -383,7 +383,7 @@ def cpu(x: int) -> int:
     return x * x
 
 if __name__ == "__main__":
-    with Harbor("memory://") as harbor, harbor.worker_thread(processes=1):
+    with Harbor("memory://") as harbor, harbor.worker_thread(handler_processes=1):
         print(cpu.enqueue(2).result(timedelta(seconds=30)))
         (child,) = multiprocessing.active_children()
         child.kill()

@@ -13,6 +13,8 @@
     |   |-- DriverURLError        a URL no driver understands
     |   |-- MissingExtraError     an optional dependency is not installed
     |   |-- UnsupportedError      this driver does not offer that ability
+    |   |-- SchemaError           the store's tables are of another version than this release works with
+    |   |-- UnusableStoreError    the store is there, and cannot be used as it is: no permission, no database, a bad disk
     |   |-- UnknownTaskError      a job names a task that nobody here declares
     |   `-- LifespanError         the dependencies could not be built, or are not what a task expects
     |-- JobError                  about one job: look at it
@@ -124,6 +126,14 @@ class MissingExtraError(DeploymentError, ImportError):
 
 class UnsupportedError(DeploymentError):
     """The driver does not offer an ability that was asked for."""
+
+
+class SchemaError(DeploymentError):
+    """The store's tables are of another version than this release works with."""
+
+
+class UnusableStoreError(DeploymentError):
+    """The store is there, and cannot be used as it is: no permission, no database, a damaged one."""
 
 
 class UnknownTaskError(DeploymentError, LookupError):

@@ -75,7 +75,7 @@ class WorkerOptions(TypedDict, total=False, closed=True):
 
     queues: Sequence[str] | None
     concurrency: int
-    processes: int
+    handler_processes: int
     lease: timedelta
     grace: timedelta
     halt: timedelta

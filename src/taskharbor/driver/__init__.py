@@ -35,7 +35,19 @@ from taskharbor.driver.control import (
     JobRequeue,
     RequeueStatus,
 )
-from taskharbor.driver.driver import BlockingDriver, Capability, Driver, ProducerStore, Store, require
+from taskharbor.driver.driver import (
+    BlockingDriver,
+    Capability,
+    Driver,
+    Joined,
+    MigratingDriver,
+    Migration,
+    ProducerStore,
+    SchemaVersion,
+    Store,
+    TransactionalDriver,
+    require,
+)
 from taskharbor.driver.listen import Listen, Subscription, Wake
 from taskharbor.driver.queue import QueueControl, QueueInfo, QueueList, QueuePause, QueueResume
 from taskharbor.driver.request import Request
@@ -80,11 +92,14 @@ __all__ = [
     "JobReserve",
     "JobSettle",
     "JobStore",
+    "Joined",
     "LeaseExtend",
     "LeaseExtended",
     "LeaseHold",
     "LeaseReclaim",
     "Listen",
+    "MigratingDriver",
+    "Migration",
     "ProducerStore",
     "Pruned",
     "QueueControl",
@@ -98,8 +113,10 @@ __all__ = [
     "RequeueStatus",
     "Reservation",
     "Retention",
+    "SchemaVersion",
     "Store",
     "Subscription",
+    "TransactionalDriver",
     "Wake",
     "WorkerAnnounce",
     "WorkerForget",

@@ -12,6 +12,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 from taskharbor.driver.control import CancelStatus, JobCancel, JobControl, JobGet
 from taskharbor.driver.listen import Listen
 from taskharbor.driver.queue import QueueControl
@@ -31,6 +33,10 @@ class Capability(StrEnum):
     """What was answered survives the end of the process."""
     SHARED = "shared"
     """Several processes can open the same store."""
+    TRANSACTIONAL = "transactional"
+    """Jobs can be stored in a transaction of the caller's own (`TransactionalDriver`)."""
+    MIGRATIONS = "migrations"
+    """Its tables have numbered versions (`MigratingDriver`)."""
 
 
 class Store(JobStore, JobControl, QueueControl, WorkerRegister, Retention, Protocol):
@@ -91,6 +97,87 @@ class BlockingDriver(Protocol):
 
     def connect_blocking(self) -> AbstractContextManager[ProducerStore]:
         """Open a blocking store; leaving the block closes it."""
+        ...
+
+
+class Joined(Protocol):
+    """Enqueue within a transaction that the caller began, and ends."""
+
+    def job_enqueue(self, request: JobEnqueue, /) -> Sequence[Enqueued]:
+        """Store jobs in the caller's transaction and return one answer each, in order.
+
+        What is refused leaves the transaction as it was.
+
+        Raises:
+            UsageError: there is no transaction to join, or the connection is one for event loops.
+        """
+        ...
+
+    async def ajob_enqueue(self, request: JobEnqueue, /) -> Sequence[Enqueued]:
+        """Store jobs in the caller's transaction; the async form of `job_enqueue`."""
+        ...
+
+    def leave(self) -> None:
+        """Note that the caller sends no more through it: workers are woken once the transaction is committed."""
+        ...
+
+
+@runtime_checkable
+class TransactionalDriver(Protocol):
+    """A driver with `Capability.TRANSACTIONAL`."""
+
+    def join(self, connection: object, /) -> Joined:
+        """Return the way into a connection's transaction.
+
+        Raises:
+            UsageError: it is no connection of a kind this driver knows, or one to another store.
+        """
+        ...
+
+
+class SchemaVersion(msgspec.Struct, frozen=True):
+    """Where a store's tables stand."""
+
+    present: int
+    """Number of the last migration it has; 0 where there are no tables yet."""
+    wanted: int
+    """Number of the last migration this release knows."""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One numbered change of a store's tables."""
+
+    number: int
+    name: str
+    statements: Sequence[str]
+
+
+@runtime_checkable
+class MigratingDriver(Protocol):
+    """A driver with `Capability.MIGRATIONS`. Blocking: migrations are run by people and at start-up."""
+
+    @property
+    def migrations(self) -> Sequence[Migration]:
+        """Return every migration this release knows, in order."""
+        ...
+
+    def schema_version(self) -> SchemaVersion:
+        """Return where the store's tables stand, changing nothing.
+
+        Raises:
+            StoreUnavailable: it cannot be reached now.
+            DeploymentError: it cannot be used.
+        """
+        ...
+
+    def migrate(self) -> Sequence[Migration]:
+        """Bring the tables to the version wanted, and return what was run; nothing if they were there already.
+
+        Raises:
+            StoreUnavailable: it cannot be reached now.
+            SchemaError: the tables are newer than this release.
+            DeploymentError: it cannot be used.
+        """
         ...
 
 

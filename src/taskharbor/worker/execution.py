@@ -64,7 +64,7 @@ class Execution:
         self._base = copy_context()
         self._base.run(enter, dispatcher)
         self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
-        self._children = Children(settings.processes)
+        self._children = Children(settings.handler_processes)
         self._ended: deque[Run] = deque()
         self._collecting = False
         self._late: Callable[[Run], None] | None = None

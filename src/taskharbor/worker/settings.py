@@ -24,7 +24,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which queues to serve; None means `default` and every queue that a registered task declares."""
     concurrency: int = 50
     """How many handlers may run at once, whatever their kind."""
-    processes: int = 2
+    handler_processes: int = 2
     """How many processes run the handlers of `run="process"` tasks; each is started when first needed."""
     lease: timedelta = timedelta(seconds=30)
     """How long a job is kept from others without a sign of life; extended at a third of it."""
@@ -54,7 +54,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise OptionError(f"queues={list(self.queues)!r}: a queue is named twice")
         for name, value, least in (
             ("concurrency", self.concurrency, 1),
-            ("processes", self.processes, 1),
+            ("handler_processes", self.handler_processes, 1),
             ("prefetch", self.prefetch or 0, 0),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
