@@ -154,7 +154,7 @@ def test_a_child_runs_the_handler_and_its_end_is_read_as_any_other() -> None:
 @pytest.mark.parametrize(("how", "told"), [("killed", "signal 9"), ("exited", "exit code 7")])
 def test_a_child_that_is_lost_fails_its_attempt_only(how: str, told: str) -> None:
     """The worker lives, and starts another child."""
-    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(processes=1):
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(handler_processes=1):
         status = end.enqueue(how).wait(ENOUGH)
         assert add.enqueue(1).result(ENOUGH) == 2
 
@@ -165,7 +165,7 @@ def test_a_child_that_is_lost_fails_its_attempt_only(how: str, told: str) -> Non
 
 def test_a_timeout_kills_the_child() -> None:
     """The attempt fails as one that timed out, and the next job gets a new child."""
-    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(processes=1):
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(handler_processes=1):
         add.enqueue(0).wait(ENOUGH)
         (before,) = children()
         status = overrun.enqueue().wait(ENOUGH)
@@ -191,7 +191,7 @@ def test_a_cancel_kills_a_child_that_listens_to_nothing(tmp_path: Path) -> None:
 
 def test_waiting_for_a_free_child_is_not_running() -> None:
     """The timeout counts from when the handler begins, however long the line before the one child is."""
-    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(processes=1):
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(handler_processes=1):
         add.enqueue(0).wait(ENOUGH)  # the child is there and has imported what it needs
         jobs = [nap.enqueue() for _ in range(4)]
 
@@ -203,7 +203,7 @@ def test_a_job_that_waited_for_a_child_at_shutdown_has_not_started(tmp_path: Pat
     mark = tmp_path / "pid"
 
     with Harbor(MemoryDriver(), registry=registry) as harbor:
-        with harbor.worker_thread(processes=1, lease=LEASE, grace=0 * MS):
+        with harbor.worker_thread(handler_processes=1, lease=LEASE, grace=0 * MS):
             first = linger.enqueue(str(mark))
             eventually(lambda: mark.exists() and bool(mark.read_text()))
             second = linger.enqueue(str(tmp_path / "never"))
@@ -218,7 +218,7 @@ def test_timeouts_that_hit_a_child_at_any_moment_lose_neither_child_nor_slot() -
     """Killed while it starts, while it is told, while it answers: the next job runs, and none is left behind."""
     with (
         Harbor(MemoryDriver(), registry=registry) as harbor,
-        harbor.worker_thread(processes=2, concurrency=4),
+        harbor.worker_thread(handler_processes=2, concurrency=4),
     ):
         jobs = [hurry.enqueue(number % 5 * 0.004) for number in range(12)]
         ended = {job.wait(ENOUGH).state for job in jobs}
@@ -234,7 +234,7 @@ def test_no_child_outlives_its_worker(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
 
     with Harbor(MemoryDriver(), registry=registry) as harbor:
-        with harbor.worker_thread(processes=2, grace=0 * MS):
+        with harbor.worker_thread(handler_processes=2, grace=0 * MS):
             add.enqueue(1).wait(ENOUGH)
             linger.enqueue(str(mark))
             eventually(lambda: mark.exists() and bool(mark.read_text()))

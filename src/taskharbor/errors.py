@@ -14,7 +14,7 @@
     |   |-- MissingExtraError     an optional dependency is not installed
     |   |-- UnsupportedError      this driver does not offer that ability
     |   |-- SchemaError           the store's tables are of another version than this release works with
-    |   |-- UnusableStoreError    the store is there, and cannot be used as it is: no permission, no database, a bad disk
+    |   |-- UnusableStoreError    the store is there, and cannot be used as it is: no permission, no database, bad disk
     |   |-- UnknownTaskError      a job names a task that nobody here declares
     |   `-- LifespanError         the dependencies could not be built, or are not what a task expects
     |-- JobError                  about one job: look at it
