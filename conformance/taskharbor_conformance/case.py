@@ -50,7 +50,7 @@ class Case(msgspec.Struct, frozen=True):
             SkipTest: the driver does not have the capability that the case needs.
         """
         with ExitStack() as stack:
-            open_driver = _opener(factory, stack)
+            open_driver = opener(factory, stack)
             driver = open_driver()
             if self.needs is not None and self.needs not in driver.capabilities:
                 raise SkipTest(f"the driver {driver.name!r} does not offer {self.needs.value!r}")
@@ -67,7 +67,8 @@ class Case(msgspec.Struct, frozen=True):
             raise
 
 
-def _opener(factory: DriverFactory, stack: ExitStack) -> OpenDriver:
+def opener(factory: DriverFactory, stack: ExitStack) -> OpenDriver:
+    """Return what opens drivers on one fresh place; they are closed, and the place is removed, with the stack."""
     made = factory()
     if not isinstance(made, AbstractContextManager):
         return _once(made, stack)

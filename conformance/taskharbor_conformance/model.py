@@ -1,6 +1,6 @@
 """One stateful Hypothesis model of the driver contract: any order of verbs, on any driver, against a simple book.
 
-`contract_machine(make_driver)` gives a state machine class. Each of its runs opens a fresh store, carries out verbs
+`contract_machine(factory)` gives a state machine class. Each of its runs opens a fresh store, carries out verbs
 that Hypothesis picks, and compares every answer with `Book`, a second and deliberately naive reading of the rules: a
 dict of jobs, a dict of leases, and sorting. After each step the whole store is read back and compared too. So the book
 says what is right, the driver how it is done, and a failure comes shrunk to the fewest steps that show it.
@@ -8,7 +8,7 @@ says what is right, the driver how it is done, and a failure comes shrunk to the
     from hypothesis.stateful import run_state_machine_as_test
 
     def test_any_order_of_verbs_follows_the_contract():
-        run_state_machine_as_test(contract_machine(lambda: MyDriver(...)))
+        run_state_machine_as_test(contract_machine(MyDriver))
 
 Time is passed in every request and only ever goes forward: the contract does not define what a clock that steps back
 does. Backoff is without jitter, since no answer could be predicted otherwise.
@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, assert_never
@@ -65,6 +65,7 @@ from taskharbor.job import TERMINAL, AttemptError, Delivery, JobRecord, JobState
 from taskharbor.outcome import Cancelled, Failed, Outcome, Rejected, Released, Snoozed, Strayed, Succeeded
 from taskharbor.retry import Retry, RetryNumbers
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
+from taskharbor_conformance.case import DriverFactory, opener
 
 T = TypeVar("T")
 
@@ -582,19 +583,20 @@ class ContractMachine(RuleBasedStateMachine):
         self.tokens = 0
         self.loop = asyncio.new_event_loop()
         self.resources = AsyncExitStack()
+        self.place = ExitStack()
         self.driver = self.make_driver()
         self.store: Store = self.ask(self.resources.enter_async_context(self.driver.connect()))
 
     def make_driver(self) -> Driver:
         """Return a driver on an empty store."""
-        raise NotImplementedError("a machine is made by contract_machine(make_driver)")
+        raise NotImplementedError("a machine is made by contract_machine(factory)")
 
     def teardown(self) -> None:
         """Close the store, the driver and the loop."""
         try:
             self.ask(self.resources.aclose())
         finally:
-            self.driver.close()
+            self.place.close()
             self.loop.close()
 
     def ask(self, verb: Awaitable[T]) -> T:
@@ -1147,16 +1149,16 @@ class ContractMachine(RuleBasedStateMachine):
             )
 
 
-def contract_machine(make_driver: Callable[[], Driver]) -> type[ContractMachine]:
-    """Return a state machine of the contract for drivers that `make_driver` builds.
+def contract_machine(factory: DriverFactory) -> type[ContractMachine]:
+    """Return a state machine of the contract for the drivers of a factory, as `conformance_test` takes it.
 
-    `make_driver` is called once a run and has to give a driver on an empty store. Run the machine with
+    The factory is called once a run and has to give an empty place. Run the machine with
     `hypothesis.stateful.run_state_machine_as_test`, or collect its `TestCase`.
     """
 
     class DriverMachine(ContractMachine):
         def make_driver(self) -> Driver:
-            return make_driver()
+            return opener(factory, self.place)()
 
     return DriverMachine
 

@@ -39,8 +39,22 @@ def _open_memory(url: str) -> Driver:
     return MemoryDriver()
 
 
-_LATER = frozenset({"sqlite", "postgresql", "postgres", "redis", "rediss"})
-_OWN: dict[str, OpenDriver] = {"memory": _open_memory}
+def _open_sqlite(url: str) -> Driver:
+    try:
+        from taskharbor.drivers.sqlite import open_driver as open_sqlite
+    except (
+        ModuleNotFoundError
+    ) as error:  # some distributions split it off; some builds of Python come without
+        raise MissingExtraError(
+            f"sqlite:// needs Python's own sqlite3 module, which this Python lacks ({error}); install it (Alpine: "
+            "apk add python3 py3-sqlite; a Python you built yourself: with libsqlite3-dev there)",
+            extra="sqlite",
+        ) from error
+    return open_sqlite(url)
+
+
+_LATER = frozenset({"postgresql", "postgres", "redis", "rediss"})
+_OWN: dict[str, OpenDriver] = {"memory": _open_memory, "sqlite": _open_sqlite}
 
 
 def available_drivers() -> dict[str, str]:
@@ -72,15 +86,8 @@ def _default_driver() -> Driver:
             return driver_for(url)
         except DriverURLError as error:
             raise DriverURLError(f"TASKHARBOR_URL: {error}") from error
-    try:
-        driver = driver_for(DEFAULT_URL)
-    except DriverURLError as error:
-        raise DriverURLError(
-            f"no URL was given and TASKHARBOR_URL is not set, so {DEFAULT_URL} was meant, but {error}; "
-            "pass one, for example Harbor('memory://')"
-        ) from error
     logger.info("no URL was given: using %s", Path(DEFAULT_URL.partition(":///")[2]).absolute())
-    return driver
+    return driver_for(DEFAULT_URL)
 
 
 def driver_for(url: str) -> Driver:

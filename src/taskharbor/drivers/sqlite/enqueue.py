@@ -1,0 +1,171 @@
+"""job_enqueue: ids and idempotency keys first, for the whole batch, then the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from taskharbor.clock import duration_micros, micros
+from taskharbor.driver import Enqueued, EnqueueStatus, JobEnqueue
+from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
+from taskharbor.drivers.sqlite.rows import (
+    BATCH_BYTES,
+    NORMAL,
+    TEXTS,
+    OptionsBook,
+    Packed,
+    Step,
+    json_text,
+    read_json,
+)
+from taskharbor.job import NewJob, OnConflict
+
+_BATCH_ROWS = 5000
+
+
+class _Holder(msgspec.Struct, array_like=True, frozen=True):
+    """Who holds a key."""
+
+    task: str
+    name: str
+    job_id: str
+    digest: str
+
+
+_holders = msgspec.json.Decoder(list[_Holder])
+
+_KNOWN = """SELECT json_group_array(id) FROM (
+    SELECT id FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?1))
+    UNION ALL SELECT id FROM taskharbor_history WHERE id IN (SELECT value FROM json_each(?1))
+    UNION ALL SELECT id FROM taskharbor_dead WHERE id IN (SELECT value FROM json_each(?1)))"""
+_HELD = """SELECT json_group_array(json_array(k.task, k.name, k.job_id, hex(k.digest)))
+    FROM json_each(?1) e CROSS JOIN taskharbor_key k ON k.task = e.value ->> 0 AND k.name = e.value ->> 1
+    WHERE k.expires_at IS NULL OR k.expires_at > ?2"""
+_ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
+_ADD_KEYS = """INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl)
+    SELECT value ->> 0, value ->> 1, value ->> 2, substr(?2, value ->> 3, value ->> 4), value ->> 5
+    FROM json_each(?1)"""
+_ADD_JOBS = """INSERT INTO taskharbor_job (
+    id, task, queue, options, priority, lane, due, guarded, run_at, enqueued_at, timeout, payload, key, digest, meta)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, ?3, value ->> 5, value ->> 6,
+        value ->> 7, ?4, value ->> 8, substr(?2, value ->> 9, value ->> 10), value ->> 11,
+        substr(?2, value ->> 12, value ->> 13), value ->> 14
+    FROM json_each(?1)"""
+
+
+def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
+    """Store jobs and return one answer each, in order."""
+    jobs = request.jobs
+    found = read_json((yield Query(_KNOWN, (json_text([job.id for job in jobs]),))), TEXTS)
+    known = set(found)
+    holders = yield from _key_holders(jobs, step.now)
+    new: dict[str, NewJob] = {}
+    answers: list[Enqueued] = []
+    refused = False
+    for job in jobs:
+        answer = _answer(job, known, holders)
+        if answer.status is EnqueueStatus.CREATED:
+            new[job.id] = job
+            known.add(job.id)
+            if job.key is not None:
+                holders[job.task, job.key] = (job.id, job.digest)
+        refused = refused or _refuses(job, answer)
+        answers.append(answer)
+    if refused and request.all_or_none:
+        return [
+            answer
+            if _refuses(job, answer) or answer.job_id not in new
+            else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
+            for job, answer in zip(jobs, answers, strict=True)
+        ]
+    yield from _insert(list(new.values()), step.book, step.now)
+    step.wakes.queues.update(job.queue for job in new.values())
+    return answers
+
+
+def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str], tuple[str, bytes]]]:
+    """Return who holds the keys that these jobs want, by task and key."""
+    wanted = [(job.task, job.key) for job in jobs if job.key is not None]
+    if not wanted:
+        return {}
+    held = read_json((yield Query(_HELD, (json_text(wanted), now))), _holders)
+    return {(key.task, key.name): (key.job_id, bytes.fromhex(key.digest)) for key in held}
+
+
+def _answer(job: NewJob, known: set[str], holders: dict[tuple[str, str], tuple[str, bytes]]) -> Enqueued:
+    if job.id in known:
+        return Enqueued(EnqueueStatus.EXISTING, job.id)
+    holder = None if job.key is None else holders.get((job.task, job.key))
+    if holder is not None:
+        same = holder[1] == job.digest
+        return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder[0])
+    return Enqueued(EnqueueStatus.CREATED, job.id)
+
+
+def _refuses(job: NewJob, answer: Enqueued) -> bool:
+    """Return whether this answer is a reason to store nothing, where all or none was asked."""
+    return answer.status is EnqueueStatus.CONFLICT or (
+        answer.status is EnqueueStatus.EXISTING
+        and job.on_conflict is OnConflict.RAISE
+        and answer.job_id != job.id
+    )
+
+
+def _insert(jobs: Sequence[NewJob], book: OptionsBook, now: int) -> Routine[None]:
+    for batch in _batches(jobs):
+        packed = Packed()
+        options: dict[int, tuple[int, int, str]] = {}
+        keys: list[tuple[Cell, ...]] = []
+        rows: list[tuple[Cell, ...]] = []
+        for job in batch:
+            number, text, retain = book.number(job)
+            options[number] = (number, retain, text)
+            digest_at, digest_size = (None, None) if job.key is None else packed.add(job.digest)
+            if job.key is not None:
+                ttl = duration_micros(job.key_ttl)
+                keys.append((job.task, job.key, job.id, digest_at, digest_size, ttl))
+            run_at = _run_at(job, now)
+            rows.append(
+                (
+                    job.id,
+                    job.task,
+                    job.queue,
+                    number,
+                    job.priority,
+                    max(run_at, now),
+                    # Its one attempt must not be spent unseen (rule 4).
+                    int(job.retry.max_attempts == 1),
+                    run_at,
+                    None if job.timeout is None else duration_micros(job.timeout),
+                    *packed.add(job.payload),
+                    job.key,
+                    digest_at,
+                    digest_size,
+                    json_text(job.meta) if job.meta else None,
+                )
+            )
+        yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
+        if keys:
+            yield Query(_ADD_KEYS, (json_text(keys), packed.blob()))
+        yield Query(_ADD_JOBS, (json_text(rows), packed.blob(), NORMAL, now))
+
+
+def _batches(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
+    batch: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        if batch and (len(batch) >= _BATCH_ROWS or size + len(job.payload) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(job)
+        size += len(job.payload)
+    if batch:
+        yield batch
+
+
+def _run_at(job: NewJob, now: int) -> int:
+    if job.run_in is not None:
+        return now + duration_micros(job.run_in)
+    return now if job.run_at is None else micros(job.run_at)

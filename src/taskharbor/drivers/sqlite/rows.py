@@ -1,0 +1,217 @@
+"""Between the words of the contract and what the tables hold.
+
+Batches go in and out as JSON text beside one blob that holds all their payloads, end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from hashlib import blake2b
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from taskharbor.clock import duration_micros, from_micros
+from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
+from taskharbor.job import Delivery, NewJob
+from taskharbor.retry import RetryNumbers
+from taskharbor.settlement import SOLO_CRASHES
+
+T = TypeVar("T")
+
+SOLO, FRONT, NORMAL = range(3)
+"""Lanes of one priority, in order."""
+BATCH_BYTES = 16 << 20
+"""Payloads in one statement, at most; a larger one goes alone. (SQLite's own limit is a thousand million bytes.)"""
+INLINE_BYTES = 64 << 10
+"""Payloads up to this size are read together in one blob; larger ones one by one."""
+_CACHED = 1000
+
+_encoder = msgspec.json.Encoder()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What jobs of one task have in common. Stored once, named by the digest of its own text."""
+
+    codec: str
+    fingerprint: int
+    retry: RetryNumbers
+    key_ttl: timedelta
+    retain: timedelta
+    keep_result: bool
+
+
+class OptionsBook:
+    """Options by the number they are stored under. The number is a digest, so what is known stays true."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Options] = {}
+        self._numbers: dict[Options, tuple[int, str]] = {}
+        self._decode = msgspec.json.Decoder(Options).decode
+
+    def number(self, job: NewJob) -> tuple[int, str, int]:
+        """Return the number, text and retention of a job's options."""
+        options = Options(job.codec, job.fingerprint, job.retry, job.key_ttl, job.retain, job.keep_result)
+        found = self._numbers.get(options)
+        if found is None:
+            text = _encoder.encode(options)
+            found = (int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1, text.decode())
+            if len(self._numbers) >= _CACHED:
+                self._numbers.clear()
+            self._numbers[options] = found
+        return *found, duration_micros(job.retain)
+
+    def fetch(self, numbers: Iterable[int]) -> Routine[dict[int, Options]]:
+        """Return the options of these numbers, reading those not known yet."""
+        wanted = set(numbers)
+        missing = [number for number in wanted if number not in self._known]
+        if missing:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+                missing = list(wanted)
+            rows = yield Query(
+                "SELECT id, text FROM taskharbor_options WHERE id IN (SELECT value FROM json_each(?))",
+                (json_text(missing),),
+            )
+            self._known.update((number, self._decode(text)) for number, text in rows)
+        return {number: self._known[number] for number in wanted}
+
+
+class Step(NamedTuple):
+    """What a verb's routine works with."""
+
+    now: int
+    """The present, for this verb."""
+    book: OptionsBook
+    wakes: Wakes
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON."""
+    return _encoder.encode(value).decode()
+
+
+def read_json(rows: Sequence[Row], decoder: msgspec.json.Decoder[T]) -> T:
+    """Return what the only cell of the only row holds as JSON."""
+    return decoder.decode(rows[0][0])
+
+
+TEXTS = msgspec.json.Decoder(list[str])
+NUMBERS = msgspec.json.Decoder(list[int])
+
+
+class Packed:
+    """Byte strings laid end to end, so that one parameter carries those of a whole batch."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = [b"\x00"]  # SQLite takes a part of no bytes at all for NULL
+        self.size = 1
+
+    def add(self, data: bytes) -> tuple[int, int]:
+        """Add bytes, and return where they begin (SQLite counts from 1) and how many they are."""
+        place = (self.size + 1, len(data))
+        self._parts.append(data)
+        self.size += len(data)
+        return place
+
+    def blob(self) -> bytes:
+        """Return all of them."""
+        return b"".join(self._parts)
+
+
+# --- reserved jobs
+
+TAKEN_COLUMNS = (
+    "json_array(j.id, j.task, j.queue, j.options, length(j.payload), j.attempt, j.deliveries, j.priority, j.run_at, "
+    "j.enqueued_at, j.timeout, j.key, j.meta, j.guarded, j.crashes, j.cancel IS NOT NULL)"
+)
+
+
+class Taken(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A job as `TAKEN_COLUMNS` gives it."""
+
+    id: str
+    task: str
+    queue: str
+    options: int
+    size: int
+    attempt: int
+    deliveries: int
+    priority: int
+    run_at: int
+    enqueued_at: int
+    timeout: int | None
+    key: str | None
+    meta: str | None
+    guarded: int
+    crashes: int
+    cancel: int
+
+
+_taken = msgspec.json.Decoder(list[Taken])
+_meta = msgspec.json.Decoder(dict[str, str])
+
+
+def deliveries(
+    book: OptionsBook, token: int, source: str, params: Sequence[str | int]
+) -> Routine[list[Delivery]]:
+    """Return the jobs that `source`, a FROM clause with the jobs as `j`, gives, in its order."""
+    ((found, blob),) = yield Query(
+        f"SELECT json_group_array({TAKEN_COLUMNS}), CAST(group_concat("  # noqa: S608 - our own constants
+        f"CASE WHEN length(j.payload) <= {INLINE_BYTES} THEN j.payload ELSE '' END, '') AS BLOB) FROM {source}",
+        params,
+    )
+    rows = _taken.decode(found)
+    options = yield from book.fetch({row.options for row in rows})
+    large: dict[str, bytes] = {}
+    for row in rows:
+        if row.size > INLINE_BYTES:
+            ((large[row.id],),) = yield Query("SELECT payload FROM taskharbor_job WHERE id = ?", (row.id,))
+    return list(_deliveries(rows, blob or b"", large, options, token))
+
+
+def _deliveries(
+    rows: list[Taken], blob: bytes, large: dict[str, bytes], options: dict[int, Options], token: int
+) -> Iterator[Delivery]:
+    begin = 0
+    for row in rows:
+        if row.size > INLINE_BYTES:
+            payload = large[row.id]
+        else:
+            payload = blob[begin : begin + row.size]
+            begin += row.size
+        shared = options[row.options]
+        run_at = from_micros(row.run_at)
+        yield Delivery(
+            id=row.id,
+            token=token,
+            task=row.task,
+            queue=row.queue,
+            payload=payload,
+            codec=shared.codec,
+            fingerprint=shared.fingerprint,
+            attempt=row.attempt + 1,
+            fence=row.deliveries,
+            retry=shared.retry,
+            timeout=None if row.timeout is None else timedelta(microseconds=row.timeout),
+            priority=row.priority,
+            run_at=run_at,
+            enqueued_at=run_at if row.enqueued_at == row.run_at else from_micros(row.enqueued_at),
+            key=row.key,
+            meta=read_meta(row.meta),
+            keep_result=shared.keep_result,
+            guarded=bool(row.guarded),
+            solo=row.crashes >= SOLO_CRASHES,
+            cancel_requested=bool(row.cancel),
+        )
+
+
+def read_meta(text: str | None) -> dict[str, str]:
+    """Return a job's metadata."""
+    return {} if text is None else _meta.decode(text)
+
+
+def as_duration(value: int) -> timedelta:
+    """Return microseconds as a timedelta, never negative."""
+    return timedelta(microseconds=max(value, 0))

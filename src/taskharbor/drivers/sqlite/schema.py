@@ -1,0 +1,187 @@
+"""The tables, as numbered migrations. Drawn and explained in `docs/sqlite.md`.
+
+Live jobs, leases, history, dead letters and idempotency keys stand apart, so that reserve and settle touch small tables
+whatever has been kept. Instants and durations are whole microseconds, instants since 1970.
+"""
+
+from __future__ import annotations
+
+from taskharbor.driver import Migration, Request, SchemaVersion
+from taskharbor.drivers.sqlite.routine import Query, Routine
+from taskharbor.drivers.sqlite.rows import Step
+from taskharbor.errors import SchemaError
+
+_ARCHIVED = """
+    id TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    options INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    run_at INTEGER NOT NULL,
+    enqueued_at INTEGER NOT NULL,
+    finished_at INTEGER NOT NULL,
+    timeout INTEGER,
+    attempt INTEGER NOT NULL,
+    deliveries INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    guarded INTEGER NOT NULL,
+    stray INTEGER NOT NULL,
+    stray_reason TEXT,
+    reason TEXT,
+    settled INTEGER,
+    payload BLOB NOT NULL,
+    key TEXT,
+    digest BLOB,
+    meta TEXT,
+    errors TEXT,
+    operations TEXT
+"""
+
+MIGRATIONS = (
+    Migration(
+        1,
+        "jobs, leases, history, dead letters, keys, queues, workers",
+        (
+            # What jobs of one task have in common, named by its own digest: codec, fingerprint, retry, retention.
+            """CREATE TABLE taskharbor_options (
+    id INTEGER PRIMARY KEY,
+    retain INTEGER NOT NULL,
+    text TEXT NOT NULL
+)""",
+            # Which workers may take a job that some could not: those that know the task and are of none of the builds.
+            """CREATE TABLE taskharbor_stray (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    refused_by TEXT NOT NULL,
+    UNIQUE (task, refused_by)
+)""",
+            """CREATE TABLE taskharbor_job (
+    id TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    options INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    lane INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    guarded INTEGER NOT NULL,
+    stray INTEGER NOT NULL DEFAULT 0,
+    stray_reason TEXT,
+    token INTEGER,
+    started INTEGER NOT NULL DEFAULT 0,
+    cancel TEXT,
+    settled INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    deliveries INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    run_at INTEGER NOT NULL,
+    enqueued_at INTEGER NOT NULL,
+    timeout INTEGER,
+    payload BLOB NOT NULL,
+    key TEXT,
+    digest BLOB,
+    meta TEXT,
+    errors TEXT,
+    operations TEXT
+) WITHOUT ROWID""",
+            # What reserve walks. A leased job has no entry, so nothing that cannot be taken is ever read.
+            """CREATE INDEX taskharbor_job_ready
+    ON taskharbor_job (queue, stray, priority, lane, due, id, guarded) WHERE token IS NULL""",
+            "CREATE INDEX taskharbor_job_cancel ON taskharbor_job (token) WHERE cancel IS NOT NULL",
+            "CREATE INDEX taskharbor_job_stray ON taskharbor_job (stray) WHERE stray <> 0",
+            """CREATE TABLE taskharbor_lease (
+    token INTEGER PRIMARY KEY,
+    worker TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    duration INTEGER NOT NULL,
+    jobs TEXT NOT NULL,
+    remaining INTEGER NOT NULL
+)""",
+            f"""CREATE TABLE taskharbor_history ({_ARCHIVED.rstrip()},
+    state TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    result BLOB,
+    result_codec TEXT
+) WITHOUT ROWID""",
+            "CREATE INDEX taskharbor_history_expires ON taskharbor_history (expires_at)",
+            "CREATE INDEX taskharbor_history_stray ON taskharbor_history (stray) WHERE stray <> 0",
+            f"CREATE TABLE taskharbor_dead ({_ARCHIVED.rstrip()}\n) WITHOUT ROWID",
+            "CREATE INDEX taskharbor_dead_stray ON taskharbor_dead (stray) WHERE stray <> 0",
+            """CREATE TABLE taskharbor_key (
+    task TEXT NOT NULL,
+    name TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    ttl INTEGER NOT NULL,
+    expires_at INTEGER,
+    PRIMARY KEY (task, name)
+) WITHOUT ROWID""",
+            "CREATE INDEX taskharbor_key_expires ON taskharbor_key (expires_at) WHERE expires_at IS NOT NULL",
+            """CREATE TABLE taskharbor_pause (
+    queue TEXT PRIMARY KEY,
+    paused_at INTEGER NOT NULL,
+    paused_by TEXT NOT NULL,
+    reason TEXT NOT NULL
+) WITHOUT ROWID""",
+            """CREATE TABLE taskharbor_worker (
+    worker TEXT PRIMARY KEY,
+    queues TEXT NOT NULL,
+    tasks TEXT NOT NULL,
+    build TEXT NOT NULL,
+    ttl INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started_at INTEGER,
+    seen_at INTEGER NOT NULL
+) WITHOUT ROWID""",
+        ),
+    ),
+)
+
+WANTED = MIGRATIONS[-1].number
+
+
+def version(step: Step, request: Request) -> Routine[SchemaVersion]:
+    """Return where the tables stand."""
+    tables = yield Query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'taskharbor_migration'")
+    if not tables:
+        return SchemaVersion(0, WANTED)
+    ((present,),) = yield Query("SELECT coalesce(max(number), 0) FROM taskharbor_migration")
+    return SchemaVersion(int(present), WANTED)
+
+
+def migrate(step: Step, request: Request) -> Routine[list[Migration]]:
+    """Run what is missing, and return it.
+
+    Raises:
+        SchemaError: the tables are newer than this release.
+    """
+    stands = yield from version(step, request)
+    refuse_newer(stands)
+    if not stands.present:
+        yield Query(
+            "CREATE TABLE IF NOT EXISTS taskharbor_migration "
+            "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, run_at INTEGER NOT NULL)"
+        )
+    missing = [migration for migration in MIGRATIONS if migration.number > stands.present]
+    for migration in missing:
+        for statement in migration.statements:
+            yield Query(statement)
+        yield Query(
+            "INSERT INTO taskharbor_migration (number, name, run_at) VALUES (?, ?, ?)",
+            (migration.number, migration.name, step.now),
+        )
+    return missing
+
+
+def refuse_newer(stands: SchemaVersion) -> None:
+    """Refuse tables that a later release has made.
+
+    Raises:
+        SchemaError: they are newer than this release.
+    """
+    if stands.present > stands.wanted:
+        raise SchemaError(
+            f"its tables are at version {stands.present}, and this release of TaskHarbor knows versions up to "
+            f"{stands.wanted}; a later release has migrated them: upgrade this one"
+        )

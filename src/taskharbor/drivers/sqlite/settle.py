@@ -1,0 +1,169 @@
+"""job_settle: fence, then write what the settlement says; a pending cancel has the last word over all but a success."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from taskharbor.clock import duration_micros
+from taskharbor.driver import JobSettle
+from taskharbor.drivers.sqlite.leaving import HELD, HELD_COLUMNS, Held, Leaving
+from taskharbor.drivers.sqlite.routine import Query, Routine
+from taskharbor.drivers.sqlite.rows import FRONT, NORMAL, Step, json_text
+from taskharbor.drivers.sqlite.upkeep import parked_strays
+from taskharbor.job import JobState
+from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
+
+_ALREADY = Settled(SettleStatus.ALREADY)
+_STALE = Settled(SettleStatus.STALE)
+_SETTLED = {state: Settled(SettleStatus.SETTLED, state) for state in JobState}
+_SUCCEEDED = _SETTLED[JobState.SUCCEEDED]
+_SUCCEED = SettleKind.SUCCEED
+
+_fences = msgspec.json.Decoder(list[tuple[str, int | None, int | None, int]])
+_ended = msgspec.json.Decoder(list[tuple[str, int | None]])
+
+_FENCES = """SELECT json_group_array(json_array(j.id, j.token, j.settled, j.key IS NOT NULL))
+    FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value"""
+_ENDED = """SELECT json_group_array(json_array(id, settled)) FROM (
+    SELECT id, settled FROM taskharbor_history WHERE id IN (SELECT value FROM json_each(?1))
+    UNION ALL SELECT id, settled FROM taskharbor_dead WHERE id IN (SELECT value FROM json_each(?1)))"""
+_HELD = f"""SELECT json_group_array({HELD_COLUMNS})
+    FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value"""  # noqa: S608 - our own constants
+_STRAY_OF = "SELECT id, refused_by FROM taskharbor_stray WHERE task = ? AND refused_by = ?"
+_REFUSED_BY = "SELECT refused_by FROM taskharbor_stray WHERE id = ?"
+
+
+def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
+    """Write down how deliveries ended and return one answer each, in order."""
+    if not request.settlements:
+        return []
+    held, keyed, settled = yield from _fence(request.settlements)
+    leaving = Leaving(step.now, step.wakes)
+    answers: list[Settled | None] = []
+    others: list[tuple[int, Settlement]] = []
+    for settlement in request.settlements:
+        job_id, token = settlement.job_id, settlement.token
+        if held.get(job_id) != token:
+            answers.append(_ALREADY if settled.get(job_id) == token else _STALE)
+            continue
+        del held[job_id]
+        settled[job_id] = token  # should the batch name it twice
+        if settlement.kind is _SUCCEED:
+            leaving.succeed(
+                job_id,
+                token,
+                settlement.result,
+                settlement.codec,
+                charge=settlement.charge,
+                keyed=job_id in keyed,
+            )
+            answers.append(_SUCCEEDED)
+        else:
+            others.append((len(answers), settlement))
+            answers.append(None)
+    if others:
+        states = yield from _settle_others([settlement for _, settlement in others], leaving, step.now)
+        for (place, _), state in zip(others, states, strict=True):
+            answers[place] = _SETTLED[state]
+    yield from leaving.write()
+    return [answer for answer in answers if answer is not None]
+
+
+def _fence(
+    settlements: Sequence[Settlement],
+) -> Routine[tuple[dict[str, int], set[str], dict[str, int]]]:
+    """Return under which token each job is held, which of them have a key, and which token settled each last."""
+    ids = {settlement.job_id for settlement in settlements}
+    ((found,),) = yield Query(_FENCES, (json_text(list(ids)),))
+    held: dict[str, int] = {}
+    keyed: set[str] = set()
+    settled: dict[str, int] = {}
+    for job_id, token, before, key in _fences.decode(found):
+        ids.discard(job_id)
+        if token is not None:
+            held[job_id] = token
+        if before is not None:
+            settled[job_id] = before
+        if key:
+            keyed.add(job_id)
+    if ids:
+        ((found,),) = yield Query(_ENDED, (json_text(list(ids)),))
+        settled.update((job_id, token) for job_id, token in _ended.decode(found) if token is not None)
+    return held, keyed, settled
+
+
+def _settle_others(settlements: Sequence[Settlement], leaving: Leaving, now: int) -> Routine[list[JobState]]:
+    ids = json_text([settlement.job_id for settlement in settlements])
+    ((found,),) = yield Query(_HELD, (ids,))
+    jobs = {job.id: job for job in HELD.decode(found)}
+    parked: set[int] | None = None
+    states: list[JobState] = []
+    for settlement in settlements:
+        job = jobs[settlement.job_id]
+        job.attempt += settlement.charge
+        if job.cancel is not None:
+            leaving.finish(
+                job, JobState.CANCELLED, job.cancel, error=settlement.error, settled=settlement.token
+            )
+            states.append(JobState.CANCELLED)
+            continue
+        ended = _ends_as(settlement.kind)
+        if ended is not None:
+            leaving.finish(job, ended, settlement.reason, error=settlement.error, settled=settlement.token)
+            states.append(ended)
+            continue
+        due, lane = yield from _waits(job, settlement, now)
+        leaving.back(job, due, lane, error=settlement.error, settled=settlement.token)
+        if job.stray and parked is None:
+            parked = yield from parked_strays(now)
+        if job.stray and parked is not None and job.stray in parked:
+            states.append(JobState.PARKED)
+        elif due > now:
+            states.append(JobState.RETRYING if job.attempt else JobState.SCHEDULED)
+        else:
+            states.append(JobState.READY)
+    return states
+
+
+def _ends_as(kind: SettleKind) -> JobState | None:
+    """Return the terminal state that this kind leads to, None where the job waits again."""
+    match kind:
+        case SettleKind.BURY:
+            return JobState.DEAD
+        case SettleKind.CANCEL:
+            return JobState.CANCELLED
+        case SettleKind.SUCCEED:
+            return JobState.SUCCEEDED
+        case SettleKind.RETRY | SettleKind.SNOOZE | SettleKind.RELEASE | SettleKind.STRAY:
+            return None
+        case _:
+            assert_never(kind)
+
+
+def _waits(job: Held, settlement: Settlement, now: int) -> Routine[tuple[int, int]]:
+    """Note in the job how it waits again; return when it is due, and its lane."""
+    if settlement.kind is SettleKind.RELEASE:
+        return now, FRONT
+    if settlement.kind is SettleKind.STRAY:
+        job.stray = yield from _strayed(job, settlement.refused_by)
+        job.stray_reason = settlement.reason
+        return now, NORMAL
+    job.lost = 0
+    return now + (0 if settlement.after is None else duration_micros(settlement.after)), NORMAL
+
+
+def _strayed(job: Held, refused_by: str | None) -> Routine[int]:
+    """Return the number of the stray lanes that a job moves to, made when first needed."""
+    builds: set[str] = set()
+    if job.stray:
+        ((before,),) = yield Query(_REFUSED_BY, (job.stray,))
+        builds.update(msgspec.json.decode(before, type=list[str]))
+    if refused_by is not None:
+        builds.add(refused_by)
+    text = json_text(sorted(builds))
+    yield Query("INSERT OR IGNORE INTO taskharbor_stray (task, refused_by) VALUES (?, ?)", (job.task, text))
+    ((number, _),) = yield Query(_STRAY_OF, (job.task, text))
+    return int(number)

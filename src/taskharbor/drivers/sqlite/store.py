@@ -1,0 +1,247 @@
+"""The verbs' two faces over the same routines: by a thread of its own for event loops, and blocking for producers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from taskharbor.driver import (
+    CancelStatus,
+    Counted,
+    DeleteStatus,
+    Enqueued,
+    HistoryPrune,
+    JobCancel,
+    JobCount,
+    JobDelete,
+    JobEnqueue,
+    JobFind,
+    JobGet,
+    JobRequeue,
+    JobReserve,
+    JobSettle,
+    LeaseExtend,
+    LeaseExtended,
+    LeaseReclaim,
+    Pruned,
+    QueueInfo,
+    QueueList,
+    QueuePause,
+    QueueResume,
+    Reclaimed,
+    Request,
+    RequeueStatus,
+    Reservation,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+)
+from taskharbor.drivers.sqlite import control, enqueue, lease, reserve, settle, upkeep
+from taskharbor.drivers.sqlite import queue as queues
+from taskharbor.drivers.sqlite.transaction import AnyAsk, Ask, Transactions
+from taskharbor.errors import StoreUnavailable
+from taskharbor.job import JobRecord
+from taskharbor.settlement import Settled
+
+Q = TypeVar("Q", bound=Request)
+T = TypeVar("T")
+
+OpenTransactions = Callable[[], tuple[Transactions, Callable[[], None]]]
+"""Opens a connection, and returns what runs routines on it, and what closes it."""
+
+
+class SqliteStore:
+    """Every verb, on one event loop. A thread of its own does the waiting for the disk."""
+
+    def __init__(self, open_transactions: OpenTransactions) -> None:
+        """Prepare it; `open` connects."""
+        self._desk = _Desk(open_transactions)
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            StoreUnavailable: the file is locked.
+            DeploymentError: it cannot be used.
+        """
+        await self._desk.open()
+
+    async def close(self) -> None:
+        """Close the connection, after what has been asked. Idempotent."""
+        await self._desk.close()
+
+    async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        return await self._desk.ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs)))
+
+    async def job_reserve(self, request: JobReserve) -> Reservation:
+        return await self._desk.ask(Ask(reserve.job_reserve, request, writes=True, looks=reserve.nothing_due))
+
+    async def lease_extend(self, request: LeaseExtend) -> LeaseExtended:
+        return await self._desk.ask(Ask(lease.lease_extend, request, writes=True))
+
+    async def lease_reclaim(self, request: LeaseReclaim) -> Sequence[Reclaimed]:
+        return await self._desk.ask(Ask(lease.lease_reclaim, request, writes=True, looks=lease.none_expired))
+
+    async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
+        return await self._desk.ask(Ask(settle.job_settle, request, writes=bool(request.settlements)))
+
+    async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        return await self._desk.ask(Ask(control.job_get, request, writes=False))
+
+    async def job_find(self, request: JobFind) -> Sequence[JobRecord]:
+        return await self._desk.ask(Ask(control.job_find, request, writes=False))
+
+    async def job_count(self, request: JobCount) -> Sequence[Counted]:
+        return await self._desk.ask(Ask(control.job_count, request, writes=False))
+
+    async def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        return await self._desk.ask(Ask(control.job_cancel, request, writes=True))
+
+    async def job_requeue(self, request: JobRequeue) -> Sequence[RequeueStatus]:
+        return await self._desk.ask(Ask(control.job_requeue, request, writes=True))
+
+    async def job_delete(self, request: JobDelete) -> Sequence[DeleteStatus]:
+        return await self._desk.ask(Ask(control.job_delete, request, writes=True))
+
+    async def queue_pause(self, request: QueuePause) -> None:
+        await self._desk.ask(Ask(queues.queue_pause, request, writes=True))
+
+    async def queue_resume(self, request: QueueResume) -> None:
+        await self._desk.ask(Ask(queues.queue_resume, request, writes=True))
+
+    async def queue_list(self, request: QueueList) -> Sequence[QueueInfo]:
+        return await self._desk.ask(Ask(queues.queue_list, request, writes=False))
+
+    async def worker_announce(self, request: WorkerAnnounce) -> None:
+        await self._desk.ask(Ask(upkeep.worker_announce, request, writes=True))
+
+    async def worker_forget(self, request: WorkerForget) -> None:
+        await self._desk.ask(Ask(upkeep.worker_forget, request, writes=True))
+
+    async def worker_list(self, request: WorkerList) -> Sequence[WorkerInfo]:
+        return await self._desk.ask(Ask(upkeep.worker_list, request, writes=False))
+
+    async def history_prune(self, request: HistoryPrune) -> Pruned:
+        return await self._desk.ask(
+            Ask(upkeep.history_prune, request, writes=True, looks=upkeep.nothing_to_prune)
+        )
+
+
+class _Desk:
+    """A thread with a connection, and the line before it. What stands in line is carried out together."""
+
+    def __init__(self, open_transactions: OpenTransactions) -> None:
+        self._open_transactions = open_transactions
+        self._loop = asyncio.get_running_loop()
+        self._line: queue.SimpleQueue[tuple[AnyAsk, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = self._loop.create_future()
+        self._closing = False
+
+    async def open(self) -> None:
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(
+            target=self._main, args=(opened,), name="taskharbor-sqlite", daemon=True
+        )
+        self._thread.start()
+        await asyncio.shield(opened)
+
+    async def ask(self, ask: Ask[Q, T]) -> T:
+        if self._closing:
+            raise StoreUnavailable("this store is closed")
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._line.put((ask, done))
+        await done
+        return ask.result()
+
+    async def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._line.put(None)
+        await asyncio.shield(self._closed)
+
+    def _main(self, opened: asyncio.Future[None]) -> None:
+        try:
+            transactions, close = self._open_transactions()
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever opens
+            self._tell(_fail, [opened], error)
+            self._tell(_end, [self._closed])
+            return
+        self._tell(_end, [opened])
+        try:
+            while self._serve(transactions):
+                pass
+        finally:
+            close()
+            self._tell(_end, [self._closed])
+
+    def _serve(self, transactions: Transactions) -> bool:
+        """Carry out all that stands in line; return whether to go on."""
+        line = [self._line.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                line.append(self._line.get_nowait())
+        asked = [entry for entry in line if entry is not None]
+        if asked:
+            transactions.run([ask for ask, _ in asked])
+            self._tell(_end, [done for _, done in asked])
+        return None not in line
+
+    def _tell(self, what: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(what, *args)
+
+
+def _end(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _fail(futures: list[asyncio.Future[None]], error: BaseException) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+
+
+class BlockingSqliteStore:
+    """The verbs of a producer, for any thread. Threads that ask at once share a transaction, and so a sync."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._turn = threading.Lock()
+        self._line_lock = threading.Lock()
+        self._line: list[AnyAsk] = []
+
+    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        return self._ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs)))
+
+    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        return self._ask(Ask(control.job_get, request, writes=False))
+
+    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        return self._ask(Ask(control.job_cancel, request, writes=True))
+
+    def _ask(self, ask: Ask[Q, T]) -> T:
+        with self._line_lock:
+            self._line.append(ask)
+        with self._turn:
+            if (
+                not ask.ended
+            ):  # whoever had the turn before did not see it: this one carries out all there are
+                with self._line_lock:
+                    line, self._line = self._line, []
+                try:
+                    self._transactions.run(line)
+                except BaseException:
+                    # Ctrl-C, as a rule: what the others asked may or may not have been written.
+                    for other in line:
+                        if not other.ended:
+                            other.fail(StoreUnavailable("it was interrupted while it was written; ask again"))
+                    raise
+        return ask.result()

@@ -1,0 +1,204 @@
+"""Running routines: several of them in one transaction, and again while somebody else holds the lock.
+
+A transaction that writes begins with BEGIN IMMEDIATE, so that it waits at its beginning, has the whole file for itself
+from then on, and reads nothing that another could still change. Waiting is done here, by asking again every millisecond
+or two; SQLite's own busy handler sleeps for up to a tenth of a second.
+
+One commit is one sync of the disk. So whatever has been asked meanwhile goes into the next transaction together, each
+caller being answered once that is committed. If one of them fails, each is run by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from taskharbor.clock import Clock, micros
+from taskharbor.driver import Request
+from taskharbor.drivers.sqlite.bell import Bell
+from taskharbor.drivers.sqlite.connection import is_busy, store_error
+from taskharbor.drivers.sqlite.place import Place
+from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
+from taskharbor.drivers.sqlite.rows import OptionsBook, Step
+from taskharbor.errors import StoreUnavailable, UnusableStoreError
+
+Q = TypeVar("Q", bound=Request)
+T = TypeVar("T")
+
+_FIRST_WAIT = 0.0002
+_LONGEST_WAIT = 0.002
+
+
+class Ask(Generic[Q, T]):
+    """One verb on its way: the routine that carries it out, and then its answer or its error."""
+
+    __slots__ = ("_looks", "_request", "_verb", "answer", "ended", "error", "writes")
+
+    def __init__(
+        self,
+        verb: Callable[[Step, Q], Routine[T]],
+        request: Q,
+        *,
+        writes: bool,
+        looks: Callable[[Step, Q], Routine[T | None]] | None = None,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            verb: makes the routine; called again when it has to be run again.
+            request: what the verb is asked.
+            writes: whether it has to hold the file's lock.
+            looks: makes a routine that may find the answer without writing; None where it has to be written.
+        """
+        self._verb = verb
+        self._request = request
+        self.writes = writes
+        self._looks = looks
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+        self.ended = False
+
+    def routine(self, book: OptionsBook, clock: Clock, wakes: Wakes) -> Routine[T]:
+        """Return the routine, begun at the present instant."""
+        now = micros(clock.now() if self._request.now is None else self._request.now)
+        return self._verb(Step(now, book, wakes), self._request)
+
+    def looking(self) -> Ask[Q, T | None] | None:
+        """Return what may find the answer without writing."""
+        return None if self._looks is None else Ask(self._looks, self._request, writes=False)
+
+    def end(self, answer: T) -> None:
+        """Keep the answer."""
+        self.answer, self.ended = answer, True
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the error."""
+        self.error, self.ended = error, True
+
+    def result(self) -> T:
+        """Return its answer, or raise its error."""
+        if self.error is not None:
+            raise self.error
+        return self.answer  # type: ignore[return-value] # pyright: ignore[reportReturnType] - it has ended
+
+
+AnyAsk: TypeAlias = Ask[Any, Any]
+
+
+class Transactions:
+    """Runs routines on one connection, for one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, place: Place, clock: Clock, bell: Bell) -> None:
+        self._connection = connection
+        self._place = place
+        self._clock = clock
+        self._bell = bell
+        self._book = OptionsBook()
+        self._identity = _identity(place)
+
+    def run(self, asks: Sequence[AnyAsk]) -> None:
+        """Carry out everything asked, giving each its answer or its error."""
+        writes = [ask for ask in asks if ask.writes and (len(asks) > 1 or not self._found_by_looking(ask))]
+        for ask in asks:
+            if not ask.writes:
+                self._run_together([ask], "BEGIN")
+        if len(writes) == 1 or (writes and not self._run_together(writes, "BEGIN IMMEDIATE", keep=False)):
+            for ask in writes:
+                self._run_together([ask], "BEGIN IMMEDIATE")
+
+    def _found_by_looking(self, ask: AnyAsk) -> bool:
+        looking = ask.looking()
+        if looking is None:
+            return False
+        self._run_together([looking], "BEGIN")
+        if looking.error is not None:
+            ask.fail(looking.error)
+        elif looking.answer is not None:
+            ask.end(looking.answer)
+        return ask.ended
+
+    def _run_together(self, asks: Sequence[AnyAsk], begin: str, *, keep: bool = True) -> bool:
+        """Run routines in one transaction; return whether it was committed.
+
+        If it was not, their error is kept in them; unless `keep` says otherwise, for they will be run again.
+        """
+        try:
+            answers, wakes = self._commit(asks, begin)
+        except sqlite3.Error as error:
+            failure: BaseException = store_error(error, self._place)
+            failure.__cause__ = error
+        except Exception as error:  # noqa: BLE001 - raised again where the answer is awaited
+            failure = error
+        else:
+            for ask, answer in zip(asks, answers, strict=True):
+                ask.end(answer)
+            self._bell.ring(wakes)
+            return True
+        if keep or isinstance(failure, StoreUnavailable):
+            for ask in asks:
+                ask.fail(failure)
+            return keep
+        return False
+
+    def _commit(self, asks: Sequence[AnyAsk], begin: str) -> tuple[list[Any], Wakes]:
+        deadline = time.monotonic() + self._place.busy_timeout
+        wait = _FIRST_WAIT
+        while True:
+            wakes = Wakes()
+            try:
+                self._connection.execute(begin)
+                self._check_file()
+                answers = [self._carry(ask, wakes) for ask in asks]
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                self._roll_back()
+                if not (isinstance(error, sqlite3.Error) and is_busy(error)) or time.monotonic() >= deadline:
+                    raise
+            else:
+                return answers, wakes
+            time.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    def _carry(self, ask: AnyAsk, wakes: Wakes) -> Any:
+        return carry(self._connection.cursor(), ask.routine(self._book, self._clock, wakes))
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # SQLite ends it by itself after some errors
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def _check_file(self) -> None:
+        """Check that the file is still the one that was opened: what is written to one that was removed is lost."""
+        if _identity(self._place) != self._identity:
+            raise UnusableStoreError(
+                f"{self._place.path} was removed or replaced while it was open; what is written now would be lost. "
+                "Put the file back, if it still exists, and start again"
+            )
+
+
+def carry(cursor: sqlite3.Cursor, routine: Routine[T]) -> T:
+    """Run a routine on a cursor, within whatever transaction there is, and return what it returns."""
+    try:
+        query: Query = next(routine)
+        while True:
+            try:
+                rows: list[Row] = cursor.execute(query.sql, query.params).fetchall()
+            except sqlite3.Error as error:
+                query = routine.throw(error)
+            else:
+                query = routine.send(rows)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+def _identity(place: Place) -> tuple[int, int] | None:
+    try:
+        found = os.stat(place.path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

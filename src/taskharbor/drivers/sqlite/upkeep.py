@@ -1,0 +1,118 @@
+"""history_prune, the register of workers, and which strays nobody can take at present."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from taskharbor.clock import duration_micros, from_micros, micros
+from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.drivers.sqlite.reserve import STRAYS, Stray
+from taskharbor.drivers.sqlite.routine import Query, Routine
+from taskharbor.drivers.sqlite.rows import TEXTS, Step, json_text
+
+_abilities = msgspec.json.Decoder(list[tuple[list[str], str]])
+
+_WORTH = """SELECT EXISTS (SELECT 1 FROM taskharbor_history WHERE expires_at <= ?1)
+    OR EXISTS (SELECT 1 FROM taskharbor_key WHERE expires_at <= ?1)
+    OR EXISTS (SELECT 1 FROM taskharbor_worker WHERE seen_at + ttl <= ?1)"""
+_DROP_JOBS = """DELETE FROM taskharbor_history WHERE id IN (
+    SELECT id FROM taskharbor_history WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
+_DROP_KEYS = """DELETE FROM taskharbor_key WHERE (task, name) IN (
+    SELECT task, name FROM taskharbor_key WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
+_DROP_WORKERS = "DELETE FROM taskharbor_worker WHERE seen_at + ttl <= ?"
+# Kinds of strays come with each deploy that parks something; those that no job is left of go.
+_DROP_STRAYS = """DELETE FROM taskharbor_stray WHERE
+    NOT EXISTS (SELECT 1 FROM taskharbor_job WHERE stray <> 0 AND stray = taskharbor_stray.id)
+    AND NOT EXISTS (SELECT 1 FROM taskharbor_history WHERE stray <> 0 AND stray = taskharbor_stray.id)
+    AND NOT EXISTS (SELECT 1 FROM taskharbor_dead WHERE stray <> 0 AND stray = taskharbor_stray.id)"""
+_WORKERS = """SELECT w.worker, w.queues, w.tasks, w.build, w.host, w.pid, w.started_at, w.seen_at,
+    coalesce((SELECT sum(l.remaining) FROM taskharbor_lease l WHERE l.worker = w.worker), 0)
+    FROM taskharbor_worker w WHERE w.seen_at + w.ttl > ? ORDER BY w.worker"""
+_STRAYS = "SELECT json_group_array(json_array(id, task, json(refused_by))) FROM taskharbor_stray"
+_ABILITIES = """SELECT json_group_array(json_array(json(tasks), build)) FROM taskharbor_worker
+    WHERE seen_at + ttl > ?"""
+
+
+def nothing_to_prune(step: Step, request: HistoryPrune) -> Routine[Pruned | None]:
+    """Return the answer if nothing has outlived its retention, without writing; None if something has."""
+    ((worth,),) = yield Query(_WORTH, (step.now,))
+    return None if worth else Pruned(jobs=0, keys=0)
+
+
+def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
+    """Remove what has outlived its retention."""
+    yield Query(_DROP_JOBS, (step.now, request.limit))
+    ((jobs,),) = yield Query("SELECT changes()")
+    yield Query(_DROP_KEYS, (step.now, request.limit))
+    ((keys,),) = yield Query("SELECT changes()")
+    yield Query(_DROP_WORKERS, (step.now,))
+    yield Query(_DROP_STRAYS)
+    return Pruned(jobs=jobs, keys=keys, more=jobs >= request.limit or keys >= request.limit)
+
+
+def worker_announce(step: Step, request: WorkerAnnounce) -> Routine[None]:
+    """Put a worker on the register."""
+    yield Query(
+        "INSERT OR REPLACE INTO taskharbor_worker "
+        "(worker, queues, tasks, build, ttl, host, pid, started_at, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            request.worker,
+            json_text(list(request.queues)),
+            json_text(sorted(request.tasks)),
+            request.build,
+            duration_micros(request.ttl),
+            request.host,
+            request.pid,
+            None if request.started_at is None else micros(request.started_at),
+            step.now,
+        ),
+    )
+
+
+def worker_forget(step: Step, request: WorkerForget) -> Routine[None]:
+    """Take workers off the register."""
+    yield Query(
+        "DELETE FROM taskharbor_worker WHERE worker IN (SELECT value FROM json_each(?))",
+        (json_text(list(request.workers)),),
+    )
+
+
+def worker_list(step: Step, request: WorkerList) -> Routine[Sequence[WorkerInfo]]:
+    """Return the live workers sorted by name."""
+    rows = yield Query(_WORKERS, (step.now,))
+    return [
+        WorkerInfo(
+            worker=worker,
+            queues=tuple(TEXTS.decode(queues)),
+            tasks=frozenset(TEXTS.decode(tasks)),
+            build=build,
+            host=host,
+            pid=pid,
+            started_at=None if started_at is None else from_micros(started_at),
+            seen_at=from_micros(seen_at),
+            running=running,
+        )
+        for worker, queues, tasks, build, host, pid, started_at, seen_at, running in rows
+    ]
+
+
+def strays() -> Routine[dict[int, Stray]]:
+    """Return every kind of stray by its number."""
+    ((found,),) = yield Query(_STRAYS)
+    return {stray.number: stray for stray in STRAYS.decode(found)}
+
+
+def parked_strays(now: int) -> Routine[set[int]]:
+    """Return the kinds of strays that no live worker may take."""
+    kinds = yield from strays()
+    if not kinds:
+        return set()
+    ((found,),) = yield Query(_ABILITIES, (now,))
+    workers = [(frozenset(tasks), build) for tasks, build in _abilities.decode(found)]
+    return {
+        number
+        for number, stray in kinds.items()
+        if not any(stray.open_to(tasks, build) for tasks, build in workers)
+    }
