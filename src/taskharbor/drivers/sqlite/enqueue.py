@@ -10,18 +10,16 @@ from taskharbor.clock import duration_micros, micros
 from taskharbor.driver import Enqueued, EnqueueStatus, JobEnqueue
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import (
-    BATCH_BYTES,
     NORMAL,
     TEXTS,
-    OptionsBook,
-    Packed,
     Step,
     json_text,
     read_json,
 )
 from taskharbor.job import NewJob, OnConflict
 
-_BATCH_ROWS = 5000
+_SIZES = (200, 20, 1)
+"""Rows of one statement. SQLite allows 32,766 parameters."""
 
 
 class _Holder(msgspec.Struct, array_like=True, frozen=True):
@@ -44,15 +42,10 @@ _HELD = """SELECT json_group_array(json_array(k.task, k.name, k.job_id, hex(k.di
     WHERE k.expires_at IS NULL OR k.expires_at > ?2"""
 _ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
-_ADD_KEYS = """INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl)
-    SELECT value ->> 0, value ->> 1, value ->> 2, substr(?2, value ->> 3, value ->> 4), value ->> 5
-    FROM json_each(?1)"""
+_ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl) VALUES "
 _ADD_JOBS = """INSERT INTO taskharbor_job (
-    id, task, queue, options, priority, lane, due, guarded, run_at, enqueued_at, timeout, payload, key, digest, meta)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, ?3, value ->> 5, value ->> 6,
-        value ->> 7, ?4, value ->> 8, substr(?2, value ->> 9, value ->> 10), value ->> 11,
-        substr(?2, value ->> 12, value ->> 13), value ->> 14
-    FROM json_each(?1)"""
+    id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
+    VALUES """
 
 
 def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
@@ -80,7 +73,7 @@ def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
             else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
             for job, answer in zip(jobs, answers, strict=True)
         ]
-    yield from _insert(list(new.values()), step.book, step.now)
+    yield from _insert(list(new.values()), step)
     step.wakes.queues.update(job.queue for job in new.values())
     return answers
 
@@ -113,56 +106,54 @@ def _refuses(job: NewJob, answer: Enqueued) -> bool:
     )
 
 
-def _insert(jobs: Sequence[NewJob], book: OptionsBook, now: int) -> Routine[None]:
-    for batch in _batches(jobs):
-        packed = Packed()
-        options: dict[int, tuple[int, int, str]] = {}
-        keys: list[tuple[Cell, ...]] = []
-        rows: list[tuple[Cell, ...]] = []
-        for job in batch:
-            number, text, retain = book.number(job)
-            options[number] = (number, retain, text)
-            digest_at, digest_size = (None, None) if job.key is None else packed.add(job.digest)
-            if job.key is not None:
-                ttl = duration_micros(job.key_ttl)
-                keys.append((job.task, job.key, job.id, digest_at, digest_size, ttl))
-            run_at = _run_at(job, now)
-            rows.append(
-                (
-                    job.id,
-                    job.task,
-                    job.queue,
-                    number,
-                    job.priority,
-                    max(run_at, now),
-                    # Its one attempt must not be spent unseen (rule 4).
-                    int(job.retry.max_attempts == 1),
-                    run_at,
-                    None if job.timeout is None else duration_micros(job.timeout),
-                    *packed.add(job.payload),
-                    job.key,
-                    digest_at,
-                    digest_size,
-                    json_text(job.meta) if job.meta else None,
-                )
-            )
-        yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
-        if keys:
-            yield Query(_ADD_KEYS, (json_text(keys), packed.blob()))
-        yield Query(_ADD_JOBS, (json_text(rows), packed.blob(), NORMAL, now))
-
-
-def _batches(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
-    batch: list[NewJob] = []
-    size = 0
+def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
+    now, number_of = step.now, step.book.number
+    options: dict[int, tuple[int, int, str]] = {}
+    keys: list[tuple[Cell, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     for job in jobs:
-        if batch and (len(batch) >= _BATCH_ROWS or size + len(job.payload) > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(job)
-        size += len(job.payload)
-    if batch:
-        yield batch
+        number, text, retain = number_of(job)
+        if number not in options:
+            options[number] = (number, retain, text)
+        if job.key is not None:
+            keys.append((job.task, job.key, job.id, job.digest, duration_micros(job.key_ttl)))
+        run_at = _run_at(job, now)
+        rows.append(
+            (
+                job.id,
+                job.task,
+                job.queue,
+                number,
+                job.priority,
+                max(run_at, now),
+                # Its one attempt must not be spent unseen (rule 4).
+                int(job.retry.max_attempts == 1),
+                run_at,
+                None if job.timeout is None else duration_micros(job.timeout),
+                job.payload,
+                job.key,
+                None if job.key is None else job.digest,
+                json_text(job.meta) if job.meta else None,
+                now,
+                NORMAL,
+            )
+        )
+    if options:
+        yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
+    for insert, cells in ((_ADD_KEYS, keys), (_ADD_JOBS, rows)):
+        for query in _many(insert, cells):
+            yield query
+
+
+def _many(insert: str, rows: Sequence[tuple[Cell, ...]]) -> Iterator[Query]:
+    """Yield statements that insert many rows each, of few sizes, so that each is prepared once."""
+    begin = 0
+    for size in _SIZES:
+        while len(rows) - begin >= size:
+            chunk = rows[begin : begin + size]
+            row = f"({', '.join('?' * len(chunk[0]))})"
+            yield Query(insert + ", ".join([row] * size), [cell for one in chunk for cell in one])
+            begin += size
 
 
 def _run_at(job: NewJob, now: int) -> int:

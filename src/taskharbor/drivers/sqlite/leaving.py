@@ -42,9 +42,8 @@ _BURY = f"""INSERT INTO taskharbor_dead ({_COMMON},
     finished_at, reason, attempt, crashes, guarded, errors, settled)
     SELECT {_FROM_JOB}, ?2, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
         {_WITH_ERROR.format(5, "j.")}, e.value ->> 6 {_JOINED}"""
-_END_KEYS = """UPDATE taskharbor_key SET expires_at = ?2 + ttl
-    FROM (SELECT j.id, j.task, j.key FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value) done
-    WHERE taskharbor_key.task = done.task AND taskharbor_key.name = done.key AND taskharbor_key.job_id = done.id"""
+_END_KEYS = """UPDATE taskharbor_key SET expires_at = ?2 + ttl WHERE (task, name, job_id) IN (
+    SELECT j.task, j.key, j.id FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value)"""
 _REMOVE = "DELETE FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?))"
 # [id, due, lane, attempts, crashes, lost, guarded, stray, its reason, error, settled]
 _BACK = f"""UPDATE taskharbor_job SET token = NULL, started = 0, due = e.value ->> 1, lane = e.value ->> 2,

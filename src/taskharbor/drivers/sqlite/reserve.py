@@ -60,7 +60,8 @@ _due = msgspec.json.Decoder(list[tuple[int, str, int]])
 _CONTEXT = """SELECT (SELECT expires_at FROM taskharbor_lease WHERE token = ?),
     (SELECT json_group_array(queue) FROM taskharbor_pause),
     (SELECT json_group_array(json_array(id, task, json(refused_by))) FROM taskharbor_stray)"""
-# A loose index scan: from each lane's first job it jumps to the next lane that holds any.
+# A loose index scan: from each lane's first job it jumps to the next lane that holds any. (Asked for lanes greater than
+# (priority, lane) as one value, SQLite would seek by the priority alone, and read through all jobs of that.)
 _HEADS = """WITH RECURSIVE source(queue, stray) AS (SELECT value ->> 0, value ->> 1 FROM json_each(?)),
 head(queue, stray, priority, lane, due) AS (
     SELECT j.queue, j.stray, j.priority, j.lane, j.due FROM source s CROSS JOIN taskharbor_job j ON j.id = (
@@ -68,10 +69,13 @@ head(queue, stray, priority, lane, due) AS (
         WHERE queue = s.queue AND stray = s.stray AND token IS NULL
         ORDER BY priority, lane, due, id LIMIT 1)
     UNION ALL
-    SELECT j.queue, j.stray, j.priority, j.lane, j.due FROM head h CROSS JOIN taskharbor_job j ON j.id = (
-        SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
-        WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND (priority, lane) > (h.priority, h.lane)
-        ORDER BY priority, lane, due, id LIMIT 1))
+    SELECT j.queue, j.stray, j.priority, j.lane, j.due FROM head h CROSS JOIN taskharbor_job j ON j.id = coalesce(
+        (SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
+            WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND priority = h.priority AND lane > h.lane
+            ORDER BY lane, due, id LIMIT 1),
+        (SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
+            WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND priority > h.priority
+            ORDER BY priority, lane, due, id LIMIT 1)))
 SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head"""
 _LANE = """FROM taskharbor_job INDEXED BY taskharbor_job_ready
     WHERE queue = ? AND stray = ? AND token IS NULL AND priority = ? AND lane = ?"""
