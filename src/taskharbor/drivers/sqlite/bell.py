@@ -261,8 +261,6 @@ class _Ear:
         try:
             while not self._closing:
                 self._wait()
-                if self._closing:
-                    return
                 if watch.changed():
                     self._heard(None, jobs=True)
         finally:

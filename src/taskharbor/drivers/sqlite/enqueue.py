@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -140,13 +140,12 @@ def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
         )
     if options:
         yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
-    for insert, cells in ((_ADD_KEYS, keys), (_ADD_JOBS, rows)):
-        for query in _many(insert, cells):
-            yield query
+    yield from _insert_many(_ADD_KEYS, keys)
+    yield from _insert_many(_ADD_JOBS, rows)
 
 
-def _many(insert: str, rows: Sequence[tuple[Cell, ...]]) -> Iterator[Query]:
-    """Yield statements that insert many rows each, of few sizes, so that each is prepared once."""
+def _insert_many(insert: str, rows: Sequence[tuple[Cell, ...]]) -> Routine[None]:
+    """Insert rows, many by one statement, in few sizes, so that each is prepared once."""
     begin = 0
     for size in _SIZES:
         while len(rows) - begin >= size:

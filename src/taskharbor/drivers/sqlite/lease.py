@@ -43,8 +43,8 @@ def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
     duration = duration_micros(request.lease)
     there: set[int] = set()
     cancels: list[CancelRequest] = []
+    tokens = json_text([hold.token for hold in request.leases])
     if request.leases:
-        tokens = json_text([hold.token for hold in request.leases])
         found = read_json((yield Query(_THERE, (tokens,))), NUMBERS)
         there.update(found)
     if there:
