@@ -16,7 +16,10 @@ from taskharbor.driver import (
     JobCancel,
     JobEnqueue,
     JobGet,
+    MigratingDriver,
+    TransactionalDriver,
 )
+from taskharbor.errors import UsageError
 from taskharbor.job import JobState
 from taskharbor.settlement import SettleStatus
 from taskharbor_conformance.bench import (
@@ -33,6 +36,7 @@ from taskharbor_conformance.bench import (
 from taskharbor_conformance.case import case
 
 DURABLE, SHARED, BLOCKING = Capability.DURABLE, Capability.SHARED, Capability.BLOCKING
+MIGRATIONS, TRANSACTIONAL = Capability.MIGRATIONS, Capability.TRANSACTIONAL
 
 
 @case("4.1")
@@ -243,3 +247,54 @@ async def wake_ups_cross_from_one_process_to_another(bench: Bench) -> None:
             await other.finish(job_id)
             await job_bell.wait()
             waiting.close()
+
+
+# --- migrations
+
+
+@case("4.1", needs=MIGRATIONS)
+async def a_store_that_was_opened_has_the_tables_wanted(bench: Bench) -> None:
+    driver = bench.driver
+    assert isinstance(driver, MigratingDriver)
+
+    version, ran = await asyncio.to_thread(lambda: (driver.schema_version(), driver.migrate()))
+
+    assert (version.wanted, []) == (version.present, list(ran))
+    assert version.wanted == driver.migrations[-1].number
+
+
+@case("4.1", needs=MIGRATIONS)
+async def migrations_are_numbered_from_one_without_a_gap(bench: Bench) -> None:
+    driver = bench.driver
+    assert isinstance(driver, MigratingDriver)
+
+    assert list(range(1, len(driver.migrations) + 1)) == [one.number for one in driver.migrations]
+    assert all(one.name and one.statements for one in driver.migrations)
+
+
+@case("4.1", needs=MIGRATIONS)
+async def migrating_leaves_the_jobs_as_they_are(bench: Bench) -> None:
+    driver = bench.driver
+    assert isinstance(driver, MigratingDriver)
+    job_id = await bench.enqueue()
+    before = await bench.record(job_id)
+
+    await asyncio.to_thread(driver.migrate)
+
+    assert before == await bench.record(job_id)
+
+
+# --- transactional
+
+
+@case("4.1", needs=TRANSACTIONAL)
+async def what_is_no_connection_is_refused(bench: Bench) -> None:
+    driver = bench.driver
+    assert isinstance(driver, TransactionalDriver)
+
+    try:
+        driver.join(object())
+    except UsageError as error:
+        assert "object" in str(error), "the message says what was given"
+    else:
+        raise AssertionError("expected a UsageError")
