@@ -8,6 +8,7 @@
     leaving      how jobs leave a lease: back into a lane, or into the history or the dead letters
     connection   one connection: opened, checked, its errors read
     transaction  running routines: several of them in one transaction, again while the file is locked
+    courtesy     heartbeats first
     store        the verbs' two faces: a thread of its own for event loops, and a blocking one
     joining      enqueue in a transaction of the caller's own
     bell         wake-ups, in this process and across processes

@@ -27,7 +27,7 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.sqlite import schema
 from taskharbor.drivers.sqlite.bell import JOBS, QUEUES, Bell
-from taskharbor.drivers.sqlite.connection import close, open_connection
+from taskharbor.drivers.sqlite.connection import open_connection
 from taskharbor.drivers.sqlite.joining import JoinedConnection, check_connection
 from taskharbor.drivers.sqlite.place import Place, from_url
 from taskharbor.drivers.sqlite.routine import Routine
@@ -134,17 +134,15 @@ class SqliteDriver:
 
     def _once(self, verb: Callable[[Step, Request], Routine[T]], *, writes: bool) -> T:
         """Run one routine on a connection opened for it."""
-        connection = open_connection(self._place)
+        transactions = self._connect_raw()
         try:
-            transactions = Transactions(connection, self._place, self._clock, self._bell)
             return _ask(transactions, verb, writes=writes)
         finally:
-            close(connection)
+            transactions.close()
 
     def _open(self) -> tuple[Transactions, Callable[[], None]]:
-        connection = open_connection(self._place)
+        transactions = self._connect_raw()
         try:
-            transactions = Transactions(connection, self._place, self._clock, self._bell)
             stands = _ask(transactions, schema.version, writes=False)
             try:
                 schema.refuse_newer(stands)
@@ -153,9 +151,13 @@ class SqliteDriver:
             if schema_missing(stands):
                 _ask(transactions, schema.migrate, writes=True)
         except BaseException:
-            close(connection)
+            transactions.close()
             raise
-        return transactions, lambda: close(connection)
+        return transactions, transactions.close
+
+    def _connect_raw(self) -> Transactions:
+        """Open a connection, whatever its tables."""
+        return Transactions(open_connection(self._place), self._place, self._clock, self._bell)
 
 
 def schema_missing(stands: SchemaVersion) -> bool:

@@ -82,7 +82,9 @@ class SqliteStore:
         return await self._desk.ask(Ask(reserve.job_reserve, request, writes=True, looks=reserve.nothing_due))
 
     async def lease_extend(self, request: LeaseExtend) -> LeaseExtended:
-        return await self._desk.ask(Ask(lease.lease_extend, request, writes=True))
+        return await self._desk.ask(
+            Ask(lease.lease_extend, request, writes=True, urgent=bool(request.leases))
+        )
 
     async def lease_reclaim(self, request: LeaseReclaim) -> Sequence[Reclaimed]:
         return await self._desk.ask(Ask(lease.lease_reclaim, request, writes=True, looks=lease.none_expired))

@@ -21,7 +21,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from taskharbor.clock import Clock, micros
 from taskharbor.driver import Request
 from taskharbor.drivers.sqlite.bell import Bell
-from taskharbor.drivers.sqlite.connection import is_busy, store_error
+from taskharbor.drivers.sqlite.connection import close, is_busy, store_error
+from taskharbor.drivers.sqlite.courtesy import Courtesy
 from taskharbor.drivers.sqlite.place import Place
 from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
 from taskharbor.drivers.sqlite.rows import OptionsBook, Step
@@ -30,6 +31,7 @@ from taskharbor.errors import StoreUnavailable, UnusableStoreError
 Q = TypeVar("Q", bound=Request)
 T = TypeVar("T")
 
+_READ, _WRITE = "BEGIN", "BEGIN IMMEDIATE"
 _FIRST_WAIT = 0.0002
 _LONGEST_WAIT = 0.002
 
@@ -37,7 +39,7 @@ _LONGEST_WAIT = 0.002
 class Ask(Generic[Q, T]):
     """One verb on its way: the routine that carries it out, and then its answer or its error."""
 
-    __slots__ = ("_looks", "_request", "_verb", "answer", "ended", "error", "writes")
+    __slots__ = ("_looks", "_request", "_verb", "answer", "ended", "error", "urgent", "writes")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Ask(Generic[Q, T]):
         request: Q,
         *,
         writes: bool,
+        urgent: bool = False,
         looks: Callable[[Step, Q], Routine[T | None]] | None = None,
     ) -> None:
         """Prepare it.
@@ -53,11 +56,13 @@ class Ask(Generic[Q, T]):
             verb: makes the routine; called again when it has to be run again.
             request: what the verb is asked.
             writes: whether it has to hold the file's lock.
+            urgent: whether it may go before others who wait for the lock: it keeps leases.
             looks: makes a routine that may find the answer without writing; None where it has to be written.
         """
         self._verb = verb
         self._request = request
         self.writes = writes
+        self.urgent = urgent
         self._looks = looks
         self.answer: T | None = None
         self.error: BaseException | None = None
@@ -100,22 +105,28 @@ class Transactions:
         self._bell = bell
         self._book = OptionsBook()
         self._identity = _identity(place)
+        self._courtesy = Courtesy(place.path)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._courtesy.close()
+        close(self._connection)
 
     def run(self, asks: Sequence[AnyAsk]) -> None:
         """Carry out everything asked, giving each its answer or its error."""
         writes = [ask for ask in asks if ask.writes and (len(asks) > 1 or not self._found_by_looking(ask))]
         for ask in asks:
             if not ask.writes:
-                self._run_together([ask], "BEGIN")
-        if len(writes) == 1 or (writes and not self._run_together(writes, "BEGIN IMMEDIATE", keep=False)):
+                self._run_together([ask], _READ)
+        if len(writes) == 1 or (writes and not self._run_together(writes, _WRITE, keep=False)):
             for ask in writes:
-                self._run_together([ask], "BEGIN IMMEDIATE")
+                self._run_together([ask], _WRITE)
 
     def _found_by_looking(self, ask: AnyAsk) -> bool:
         looking = ask.looking()
         if looking is None:
             return False
-        self._run_together([looking], "BEGIN")
+        self._run_together([looking], _READ)
         if looking.error is not None:
             ask.fail(looking.error)
         elif looking.answer is not None:
@@ -123,9 +134,9 @@ class Transactions:
         return ask.ended
 
     def _run_together(self, asks: Sequence[AnyAsk], begin: str, *, keep: bool = True) -> bool:
-        """Run routines in one transaction; return whether it was committed.
+        """Run routines in one transaction; return whether each has its answer or its error now.
 
-        If it was not, their error is kept in them; unless `keep` says otherwise, for they will be run again.
+        `keep=False` leaves them without, if one of them has failed: they will be run one by one.
         """
         try:
             answers, wakes = self._commit(asks, begin)
@@ -142,13 +153,27 @@ class Transactions:
         if keep or isinstance(failure, StoreUnavailable):
             for ask in asks:
                 ask.fail(failure)
-            return keep
+            return True
         return False
 
     def _commit(self, asks: Sequence[AnyAsk], begin: str) -> tuple[list[Any], Wakes]:
-        deadline = time.monotonic() + self._place.busy_timeout
+        urgent = any(ask.urgent for ask in asks)
+        try:
+            return self._try_until(time.monotonic() + self._place.busy_timeout, asks, begin, urgent=urgent)
+        finally:
+            if urgent:
+                self._courtesy.waive()
+
+    def _try_until(
+        self, deadline: float, asks: Sequence[AnyAsk], begin: str, *, urgent: bool
+    ) -> tuple[list[Any], Wakes]:
         wait = _FIRST_WAIT
         while True:
+            if urgent:
+                self._courtesy.claim()
+            elif begin == _WRITE and self._courtesy.somebody_first():
+                time.sleep(_FIRST_WAIT)
+                continue
             wakes = Wakes()
             try:
                 self._connection.execute(begin)
