@@ -40,6 +40,7 @@ def test_info_as_json_is_one_line_for_programs() -> None:
         "platform": platform.platform(),
         "msgspec": msgspec.__version__,
         "drivers": dict(available_drivers()),
+        "store": None,
     } == json.loads(told)
 
 
@@ -79,6 +80,15 @@ def test_a_wrong_command_ends_with_two_and_says_so_on_stderr(arguments: list[str
     assert (2, "") == (ended.returncode, ended.stdout)
     assert arguments[-1] in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_only_a_worker_needs_is_loaded_with_a_worker_only() -> None:
+    program = (
+        "import sys, taskharbor.cli; "
+        "print(sorted({'asyncio', 'taskharbor.worker', 'sqlite3', 'rich.table'} & set(sys.modules)))"
+    )
+
+    assert "[]\n" == run_python("-c", program)
 
 
 def test_the_library_does_not_need_the_command_lines_packages() -> None:

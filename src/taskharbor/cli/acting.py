@@ -1,0 +1,117 @@
+"""Acts on many jobs by id: from the command line or from standard input, in batches, each answer told."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, TypeAlias
+
+import msgspec
+import typer
+
+from taskharbor.cli.output import json_line, line, note
+from taskharbor.driver import CancelStatus, RequeueStatus
+from taskharbor.errors import OptionError
+
+BATCH = 500
+
+_IDS_HELP = "Jobs, by id; - reads ids, or the JSON lines of a listing, from standard input."
+IdsArgument: TypeAlias = Annotated[list[str], typer.Argument(metavar="ID...", help=_IDS_HELP)]
+NoIdsArgument: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID...]", help=_IDS_HELP, show_default=False)
+]
+ReasonOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="Why; recorded on the job.", show_default="none"),
+]
+
+Status: TypeAlias = CancelStatus | RequeueStatus
+
+_TOLD: dict[StrEnum, str] = {
+    CancelStatus.CANCELLED: "cancelled",
+    CancelStatus.REQUESTED: "is running; its worker is told to stop it",
+    CancelStatus.FINISHED: "not cancelled: it had ended already",
+    CancelStatus.MISSING: "there is no such job",
+    RequeueStatus.REQUEUED: "requeued",
+    RequeueStatus.KEY_TAKEN: "not requeued: another job has taken its idempotency key",
+    RequeueStatus.NOT_DEAD: "not requeued: it is neither dead nor cancelled",
+    RequeueStatus.MISSING: "there is no such job",
+}
+_DONE: frozenset[StrEnum] = frozenset(
+    {CancelStatus.CANCELLED, CancelStatus.REQUESTED, RequeueStatus.REQUEUED}
+)
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+def ids_of(given: Iterable[str]) -> Iterator[str]:
+    """Yield ids; `-` stands for those on standard input, one a line.
+
+    Raises:
+        OptionError: a line of JSON without an id.
+    """
+    for one in given:
+        if one == "-":
+            yield from _read_ids()
+        else:
+            yield one
+
+
+def _read_ids() -> Iterator[str]:
+    for number, text in enumerate(sys.stdin, 1):
+        text = text.strip()  # noqa: PLW2901 - the line without its end
+        if text.startswith("{"):
+            try:
+                yield msgspec.json.decode(text, type=_Named).id
+            except msgspec.DecodeError as error:
+                raise OptionError(
+                    f"standard input, line {number}: expected an id, or JSON with one ({error})"
+                ) from error
+        elif text:
+            yield text
+
+
+def batches(ids: Iterable[str]) -> Iterator[Sequence[str]]:
+    """Yield ids in batches of bounded size."""
+    source = iter(ids)
+    while batch := list(islice(source, BATCH)):
+        yield batch
+
+
+def operator() -> str:
+    """Return who acts, as it is recorded on jobs."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return "cli"
+
+
+def act(
+    ids: Iterable[str],
+    do: Callable[[Sequence[str]], Sequence[Status]],
+    *,
+    as_json: bool,
+) -> bool:
+    """Do it to all of them, tell what became of each, and return whether it could be done to every one."""
+    well = True
+    for batch in batches(ids):
+        for job_id, status in zip(batch, do(batch), strict=True):
+            well &= tell(job_id, status, as_json=as_json)
+    return well
+
+
+def tell(job_id: str, status: Status, *, as_json: bool) -> bool:
+    """Print what became of one job, and return whether it was done."""
+    done = status in _DONE
+    if as_json:
+        json_line({"id": job_id, "status": status.value})
+    elif done:
+        line(f"{job_id}  {_TOLD[status]}")
+    else:
+        note(f"{job_id}  {_TOLD[status]}")
+    return done

@@ -1,0 +1,185 @@
+"""`taskharbor enqueue`: one job from the command line, or as many as standard input has lines."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Annotated, BinaryIO
+
+import msgspec
+import typer
+from msgspec import UNSET
+
+from taskharbor.call import Call, JobHandle, Options, Signature
+from taskharbor.cli.arguments import from_object, from_pairs
+from taskharbor.cli.listing import JsonOption
+from taskharbor.cli.output import json_line, line, note, progress
+from taskharbor.cli.target import AppOption, UrlOption, opened
+from taskharbor.cli.values import duration, instant, pairs
+from taskharbor.errors import OptionError, PayloadError
+from taskharbor.harbor import Harbor
+from taskharbor.task import TaskDefinition
+
+CHUNK = 500
+"""Jobs stored in one transaction."""
+
+
+def enqueue(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The task's name, or an alias.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE...|JSON|-]",
+            help="The arguments: key=value for each, or one JSON object, or - for JSON objects on standard input, one "
+            "a line, a job each.",
+            show_default=False,
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option("--queue", metavar="NAME", help="Where it waits.", show_default="the task's"),
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option("--priority", metavar="N", help="0 (first) to 9 (last).", show_default="the task's"),
+    ] = None,
+    run_at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--run-at",
+            metavar="TIME",
+            parser=instant,
+            help="Earliest start, ISO 8601 with a zone: 2030-01-31T08:00Z.",
+            show_default="now",
+        ),
+    ] = None,
+    run_in: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--run-in",
+            metavar="DURATION",
+            parser=duration,
+            help="Earliest start from now, by the store's clock: 30s, 5m, 1h30m.",
+            show_default="now",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="TEXT",
+            help="Idempotency key: the same key enqueues once, and prints the first job's id.",
+            show_default="none",
+        ),
+    ] = None,
+    meta: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--meta",
+            metavar="KEY=VALUE",
+            help="Text to travel with the job; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Enqueue a job and print its id.
+
+    Values are read as the task's signature declares them: as JSON where the parameter accepts that, else as text.
+    """
+    options = Options(
+        queue=UNSET if queue is None else queue,
+        priority=UNSET if priority is None else priority,
+        run_at=UNSET if run_at is None else run_at,
+        run_in=UNSET if run_in is None else run_in,
+        key=UNSET if key is None else key,
+        meta=pairs(meta) if meta else UNSET,
+    )
+    given = arguments or []
+    with opened(ctx, tasks="enqueue") as harbor:
+        task = harbor.task(name)
+        if given != ["-"]:
+            handles = harbor.enqueue_many([_signature(task, _arguments(task, given), options)])
+            _tell(task, handles, as_json=as_json)
+        elif key is not None:
+            raise OptionError("enqueue -: a --key admits one job, and standard input may hold many")
+        else:
+            _enqueue_lines(harbor, task, options, sys.stdin.buffer, as_json=as_json)
+
+
+def _arguments(task: TaskDefinition, given: Sequence[str]) -> msgspec.Struct:
+    objects = [text for text in given if text.lstrip().startswith("{")]
+    if objects and len(given) > 1:
+        raise OptionError("enqueue: give one JSON object, or key=value for each argument, and not both")
+    return from_object(task, objects[0]) if objects else from_pairs(task, pairs(given))
+
+
+def _signature(task: TaskDefinition, arguments: msgspec.Struct, options: Options) -> Signature[object]:
+    return Signature(Call(task, arguments, options))
+
+
+def _tell(task: TaskDefinition, handles: Sequence[JobHandle[object]], *, as_json: bool) -> None:
+    for handle in handles:
+        if as_json:
+            json_line({"id": handle.id, "task": task.name, "created": handle.created})
+            continue
+        line(handle.id)
+        if not handle.created:
+            note("The key is taken by this job; nothing was enqueued.")
+
+
+def _enqueue_lines(
+    harbor: Harbor, task: TaskDefinition, options: Options, source: BinaryIO, *, as_json: bool
+) -> None:
+    """Enqueue a job for each line, chunk by chunk, so that however many there are, few are held."""
+    stored = 0
+    numbered = enumerate(source, 1)
+    with progress("enqueue", _size_of(source)) as advance:
+        while chunk := [(number, text) for number, text in islice(numbered, CHUNK)]:
+            signatures = list(_signatures(task, options, chunk, stored))
+            try:
+                handles = harbor.enqueue_many(signatures)
+            except PayloadError as error:
+                where = f"standard input, lines {chunk[0][0]} to {chunk[-1][0]}"
+                raise _failure(task, error, where, stored) from error
+            _tell(task, handles, as_json=as_json)
+            stored += len(handles)
+            advance(sum(len(text) for _, text in chunk))
+    note(f"{stored:,} job{'' if stored == 1 else 's'} enqueued")
+
+
+def _signatures(
+    task: TaskDefinition, options: Options, chunk: Sequence[tuple[int, bytes]], stored: int
+) -> Iterator[Signature[object]]:
+    for number, text in chunk:
+        if not text.strip():
+            continue
+        try:
+            yield _signature(task, from_object(task, text), options)
+        except PayloadError as error:
+            raise _failure(task, error, f"standard input, line {number}", stored) from error
+
+
+def _failure(task: TaskDefinition, error: PayloadError, where: str, stored: int) -> PayloadError:
+    return PayloadError(
+        f"{where}: {error}; {stored:,} jobs, whose ids were printed, were enqueued before",
+        task=task.name,
+        path=error.path,
+        reason=error.reason,
+    )
+
+
+def _size_of(source: BinaryIO) -> int | None:
+    """Return how many bytes will come, if it is a file."""
+    try:
+        told = os.fstat(source.fileno())
+    except (OSError, ValueError):  # no file at all, as in tests
+        return None
+    return told.st_size if stat.S_ISREG(told.st_mode) else None

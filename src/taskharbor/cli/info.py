@@ -1,0 +1,173 @@
+"""`taskharbor info`: versions and drivers, as a bug report needs them; and what is in the store, if one is named."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+
+import msgspec
+import typer
+
+from taskharbor.cli.exits import code_of
+from taskharbor.cli.listing import JsonOption
+from taskharbor.cli.output import json_line, line, note, told_time
+from taskharbor.cli.tables import table
+from taskharbor.cli.target import AppOption, Target, UrlOption, default_file, harbor_of, target_of
+from taskharbor.driver import Capability, MigratingDriver, QueueInfo, SchemaVersion, WorkerInfo, WorkerList
+from taskharbor.drivers import available_drivers
+from taskharbor.drivers.registry import DEFAULT_URL, redacted
+from taskharbor.errors import TaskHarborError
+from taskharbor.harbor import Harbor
+
+
+class StoreView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store tells of itself."""
+
+    url: str | None
+    """Without its secrets; None where only the application knows it."""
+    driver: str
+    capabilities: Sequence[str]
+    schema: SchemaVersion | None
+    queues: Sequence[QueueInfo]
+    workers: Sequence[WorkerInfo]
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bug report needs to know about an installation."""
+
+    taskharbor: str
+    python: str
+    platform: str
+    msgspec: str
+    drivers: dict[str, str]
+    store: StoreView | None = None
+
+
+def installed_version() -> str:
+    """Return the version that is installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version("taskharbor")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown (not installed)"
+
+
+def info(
+    ctx: typer.Context,
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Show versions and drivers; and, where a store is named or found, its tables, queues and live workers."""
+    target = target_of(ctx)
+    store: StoreView | None = None
+    problem: TaskHarborError | None = None
+    if target.named() or default_file().exists():
+        try:
+            store = _look(target)
+        except TaskHarborError as error:  # the versions are told all the same
+            problem = error
+    found = Info(
+        taskharbor=installed_version(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        msgspec=msgspec.__version__,
+        drivers=dict(sorted(available_drivers().items())),
+        store=store,
+    )
+    if as_json:
+        json_line(found)
+    else:
+        _show(found)
+    if problem is not None:
+        note(f"Error: {problem}")
+        raise typer.Exit(code_of(problem))
+
+
+def _look(target: Target) -> StoreView:
+    harbor = harbor_of(target)
+    try:
+        driver = harbor.driver
+        schema = (
+            driver.schema_version()
+            if Capability.MIGRATIONS in driver.capabilities and isinstance(driver, MigratingDriver)
+            else None
+        )
+        if schema is not None and not schema.present:  # looking must not make the tables
+            queues: Sequence[QueueInfo] = ()
+            workers: Sequence[WorkerInfo] = ()
+        else:
+            queues = harbor.queues.list()
+            workers = harbor.ask(lambda store: store.worker_list(WorkerList()))
+        return StoreView(
+            url=_told_url(target, harbor),
+            driver=driver.name,
+            capabilities=sorted(driver.capabilities),
+            schema=schema,
+            queues=queues,
+            workers=workers,
+        )
+    finally:
+        harbor.close()
+
+
+def _told_url(target: Target, harbor: Harbor) -> str | None:
+    if target.url:
+        return redacted(target.url)
+    if target.app:
+        path: object = getattr(harbor.driver, "path", None)  # of a store in a file
+        return f"{harbor.driver.name}:///{path}" if isinstance(path, str) else None
+    return redacted(os.environ.get("TASKHARBOR_URL") or DEFAULT_URL)
+
+
+def _show(found: Info) -> None:
+    rows = [
+        ("TaskHarbor", found.taskharbor),
+        ("Python", found.python),
+        ("Platform", found.platform),
+        ("msgspec", found.msgspec),
+        *((f"{scheme}://", origin) for scheme, origin in found.drivers.items()),
+    ]
+    store = found.store
+    if store is None:
+        table((), rows)
+        return
+    rows.append(("Store", store.url or store.driver))
+    rows.append(("Offers", ", ".join(store.capabilities)))
+    if store.schema is not None:
+        rows.append(("Schema", f"version {store.schema.present} of {store.schema.wanted}"))
+    table((), rows)
+    if store.queues:
+        line()
+        table(
+            ("queue", "ready", "scheduled", "parked", "running", ""),
+            [_queue_row(queue) for queue in store.queues],
+        )
+    line()
+    if not store.workers:
+        line("No live worker.")
+        return
+    table(
+        ("worker", "running", "queues", "tasks", "build", "since"),
+        [_worker_row(worker) for worker in store.workers],
+    )
+
+
+def _queue_row(queue: QueueInfo) -> Sequence[str]:
+    counts = (queue.ready, queue.scheduled, queue.parked, queue.running)
+    by = f" by {queue.paused_by}" if queue.paused_by else ""
+    why = f": {queue.reason}" if queue.reason else ""
+    return (queue.name, *(f"{count:,}" for count in counts), f"paused{by}{why}" if queue.paused else "")
+
+
+def _worker_row(worker: WorkerInfo) -> Sequence[str]:
+    return (
+        worker.worker,
+        str(worker.running),
+        ", ".join(worker.queues),
+        str(len(worker.tasks)),
+        worker.build,
+        told_time(worker.started_at),
+    )

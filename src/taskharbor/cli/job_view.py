@@ -1,0 +1,141 @@
+"""One job as it is shown: its arguments and result as JSON where they can be read, everything else as it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from taskharbor.cli.output import json_text, told_time
+from taskharbor.codec import Codec
+from taskharbor.errors import PayloadError
+from taskharbor.harbor import Harbor
+from taskharbor.job import JobRecord
+
+
+def for_programs(harbor: Harbor, record: JobRecord) -> dict[str, object]:
+    """Return a job for a line of JSON.
+
+    `arguments` and `result` are there where they can be read; else `payload` and `result_payload`, in base64.
+    """
+    told = msgspec.structs.asdict(record)
+    payload, result = told.pop("payload"), told.pop("result")
+    arguments = _arguments(harbor, record)
+    told.update({"payload": payload} if arguments is None else {"arguments": arguments})
+    if result is not None:
+        read = _result(harbor, record)
+        told.update({"result_payload": result} if read is None else {"result": read})
+    return told
+
+
+def for_people(harbor: Harbor, record: JobRecord) -> Iterator[str]:
+    """Yield the lines that tell all of a job."""
+    for name, value in _facts(record):
+        if value:
+            yield f"{name:<12}{value}"
+    for name, value in sorted(record.meta.items()):
+        yield f"{'meta':<12}{name} = {value}"
+    yield from _told_arguments(harbor, record)
+    if record.result is not None:
+        read = _result(harbor, record)
+        yield f"{'result':<12}" + (
+            bytes(read).decode() if read is not None else _unreadable(record.result, record.result_codec)
+        )
+    for error in record.errors:
+        by = f", {error.worker}" if error.worker else ""
+        yield f"{'error':<12}attempt {error.attempt}, {told_time(error.at)}{by}"
+        yield from _indented(error.traceback or f"{error.type}: {error.message}")
+    for operation in record.operations:
+        by = f" by {operation.by}" if operation.by else ""
+        why = f": {operation.reason}" if operation.reason else ""
+        yield f"{'operation':<12}{told_time(operation.at)}  {operation.verb}{by}{why}"
+
+
+def _facts(record: JobRecord) -> Iterator[tuple[str, str]]:
+    yield "job", record.id
+    yield "task", record.task
+    yield "state", f"{record.state} ({record.reason})" if record.reason else record.state
+    yield "queue", record.queue
+    yield "priority", str(record.priority)
+    yield "attempts", f"{record.attempt} of {record.max_attempts}"
+    yield "deliveries", str(record.deliveries)
+    yield "crashes", f"{record.crashes}" if record.crashes else ""
+    yield "key", record.key or ""
+    yield "enqueued", told_time(record.enqueued_at)
+    yield "run at", told_time(record.run_at)
+    yield "due", told_time(record.due_at)
+    yield "finished", told_time(record.finished_at)
+    yield "worker", record.worker
+    yield "lease until", told_time(record.lease_expires_at)
+    yield "started", "yes" if record.started else ""
+    yield "cancel", "asked for" if record.cancel_requested else ""
+    yield "refused by", ", ".join(record.refused_by)
+
+
+def _told_arguments(harbor: Harbor, record: JobRecord) -> Iterator[str]:
+    arguments = _arguments(harbor, record)
+    if arguments is None:
+        yield f"{'payload':<12}{_unreadable(record.payload, record.codec)}"
+        return
+    try:
+        named = msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:  # JSON, and no object: written by nobody we know
+        named = {}
+    if not named:
+        yield f"{'arguments':<12}{'none' if bytes(arguments) == b'{}' else bytes(arguments).decode()}"
+    for name, value in named.items():
+        yield f"{'argument':<12}{name} = {bytes(value).decode()}"
+
+
+def _unreadable(data: bytes, codec: str) -> str:
+    return f"{len(data)} bytes of {codec}, which only the application can read (--app)"
+
+
+def _indented(text: str) -> Iterator[str]:
+    for one in text.rstrip().splitlines():
+        yield f"    {one}"
+
+
+def _arguments(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
+    if record.codec == "json":
+        return _compact(record.payload)
+    definition = harbor.registry.find(record.task)
+    if definition is None:
+        return None
+    try:
+        return msgspec.Raw(json_text(harbor.arguments_of(record)))
+    except (PayloadError, TypeError, NotImplementedError):  # of another build, or of types without JSON
+        return None
+
+
+def _result(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
+    if record.result is None:
+        return None
+    if record.result_codec == "json":
+        return _compact(record.result)
+    definition = harbor.registry.find(record.task)
+    codec = _codec(harbor, record)
+    if definition is None or codec is None:
+        return None
+    try:
+        return msgspec.Raw(json_text(definition.read_result(record.result, codec)))
+    except (PayloadError, TypeError, NotImplementedError):
+        return None
+
+
+def _codec(harbor: Harbor, record: JobRecord) -> Codec | None:
+    definition = harbor.registry.find(record.task)
+    own = None if definition is None else definition.codec
+    return (
+        own
+        if own is not None and own.name == record.result_codec
+        else harbor.codecs.find(record.result_codec)
+    )
+
+
+def _compact(data: bytes) -> msgspec.Raw | None:
+    """Return JSON on one line, whoever wrote it; None if it is none."""
+    try:
+        return msgspec.Raw(msgspec.json.format(data, indent=-1))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,147 @@
+"""Pages of jobs, in the order of their ids: found page by page, printed as they come or as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated, TypeAlias
+
+import msgspec
+import typer
+
+from taskharbor.cli.job_view import for_programs
+from taskharbor.cli.output import json_line, note, told_time
+from taskharbor.cli.tables import table
+from taskharbor.cli.values import listed
+from taskharbor.errors import OptionError, nearest
+from taskharbor.harbor import Harbor
+from taskharbor.job import TERMINAL, JobRecord, JobState
+
+PAGE = 500
+
+QueueFilter: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--queue",
+        metavar="NAMES",
+        help="Only of these queues; with commas, or repeated.",
+        show_default="all",
+    ),
+]
+TaskFilter: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--task", metavar="NAME", help="Only of this task; repeatable.", show_default="all"),
+]
+AfterOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--after",
+        metavar="ID",
+        help="Only jobs enqueued after this one: the last of the page before.",
+        show_default="from the first",
+    ),
+]
+LimitOption: TypeAlias = Annotated[
+    int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many at most.")
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON lines, for programs.")]
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs are meant; empty means any."""
+
+    states: Sequence[JobState] = ()
+    queues: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    key: str | None = None
+
+
+def states_of(given: Sequence[str] | None) -> Sequence[JobState]:
+    """Return the states that are named.
+
+    Raises:
+        OptionError: there is no such state.
+    """
+    found: list[JobState] = []
+    for name in listed(given):
+        try:
+            found.append(JobState(name))
+        except ValueError as error:
+            known = [state.value for state in JobState]
+            raise OptionError(
+                f"--state {name!r}: no such state{nearest(name, known)}; there are {', '.join(known)}"
+            ) from error
+    return found
+
+
+def pages(
+    harbor: Harbor, wanted: Filter, *, after: str = "", limit: int | None = None
+) -> Iterator[Sequence[JobRecord]]:
+    """Yield matching jobs page by page, so that however many there are, few are held."""
+    left = limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        found = harbor.jobs.find(
+            states=wanted.states,
+            queues=wanted.queues,
+            tasks=wanted.tasks,
+            key=wanted.key,
+            after=after,
+            limit=size,
+        )
+        if found:
+            yield found
+        if len(found) < size:
+            return
+        after = found[-1].id
+        left = None if left is None else left - len(found)
+
+
+Columns: TypeAlias = tuple[tuple[str, Callable[[JobRecord], str]], ...]
+
+JOB_COLUMNS: Columns = (
+    ("id", lambda job: job.id),
+    ("state", lambda job: job.state.value),
+    ("task", lambda job: job.task),
+    ("queue", lambda job: job.queue),
+    ("attempts", lambda job: f"{job.attempt}/{job.max_attempts}"),
+    ("due or ended", lambda job: told_time(moment_of(job))),
+    ("why", lambda job: job.reason),
+)
+DEAD_COLUMNS: Columns = (
+    ("id", lambda job: job.id),
+    ("task", lambda job: job.task),
+    ("queue", lambda job: job.queue),
+    ("attempts", lambda job: f"{job.attempt}/{job.max_attempts}"),
+    ("died", lambda job: told_time(job.finished_at)),
+    ("why", lambda job: job.reason),
+    ("last error", lambda job: f"{job.errors[-1].type}: {job.errors[-1].message}" if job.errors else ""),
+)
+
+
+def moment_of(job: JobRecord) -> datetime | None:
+    """Return the instant that matters in its state: when it ended, or when it may be taken."""
+    return job.finished_at if job.state in TERMINAL else job.due_at
+
+
+def show_list(
+    harbor: Harbor, wanted: Filter, columns: Columns, *, after: str, limit: int, as_json: bool
+) -> None:
+    """Print the jobs that match, and how to see more of them."""
+    rows: list[Sequence[str]] = []
+    shown, last = 0, ""
+    for page in pages(harbor, wanted, after=after, limit=limit):
+        shown, last = shown + len(page), page[-1].id
+        for record in page:
+            if as_json:
+                json_line(for_programs(harbor, record))
+            else:
+                rows.append([read(record) for _, read in columns])
+    if as_json:
+        return
+    if rows:
+        table([name for name, _ in columns], rows)
+    else:
+        note("No such jobs.")
+    if shown == limit:
+        note(f"There may be more: --after {last}")

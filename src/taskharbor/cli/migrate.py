@@ -1,0 +1,79 @@
+"""`taskharbor migrate`: bring a store's tables to the version that this release works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from taskharbor.cli.exits import Exit
+from taskharbor.cli.listing import JsonOption
+from taskharbor.cli.output import json_line, line
+from taskharbor.cli.target import AppOption, UrlOption, harbor_of, target_of
+from taskharbor.driver import Capability, Driver, MigratingDriver, Migration, SchemaVersion, require
+from taskharbor.errors import SchemaError, UnsupportedError
+
+
+def migrate(
+    ctx: typer.Context,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Change nothing; end with 1 if there is something to run."),
+    ] = False,
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Bring the store's tables to the version that this release works with."""
+    harbor = harbor_of(target_of(ctx), may_create=not check)
+    try:
+        driver = _migrating(harbor.driver)
+        before = driver.schema_version()
+        if before.present > before.wanted:
+            raise SchemaError(
+                f"the store's tables are of version {before.present}, and this release of TaskHarbor knows them up to "
+                f"{before.wanted}; upgrade TaskHarbor here"
+            )
+        ran: Sequence[Migration] = () if check else driver.migrate()
+        after = before if check else driver.schema_version()
+    finally:
+        harbor.close()
+    if as_json:
+        _print_json(before, after, ran)
+    else:
+        _print(before, after, ran)
+    if after.present != after.wanted:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _migrating(driver: Driver) -> MigratingDriver:
+    require(driver, Capability.MIGRATIONS, "`taskharbor migrate`")
+    if not isinstance(driver, MigratingDriver):
+        raise UnsupportedError(
+            f"the driver {driver.name!r} says that it offers {Capability.MIGRATIONS.value!r}, and has not the methods; "
+            "this is a bug in it"
+        )
+    return driver
+
+
+def _print_json(before: SchemaVersion, after: SchemaVersion, ran: Sequence[Migration]) -> None:
+    json_line(
+        {
+            "before": before.present,
+            "present": after.present,
+            "wanted": after.wanted,
+            "ran": [{"number": migration.number, "name": migration.name} for migration in ran],
+        }
+    )
+
+
+def _print(before: SchemaVersion, after: SchemaVersion, ran: Sequence[Migration]) -> None:
+    for migration in ran:
+        line(f"ran {migration.number:04d} {migration.name}")
+    if after.present == after.wanted:
+        line(f"The store is up to date: version {after.present}.")
+    else:
+        line(
+            f"The store is at version {before.present}; this release wants {after.wanted}. Run: taskharbor migrate"
+        )

@@ -1,0 +1,191 @@
+"""`taskharbor worker`: its options, all of them. `launching` does the rest."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from taskharbor.cli.launching import Orders, launch
+from taskharbor.cli.logs import LogFormat, LogLevel
+from taskharbor.cli.target import AppOption, UrlOption, target_of
+from taskharbor.cli.values import duration, listed, size
+from taskharbor.errors import OptionError
+
+
+def worker(
+    ctx: typer.Context,
+    queues: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queues",
+            "--queue",
+            "-q",
+            metavar="NAMES",
+            envvar="TASKHARBOR_QUEUES",
+            help="Queues to serve; with commas, or repeated.",
+            show_default="default, and every queue that a task declares",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency",
+            "-c",
+            metavar="N",
+            min=1,
+            envvar="TASKHARBOR_CONCURRENCY",
+            help="How many handlers may run at once in each process.",
+            show_default="50",
+        ),
+    ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            "-p",
+            metavar="N",
+            min=1,
+            envvar="TASKHARBOR_PROCESSES",
+            help="How many worker processes; above 1 a supervisor starts them and keeps them alive.",
+        ),
+    ] = 1,
+    handler_processes: Annotated[
+        int | None,
+        typer.Option(
+            "--handler-processes",
+            metavar="N",
+            min=1,
+            envvar="TASKHARBOR_HANDLER_PROCESSES",
+            help="How many processes of each worker run the handlers of run='process' tasks.",
+            show_default="2",
+        ),
+    ] = None,
+    lease: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--lease",
+            metavar="DURATION",
+            parser=duration,
+            envvar="TASKHARBOR_LEASE",
+            help="How long jobs are kept from others without a sign of life.",
+            show_default="30s",
+        ),
+    ] = None,
+    grace: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--grace",
+            metavar="DURATION",
+            parser=duration,
+            envvar="TASKHARBOR_GRACE",
+            help="How long a stop waits for running handlers before it cancels them.",
+            show_default="30s",
+        ),
+    ] = None,
+    halt: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--halt",
+            metavar="DURATION",
+            parser=duration,
+            envvar="TASKHARBOR_HALT",
+            help="How long a stop then waits for cancelled handlers to end.",
+            show_default="5s",
+        ),
+    ] = None,
+    prefetch: Annotated[
+        int | None,
+        typer.Option(
+            "--prefetch",
+            metavar="N",
+            min=0,
+            envvar="TASKHARBOR_PREFETCH",
+            help="Jobs to hold unstarted, beyond the free slots.",
+            show_default="a tenth of a second's work",
+        ),
+    ] = None,
+    stall: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--stall",
+            metavar="DURATION",
+            parser=duration,
+            envvar="TASKHARBOR_STALL",
+            help="An event loop blocked for so long ends its process, after all stacks were written to standard error.",
+            show_default="1m",
+        ),
+    ] = None,
+    max_jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--max-jobs",
+            metavar="N",
+            min=1,
+            envvar="TASKHARBOR_MAX_JOBS",
+            help="Recycle a process after so many jobs: it drains, and a fresh one takes its place.",
+            show_default="never",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            parser=size,
+            envvar="TASKHARBOR_MAX_MEMORY",
+            help="Recycle a process that has grown beyond so much memory: 512M, 2G.",
+            show_default="never",
+        ),
+    ] = None,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Stop when nothing is running and nothing is due.")
+    ] = False,
+    within: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--within",
+            metavar="DURATION",
+            parser=duration,
+            help="With --until-idle: wait for jobs that are due within so long, too.",
+            show_default="0s",
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            "--log-level",
+            metavar="LEVEL",
+            envvar="TASKHARBOR_LOG_LEVEL",
+            help="debug, info, warning or error.",
+        ),
+    ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option("--log-format", metavar="FORMAT", envvar="TASKHARBOR_LOG_FORMAT", help="text or json."),
+    ] = LogFormat.TEXT,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Run jobs until told to stop. The first SIGTERM or Ctrl-C drains, the second cancels what runs."""
+    if within is not None and not until_idle:
+        raise OptionError("--within goes with --until-idle")
+    orders = Orders(
+        target=target_of(ctx),
+        queues=list(listed(queues)) if queues else None,
+        concurrency=concurrency,
+        handler_processes=handler_processes,
+        lease=lease,
+        grace=grace,
+        halt=halt,
+        prefetch=prefetch,
+        stall=stall,
+        max_jobs=max_jobs,
+        max_memory=max_memory,
+        until_idle=until_idle,
+        within=within or timedelta(0),
+        log_level=log_level,
+        log_format=log_format,
+    )
+    raise typer.Exit(launch(orders, processes))

@@ -1,0 +1,272 @@
+"""The command line on a store in a file: `migrate`, `info`, and a whole day's work in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskharbor.cli.exits import Exit
+from taskharbor.driver import Migration, SchemaVersion
+from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.drivers.sqlite import SqliteDriver
+from taskharbor.supervisor import PROCESS_VARIABLE
+from tests.fixtures.cli import Ended, Shop, shops
+from tests.fixtures.support import SOURCES
+
+APPLICATION = """
+from taskharbor import Harbor, Retry, task
+
+@task(name="mail.send", queue="mail")
+async def send(to: str, count: int = 1) -> str:
+    return f"{to} {count}"
+
+@task(name="row.load", retry=Retry(max_attempts=1))
+def load(row: int) -> int:
+    with open("mended.txt") as file:
+        return row + int(file.read())
+
+harbor = Harbor("sqlite:///shop.db")
+"""
+
+
+@pytest.fixture
+def shop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Shop]:
+    monkeypatch.chdir(tmp_path)
+    yield from shops(monkeypatch, capsys, SqliteDriver(tmp_path / "shop.db"))
+
+
+# --- migrate
+
+
+def test_a_new_store_is_migrated_and_then_up_to_date(shop: Shop) -> None:
+    driver = shop.harbor.driver
+    assert isinstance(driver, SqliteDriver)
+    wanted = driver.schema_version().wanted
+
+    before = shop.run("migrate", "--check")
+    ran = shop.run("migrate", "--json")
+    again = shop.run("migrate")
+    after = shop.run("migrate", "--check")
+
+    assert (Exit.FAILED, f"The store is at version 0; this release wants {wanted}. Run: taskharbor migrate\n") == (
+        before.code, before.out
+    )  # fmt: skip
+    (told,) = ran.lines()
+    assert (0, wanted, wanted, wanted) == (told["before"], told["present"], told["wanted"], len(told["ran"]))
+    assert (0, f"The store is up to date: version {wanted}.\n") == (again.code, again.out)
+    assert 0 == after.code
+
+
+class Newer(MemoryDriver):
+    """A driver whose tables were made by a later release."""
+
+    capabilities = SqliteDriver.capabilities
+    migrations: tuple[Migration, ...] = ()
+
+    def schema_version(self) -> SchemaVersion:
+        return SchemaVersion(present=9, wanted=3)
+
+    def migrate(self) -> tuple[Migration, ...]:
+        raise AssertionError("it must not be touched")
+
+
+def test_a_newer_store_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = Shop(monkeypatch, capsys, Newer())
+
+    for arguments in (["migrate"], ["migrate", "--check"]):
+        ended = shop.run(*arguments)
+        assert (Exit.DEPLOYMENT, "") == (ended.code, ended.out)
+        assert "tables are of version 9" in ended.err
+        assert "upgrade TaskHarbor here" in ended.err
+
+
+def test_a_store_without_tables_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = Shop(monkeypatch, capsys).run("migrate")
+
+    assert (Exit.DEPLOYMENT, "") == (ended.code, ended.out)
+    assert "the driver 'memory' does not offer 'migrations', which `taskharbor migrate` needs" in ended.err
+
+
+# --- info
+
+
+def test_info_tells_what_is_in_the_store(shop: Shop, tmp_path: Path) -> None:
+    with shop.harbor:
+        shop.send.enqueue("a")
+        shop.harbor.queues.pause("mail", reason="stamps are out", by="me")
+    with shop.harbor.worker_thread():
+        told = shop.run("info", "--json").lines()[0]["store"]
+        shown = shop.run("info").out
+
+    assert (f"sqlite:///{tmp_path / 'shop.db'}", "sqlite") == (told["url"], told["driver"])
+    assert {"durable", "shared"} < set(told["capabilities"])
+    assert told["schema"]["present"] == told["schema"]["wanted"]
+    (queue,) = told["queues"]
+    assert ("mail", True, 1) == (queue["name"], queue["paused"], queue["ready"])
+    (worker,) = told["workers"]
+    assert {"default", "mail"} == set(worker["queues"])
+    assert "paused by me: stamps are out" in shown
+    assert worker["worker"] in shown
+
+
+def test_info_of_a_store_without_tables_makes_none(shop: Shop) -> None:
+    told = shop.run("info", "--json").lines()[0]["store"]
+
+    assert (0, [], []) == (told["schema"]["present"], told["queues"], told["workers"])
+    assert Exit.FAILED == shop.run("migrate", "--check").code
+
+
+def test_info_tells_its_versions_when_the_store_does_not_answer(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no database at all" * 100)
+
+    ended = shop.run_alone("--url", "sqlite:///broken.db", "info", "--json")
+
+    assert Exit.DEPLOYMENT == ended.code
+    assert ("3.", None) == (ended.lines()[0]["python"][:2], ended.lines()[0]["store"])
+    assert ended.err.startswith("Error: ")
+
+
+def test_a_locked_store_is_worth_another_try(shop: Shop, tmp_path: Path) -> None:
+    shop.run_alone("--url", "sqlite:///locked.db", "migrate")
+    with closing(sqlite3.connect(tmp_path / "locked.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ended = shop.run_alone("--url", "sqlite:///locked.db?busy_timeout=0", "jobs", "cancel", "x")
+
+    assert (Exit.UNAVAILABLE, "") == (ended.code, ended.out)
+    assert 1 == ended.err.count("\n")
+
+
+def test_info_hides_the_password_of_a_url(shop: Shop) -> None:
+    ended = shop.run_alone("--url", "postgresql://me:secret@host/db", "info")
+
+    assert Exit.DEPLOYMENT == ended.code
+    assert "secret" not in ended.out + ended.err
+
+
+# --- which store
+
+
+def test_a_store_that_nobody_named_is_not_made_by_looking(shop: Shop, tmp_path: Path) -> None:
+    ended = shop.run_alone("jobs", "list")
+
+    assert (Exit.DEPLOYMENT, "") == (ended.code, ended.out)
+    assert "which store? There is no taskharbor.db in" in ended.err
+    assert not (tmp_path / "taskharbor.db").exists()
+
+
+def test_the_default_store_is_used_where_it_is(shop: Shop, tmp_path: Path) -> None:
+    assert 0 == shop.run_alone("migrate").code
+
+    assert (tmp_path / "taskharbor.db").exists()
+    assert "No such jobs.\n" == shop.run_alone("jobs", "list").err
+
+
+def test_a_url_comes_before_the_applications_own(shop: Shop) -> None:
+    with shop.harbor:
+        shop.send.enqueue("a")
+
+    elsewhere = shop.run("enqueue", "mail.send", "to=b", "--url", "sqlite:///other.db")
+
+    assert [elsewhere.out.strip()] == [
+        job["id"] for job in shop.run_alone("--url", "sqlite:///other.db", "jobs", "list", "--json").lines()
+    ]
+    assert 1 == len(shop.harbor.jobs.find())
+
+
+# --- the whole, in processes
+
+
+class Office:
+    """An application in a directory, and the command line as a user has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "shop.py").write_text(APPLICATION, encoding="utf-8")
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TASKHARBOR_")},
+            "PYTHONPATH": str(SOURCES),
+            "TASKHARBOR_APP": "shop:harbor",
+            "COLUMNS": "200",
+        }
+
+    def run(self, *arguments: str, stdin: str = "", **environment: str) -> Ended:
+        ended = subprocess.run(
+            [sys.executable, "-m", "taskharbor.cli", *arguments],
+            cwd=self.folder,
+            env={**self._environment, **environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    def jobs(self, *arguments: str) -> list[dict[str, Any]]:
+        return self.run("jobs", "list", "--json", *arguments).lines()
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def test_a_days_work(office: Office) -> None:
+    mail = office.run("enqueue", "mail.send", "to=a@b.c", "count=3").out.strip()
+    rows = office.run(
+        "enqueue", "row.load", "-", stdin="".join(f'{{"row": {n}}}\n' for n in range(20))
+    ).out.split()
+
+    first = office.run("worker", "--until-idle", "--processes", "2", "--log-format", "json")
+
+    assert 0 == first.code, first.err
+    assert {"1", "2", "supervisor"} == {json.loads(line).get("process") for line in first.err.splitlines()}
+    assert ["succeeded"] + ["dead"] * 20 == [job["state"] for job in office.jobs()]
+    assert "a@b.c 3" == office.run("jobs", "show", mail, "--json").lines()[0]["result"]
+    assert "FileNotFoundError" in office.run("dlq", "list", "--limit", "1").out
+
+    (office.folder / "mended.txt").write_text("100", encoding="utf-8")
+    assert "20 requeued\n" == office.run("dlq", "requeue", "--all", "--yes", "--task", "row.load").out
+    second = office.run("worker", "--until-idle")
+
+    assert 0 == second.code, second.err
+    done = office.jobs("--task", "row.load")
+    assert rows == [job["id"] for job in done]
+    assert [("succeeded", 100 + n) for n in range(20)] == [(job["state"], job["result"]) for job in done]
+
+
+def test_a_worker_recycles_itself_when_it_was_told_to(office: Office) -> None:
+    office.run("enqueue", "mail.send", "-", stdin='{"to": "a"}\n' * 3)
+
+    ended = office.run("worker", "--max-jobs", "2", "--concurrency", "1", "--prefetch", "0")
+
+    assert Exit.RECYCLE == ended.code, ended.err
+
+
+def test_several_processes_need_a_store_that_they_can_share(office: Office) -> None:
+    ended = office.run("worker", "--url", "memory://", "--processes", "2")
+
+    assert Exit.DEPLOYMENT == ended.code
+    assert "does not offer 'shared', which a worker of several processes needs" in ended.err
+
+
+def test_a_supervised_process_says_which_it_is(office: Office) -> None:
+    ended = office.run("worker", "--until-idle", "--processes", "5", **{PROCESS_VARIABLE: "3"})
+
+    assert 0 == ended.code, ended.err
+    assert all(" INFO [3] " in line for line in ended.err.splitlines())
