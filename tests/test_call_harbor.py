@@ -6,9 +6,9 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from taskharbor import (
     BlockingCallError,
     Context,
     DeadlockError,
+    DriverURLError,
     DuplicateJob,
     JobCancelled,
     JobHandle,
@@ -40,6 +41,7 @@ from taskharbor import (
 )
 from taskharbor.call import install, running_job
 from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
+from taskharbor.drivers.memory import MemoryDriver
 from tests.fixtures.support import fork, untyped
 
 opened: list[taskharbor.Harbor] = []
@@ -354,6 +356,49 @@ def test_a_harbor_tells_its_parts() -> None:
     assert add.definition is harbor.task(add.name)
     with pytest.raises(UnknownTaskError, match="did you mean"):
         harbor.task(add.name + "x")
+
+
+def test_at_gives_the_same_harbor_on_another_store() -> None:
+    class Packed(MsgpackCodec):
+        name = "packed"
+
+    original = Harbor("memory://", registry=registry, codecs=[Packed()], codec=MsgpackCodec(), check=False)
+
+    other = original.at(MemoryDriver())
+    opened.append(other)
+
+    assert (registry, original.codecs.names()) == (other.registry, other.codecs.names())
+    with original:
+        add.enqueue(1)
+        with other:
+            handle = add.enqueue(untyped("two"))  # not checked there either
+
+        assert "msgpack" == other.jobs.get(handle.id).codec
+        assert [1, 1] == [count(original), len(other.jobs.find())]
+
+
+def test_at_hands_on_the_dependencies() -> None:
+    @contextmanager
+    def deps() -> Generator[str]:
+        yield "db"
+
+    own = Registry()
+
+    @task(registry=own)
+    def read(ctx: Context[str]) -> str:
+        return ctx.deps
+
+    other = Harbor("memory://", registry=own, deps=deps).at("memory://")
+    with other:
+        job = read.enqueue()
+        other.run_until_idle()
+
+        assert "db" == job.result()
+
+
+def test_at_refuses_a_url_that_no_driver_understands() -> None:
+    with pytest.raises(DriverURLError, match="no driver answers to memroy://"):
+        Harbor("memory://").at("memroy://")
 
 
 # --- enqueue

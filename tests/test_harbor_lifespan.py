@@ -13,7 +13,7 @@ import pytest
 from taskharbor import Context, Harbor, JobState, LifespanError, Registry, task
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.worker import Lifespan
-from tests.support.work import ENOUGH, await_event, threads_named
+from tests.support.work import ENOUGH, await_event, drains_noted, threads_named
 
 
 class Database:
@@ -89,7 +89,7 @@ def test_dependencies_are_closed_after_a_job_that_is_drained() -> None:
     @task(registry=registry)
     async def slow(ctx: Context[Database]) -> bool:
         started.set()
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(await_event, draining)
         return ctx.deps.closed
 
     @asynccontextmanager
@@ -99,7 +99,7 @@ def test_dependencies_are_closed_after_a_job_that_is_drained() -> None:
         database.closed = True
         events.append("closed")
 
-    with Harbor(MemoryDriver(), registry=registry, deps=deps) as harbor:
+    with Harbor(MemoryDriver(), registry=registry, deps=deps) as harbor, drains_noted() as draining:
         with harbor.worker_thread():
             job = slow.enqueue()
             await_event(started)

@@ -35,6 +35,7 @@ from tests.support.work import (
     SECOND,
     TroubledDriver,
     await_event,
+    drains_noted,
     threads_named,
     within,
 )
@@ -98,15 +99,13 @@ def test_run_until_idle_keeps_the_programs_own_ctrl_c_handler() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_drains_and_a_second_one_cancels(times: int) -> None:
     """`KeyboardInterrupt` is raised once the worker has stopped, and never inside a handler."""
-    registry, go_on, seen = Registry(), threading.Event(), list[str]()
-    handlers = list[asyncio.Event]()
+    registry, seen = Registry(), list[str]()
 
     @task(registry=registry)
     async def work() -> None:
-        handlers.append(asyncio.Event())
         os.kill(os.getpid(), signal.SIGINT)
         try:
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(await_event, draining)
             if times == 2:
                 os.kill(os.getpid(), signal.SIGINT)
                 await asyncio.Event().wait()
@@ -119,7 +118,7 @@ def test_ctrl_c_drains_and_a_second_one_cancels(times: int) -> None:
     async def never() -> None:
         seen.append("never")
 
-    with Harbor(MemoryDriver(), registry=registry) as harbor:
+    with Harbor(MemoryDriver(), registry=registry) as harbor, drains_noted() as draining:
         job, other = work.enqueue(), never.enqueue()
         with pytest.raises(KeyboardInterrupt):
             harbor.run_until_idle(concurrency=1)
@@ -127,7 +126,6 @@ def test_ctrl_c_drains_and_a_second_one_cancels(times: int) -> None:
         assert seen == (["finished"] if times == 1 else ["cancelled"])
         assert job.status().state is (JobState.SUCCEEDED if times == 1 else JobState.READY)
         assert other.status().state is JobState.READY
-    go_on.set()
 
 
 def test_a_worker_lives_inside_the_users_own_program() -> None:
@@ -351,7 +349,7 @@ def test_waiters_in_both_colours_are_woken_by_the_end_of_a_job() -> None:
 
 
 _FORKS = """
-import os, sys
+import asyncio, os, sys
 sys.path.insert(0, ".")
 from taskharbor import Harbor, Registry, task
 from tests.support.work import TroubledDriver
@@ -363,36 +361,40 @@ registry = Registry()
 async def work() -> int:
     return 1
 
-closed = []
+opened, closed = [], []
 
 class Watched(TroubledDriver):
+    def connect(self):
+        opened.append(os.getpid())
+        return super().connect()
+
     def close(self) -> None:
         closed.append("driver")
 
 harbor = Harbor(Watched(), registry=registry)
 with harbor:
     work.enqueue()
-    bridge = harbor._bridge
     child = os.fork()
     if child == 0:
         # The parent's connection is abandoned, and one of the child's own opened.
         work.enqueue()
-        ok = harbor._bridge is not bridge
         harbor.close()
-        os._exit(0 if ok else 1)
+        os._exit(0 if opened == [os.getppid(), os.getpid()] else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0, status
     # The parent's own still works.
     job = work.enqueue()
-    assert harbor._bridge is bridge
+    assert opened == [os.getpid()]
     harbor.run_until_idle()
     assert job.result() == 1
-    child = os.fork()
-    if child == 0:
-        harbor.close()  # nothing of the child's own to close, and the parent's is left alone
-        os._exit(2 if closed else 0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, status
+    # Nothing of a child's own to close, and the parent's is left alone.
+    for close in harbor.close, lambda: asyncio.run(harbor.aclose()):
+        child = os.fork()
+        if child == 0:
+            close()
+            os._exit(2 if closed else 0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, status
     job = work.enqueue()
     harbor.run_until_idle()
     assert job.result() == 1
@@ -446,9 +448,9 @@ def test_a_worker_thread_that_is_left_by_an_exception_stops_all_the_same() -> No
     @task(registry=registry)
     async def work() -> None:
         started.set()
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(await_event, draining)
 
-    with Harbor(MemoryDriver(), registry=registry) as harbor:
+    with Harbor(MemoryDriver(), registry=registry) as harbor, drains_noted() as draining:
         job = work.enqueue()
 
         def fail() -> None:

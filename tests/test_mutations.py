@@ -327,7 +327,7 @@ MUTATIONS = [
     ),
     Mutation(
         "4.5",
-        "worker/leases.py",
+        "worker/keeper.py",
         "lease.total_seconds() / 3",
         "lease.total_seconds() * 3",
         "a worker does not extend its leases in time",
@@ -628,7 +628,7 @@ MUTATIONS = [
     ),
     Mutation(
         "4.11",
-        "worker/threads.py",
+        "worker/interrupts.py",
         "                _send(ident)",
         "                pass",
         "a handler in a thread is not interrupted",
@@ -838,22 +838,22 @@ MUTATIONS = [
     # 4.19: shutdown
     Mutation(
         "4.19",
-        "worker/worker.py",
+        "worker/stopping.py",
         "await self._wait_for_runs(self._settings.grace, until_halt=True)",
         "pass",
         "a drain does not wait for running handlers",
     ),
     Mutation(
         "4.19",
-        "worker/worker.py",
+        "worker/stopping.py",
         "self._intake.release_buffer()",
         "pass",
         "a stop leaves what has not started leased",
     ),
     Mutation(
         "4.19",
-        "worker/worker.py",
-        "await self._cancel_runs()",
+        "worker/stopping.py",
+        "await self._halt_runs()",
         "pass",
         "a hard stop leaves handlers running",
     ),

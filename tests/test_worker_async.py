@@ -29,7 +29,18 @@ from taskharbor import (
 from taskharbor.clock import ManualClock
 from taskharbor.driver import LeaseReclaim
 from taskharbor.drivers.memory import MemoryDriver
-from tests.support.work import ENOUGH, HOUR, LEASE, MS, SECOND, aeventually, await_event, eventually, within
+from tests.support.work import (
+    ENOUGH,
+    HOUR,
+    LEASE,
+    MS,
+    SECOND,
+    TroubledDriver,
+    aeventually,
+    await_event,
+    eventually,
+    within,
+)
 
 ONCE = Retry(max_attempts=1)
 AT_ONCE = Retry(max_attempts=3, base=timedelta(0))
@@ -139,7 +150,8 @@ def test_whatever_but_a_success_ends_cancelled_once_a_cancel_is_pending(error: E
 def test_a_cancel_is_delivered_once_so_that_a_clean_up_can_end() -> None:
     """Later heartbeats tell of the same cancel, and do not interrupt the handler's clean-up again."""
     registry, started = Registry(), threading.Event()
-    interrupts = list[str]()
+    interrupts, driver = list[str](), TroubledDriver()
+    heartbeats = threading.Semaphore(0)
 
     @task(registry=registry)
     async def clean_up() -> None:
@@ -148,13 +160,23 @@ def test_a_cancel_is_delivered_once_so_that_a_clean_up_can_end() -> None:
             await asyncio.Event().wait()
         finally:
             interrupts.append("first")
+            driver.after = beat
             try:
-                await asyncio.sleep(0.5)
+                await asyncio.to_thread(await_three)
             except asyncio.CancelledError:
                 interrupts.append("again")
                 raise
 
-    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+    def beat(verb: str, request: object) -> None:
+        if verb == "lease_extend":
+            heartbeats.release()
+
+    def await_three() -> None:
+        # What the last one brings is told once it has been answered, so before the next is asked.
+        for _ in range(3):
+            assert heartbeats.acquire(timeout=ENOUGH.total_seconds())
+
+    with Harbor(driver, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
         job = clean_up.enqueue()
         await_event(started)
         job.cancel()
@@ -473,16 +495,19 @@ def test_asyncio_tasks_that_a_handler_left_behind_do_not_keep_the_worker() -> No
     async def stubborn() -> None:
         while not let_go.is_set():
             try:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 continue
+
+    async def mild() -> None:
+        await asyncio.Event().wait()
 
     kept = list[asyncio.Task[None]]()
 
     @task(registry=registry)
     async def leak() -> int:
         kept.append(asyncio.create_task(stubborn(), name="stubborn"))
-        kept.append(asyncio.create_task(asyncio.sleep(60), name="mild"))
+        kept.append(asyncio.create_task(mild(), name="mild"))
         await asyncio.sleep(0)
         return len(kept)
 
@@ -650,7 +675,7 @@ def test_a_handler_that_was_reserved_again_here_is_still_watched_when_the_old_ru
         async with (
             Harbor(driver, registry=registry) as harbor,
             driver.connect() as store,
-            harbor.worker(lease=LEASE, grace=0 * MS, halt=300 * MS),
+            harbor.worker(lease=LEASE, grace=0 * MS, halt=300 * MS) as worker,
         ):
             job = await work.aenqueue()
             await aeventually(lambda: len(runs) == 1, "the first run")
@@ -658,7 +683,7 @@ def test_a_handler_that_was_reserved_again_here_is_still_watched_when_the_old_ru
             # Ready, or retrying after a backoff of up to a second.
             await within(second_runs.wait())
             first_may_end.set()
-            await asyncio.sleep(0.05)
+            await aeventually(lambda: worker.counts.stale == 1, "the first run's settle")
 
             await job.acancel()
 

@@ -92,7 +92,7 @@ def test_a_stalled_worker_in_the_users_process_suspends_and_resumes() -> None:
 
 
 _STALLS = """
-import threading, time
+import threading
 from datetime import timedelta
 from taskharbor import Harbor, Registry, task
 
@@ -100,7 +100,7 @@ registry = Registry()
 
 @task(registry=registry)
 async def a_handler_that_blocks() -> None:
-    time.sleep(60)
+    threading.Event().wait(60)
 
 with Harbor("memory://", registry=registry) as harbor:
     a_handler_that_blocks.enqueue()
@@ -260,7 +260,7 @@ def test_guarded_jobs_run_at_any_concurrency() -> None:
         @task(registry=registry, retry=ONCE)
         def work(gauge: int, number: int) -> int:
             with GAUGES[gauge]:
-                time.sleep(0.0005)
+                time.sleep(0)  # an opening for others
             return number
 
         GAUGES[concurrency] = gauge
@@ -280,17 +280,23 @@ GAUGES: dict[int, Gauge] = {}
 def test_no_solo_job_runs_beside_another() -> None:
     """Those that twice took a worker down with them run one at a time, plain ones beside them."""
     registry, driver, solo, plain = Registry(), MemoryDriver(), Gauge(), Gauge()
+    ended, moved, two = list[int](), threading.Condition(), threading.Barrier(2)
 
     @task(registry=registry, retry=NO_WAIT)
     def risky(number: int) -> int:
-        with solo:
-            time.sleep(0.002)
+        with solo, moved:
+            # So long that another would have been started too: plain ones have, if there were any left.
+            enough = min(len(ended) + 6, 60)
+            assert moved.wait_for(lambda: len(ended) >= enough, ENOUGH.total_seconds())
         return number
 
     @task(registry=registry)
     def harmless(number: int) -> int:
         with plain:
-            time.sleep(0.002)
+            two.wait(ENOUGH.total_seconds())
+        with moved:
+            ended.append(number)
+            moved.notify_all()
         return number
 
     with Harbor(driver, registry=registry) as harbor:

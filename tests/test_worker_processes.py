@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -84,7 +84,7 @@ def end(how: str) -> None:
 
 @task(registry=registry, run="process", retry=ONCE, timeout=500 * MS)
 def overrun() -> None:
-    time.sleep(60)
+    threading.Event().wait(60)
 
 
 @task(registry=registry, run="process", retry=ONCE)
@@ -92,19 +92,30 @@ def linger(mark: str) -> None:
     Path(mark).write_text(str(os.getpid()), encoding="utf-8")
     while True:
         try:
-            time.sleep(60)
+            threading.Event().wait(60)
         except BaseException:  # noqa: BLE001, S112 - nothing but a kill ends it
             continue
 
 
+@task(registry=registry, run="process", retry=ONCE)
+def hold(mark: str, until: str) -> None:
+    Path(mark).touch()
+    eventually(Path(until).exists)  # another process's word
+
+
 @task(registry=registry, run="process", retry=ONCE, timeout=SECOND)
-def nap() -> None:
-    time.sleep(0.4)
+def waits() -> None:
+    """End at once, once it has the child."""
+
+
+@task(registry=registry, retry=ONCE, timeout=SECOND)
+async def overrun_here() -> None:
+    await asyncio.Event().wait()
 
 
 @task(registry=registry, run="process", retry=ONCE, timeout=15 * MS)
 def hurry(seconds: float) -> None:
-    time.sleep(seconds)
+    threading.Event().wait(seconds)
 
 
 def children() -> list[int]:
@@ -189,13 +200,19 @@ def test_a_cancel_kills_a_child_that_listens_to_nothing(tmp_path: Path) -> None:
         eventually(lambda: gone(int(mark.read_text())))
 
 
-def test_waiting_for_a_free_child_is_not_running() -> None:
-    """The timeout counts from when the handler begins, however long the line before the one child is."""
-    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(handler_processes=1):
-        add.enqueue(0).wait(ENOUGH)  # the child is there and has imported what it needs
-        jobs = [nap.enqueue() for _ in range(4)]
+def test_waiting_for_a_free_child_is_not_running(tmp_path: Path) -> None:
+    """The timeout counts from when the handler begins: here, when one of that length has long been over."""
+    started, go_on = tmp_path / "started", tmp_path / "go on"
 
-        assert [job.wait(ENOUGH).state for job in jobs] == [JobState.SUCCEEDED] * 4
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(handler_processes=1):
+        held = hold.enqueue(str(started), str(go_on))
+        eventually(started.exists)
+        waiting = waits.enqueue()
+        eventually(lambda: waiting.status().state is JobState.RUNNING)
+        assert overrun_here.enqueue().wait(ENOUGH).state is JobState.DEAD
+        go_on.touch()
+
+        assert [job.wait(ENOUGH).state for job in (held, waiting)] == [JobState.SUCCEEDED] * 2
 
 
 def test_a_job_that_waited_for_a_child_at_shutdown_has_not_started(tmp_path: Path) -> None:

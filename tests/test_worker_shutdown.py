@@ -22,6 +22,7 @@ from tests.support.work import (
     await_event,
     eventually,
     running,
+    spin,
     threads_named,
     until_running,
     within,
@@ -103,8 +104,7 @@ def test_a_job_with_one_attempt_that_was_interrupted_ends_dead(kind: str) -> Non
     @task(registry=registry, retry=ONCE)
     def in_thread() -> None:
         started.set()
-        while True:
-            time.sleep(0.001)
+        spin()
 
     with Harbor(MemoryDriver(), registry=registry) as harbor:
         with harbor.worker_thread(grace=0 * MS):
@@ -285,7 +285,7 @@ def test_when_the_task_that_holds_the_worker_is_cancelled_nothing_stays_leased()
     registry = Registry()
 
     async def main() -> None:
-        cleaned = list[str]()
+        cleaned, left = list[str](), asyncio.Event()
 
         @task(registry=registry)
         async def work() -> None:
@@ -299,12 +299,15 @@ def test_when_the_task_that_holds_the_worker_is_cancelled_nothing_stays_leased()
 
             async def hold() -> None:
                 async with harbor.worker():
-                    await asyncio.Event().wait()
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        left.set()  # and goes on, in the same step, until it waits for the worker's end
 
             holding = asyncio.create_task(hold())
             await until_running(harbor, 1)
             holding.cancel()
-            await asyncio.sleep(0.02)
+            await within(left.wait())
             assert not holding.done()
             holding.cancel()
             await within(asyncio.wait([holding]))
@@ -317,25 +320,32 @@ def test_when_the_task_that_holds_the_worker_is_cancelled_nothing_stays_leased()
 
 def test_workers_started_and_stopped_under_load_lose_nothing() -> None:
     """Many times, from several threads; every job ends, and none twice."""
-    registry, ran, lock = Registry(), list[int](), threading.Lock()
+    registry, ran, moved = Registry(), list[int](), threading.Condition()
+
+    def note(number: int) -> None:
+        with moved:
+            ran.append(number)
+            moved.notify_all()
 
     @task(registry=registry)
     async def on_loop(number: int) -> None:
-        with lock:
-            ran.append(number)
+        note(number)
 
     @task(registry=registry)
     def in_thread(number: int) -> None:
-        with lock:
-            ran.append(number)
+        note(number)
+
+    def some_more_ran(before: int) -> bool:
+        return len(ran) >= min(before + 20, 3000)
 
     with Harbor(MemoryDriver(), registry=registry) as harbor:
         harbor.enqueue_many([(on_loop if number % 2 else in_thread).s(number) for number in range(3000)])
 
         def start_and_stop() -> None:
             for _ in range(6):
-                with harbor.worker_thread(concurrency=5, prefetch=20):
-                    time.sleep(0.003)
+                before = len(ran)
+                with harbor.worker_thread(concurrency=5, prefetch=20), moved:
+                    moved.wait_for(lambda: some_more_ran(before), ENOUGH.total_seconds())  # noqa: B023 - called here
 
         starters = [threading.Thread(target=start_and_stop) for _ in range(3)]
         for starter in starters:

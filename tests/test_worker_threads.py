@@ -7,6 +7,8 @@ import dis
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextvars import Context as ContextVars
 from contextvars import copy_context
 from types import FrameType, SimpleNamespace
 from typing import Any, cast
@@ -30,6 +32,7 @@ from taskharbor import (
 )
 from taskharbor.clock import ManualClock
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.worker import execution
 from taskharbor.worker.run import Run
 from taskharbor.worker.threads import Threads
 from tests.support.work import (
@@ -42,18 +45,12 @@ from tests.support.work import (
     eventually,
     fails,
     running,
+    spin,
     threads_named,
 )
 
 ONCE = Retry(max_attempts=1)
 AT_ONCE = Retry(max_attempts=3, base=0 * MS)
-
-
-def spin(until: threading.Event | None = None) -> None:
-    """Run bytecode until interrupted: what `JobInterrupt` can land in."""
-    end = time.monotonic() + ENOUGH.total_seconds()
-    while time.monotonic() < end and not (until is not None and until.is_set()):
-        time.sleep(0.001)
 
 
 def test_a_thread_that_runs_too_long_is_interrupted_and_its_attempt_fails() -> None:
@@ -179,8 +176,7 @@ def test_a_handler_may_ask_whether_it_should_stop() -> None:
         started.set()
         while True:
             try:
-                while not ctx.cancelled:
-                    time.sleep(0.001)
+                spin(lambda: ctx.cancelled)
                 break
             except JobInterrupt:
                 continue
@@ -365,12 +361,14 @@ def test_cancels_that_race_with_ends_take_nothing_from_other_jobs() -> None:
 
     @task(registry=registry, retry=ONCE, keep_result=False, timeout=5 * MS)
     def race() -> None:
-        time.sleep(0.003)
+        for _ in range(20_000):
+            pass
 
     @task(registry=registry, retry=ONCE, keep_result=False)
     def bystander() -> None:
         try:
-            time.sleep(0.001)
+            for _ in range(5_000):
+                pass
         except BaseException as error:
             meddled.append(repr(error))
             raise
@@ -400,7 +398,8 @@ class Strike:
         self.pool = pool
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        if not frame.f_code.co_filename.endswith(("worker/threads.py", "test_worker_threads.py")):
+        ours = "worker/threads.py", "worker/interrupts.py", "test_worker_threads.py"
+        if not frame.f_code.co_filename.endswith(ours):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and not self.struck and self.at_work():
@@ -432,14 +431,24 @@ def test_wherever_an_interrupt_lands_the_thread_lives_and_tells_of_the_end_once(
     """Each bytecode from a job's start until it has been left behind, one after the other."""
     crashed = list[str]()
 
+    done = threading.Event()
+
     def note(args: threading.ExceptHookArgs) -> None:
         crashed.append(repr(args))
+        done.set()
 
     before, threading.excepthook = threading.excepthook, note
     try:
         for at in range(200):
             ended, runs = list[Run](), [a_run(), a_run()]
-            pool = Threads(1, idle_handler, ended.append, copy_context())
+
+            def on_end(run: Run, ended: list[Run] = ended) -> None:
+                ended.append(run)
+                if len(ended) == 2:
+                    done.set()
+
+            done.clear()
+            pool = Threads(1, idle_handler, on_end, copy_context())
             strike = Strike(at, pool)
             threading.settrace(strike)
             try:
@@ -447,9 +456,7 @@ def test_wherever_an_interrupt_lands_the_thread_lives_and_tells_of_the_end_once(
                     pool.submit(run)
             finally:
                 threading.settrace(cast("Any", None))
-            end = time.monotonic() + 5
-            while len(ended) < 2 and not crashed and time.monotonic() < end:
-                time.sleep(0.0005)
+            done.wait(ENOUGH.total_seconds())
             pool.close()
 
             assert (crashed, ended) == ([], runs), f"struck at {at}"
@@ -507,7 +514,7 @@ def test_a_thread_that_swallows_its_interrupt_does_not_keep_the_worker() -> None
         started.set()
         while not let_go.is_set():
             try:
-                time.sleep(0.001)
+                spin(let_go.is_set)
             except JobInterrupt:
                 continue
 
@@ -554,28 +561,51 @@ def test_a_late_run_that_ends_while_outcomes_are_written_leaves_no_keeper_behind
     eventually(lambda: not threads_named("taskharbor-leases"), "the end of the keeper")
 
 
-def test_a_timeout_counts_from_the_start_of_the_handler() -> None:
-    """Waiting for a thread is not running."""
-    registry = Registry()
+class OneThread(Threads):
+    """A pool of one thread, however many were asked for."""
 
-    @task(registry=registry, timeout=400 * MS, retry=ONCE)
-    def work() -> None:
-        time.sleep(0.15)
+    def __init__(
+        self, limit: int, execute: Callable[[Run], None], on_end: Callable[[Run], None], base: ContextVars
+    ) -> None:
+        super().__init__(1, execute, on_end, base)
 
-    with Harbor(MemoryDriver(), registry=registry) as harbor:
-        jobs = [work.enqueue() for _ in range(6)]
-        harbor.run_until_idle(concurrency=1)
 
-        assert {job.status().state for job in jobs} == {JobState.SUCCEEDED}
+def test_a_timeout_counts_from_the_start_of_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a thread is not running: here, behind a job that ends after a timeout of that length was over."""
+    registry, started, go_on = Registry(), threading.Event(), threading.Event()
+    monkeypatch.setattr(execution, "Threads", OneThread)
+
+    @task(registry=registry)
+    def hold() -> None:
+        started.set()
+        await_event(go_on)
+
+    @task(registry=registry, timeout=300 * MS, retry=ONCE)
+    def waits() -> None:
+        """End at once, once it has the thread."""
+
+    @task(registry=registry, timeout=300 * MS, retry=ONCE)
+    async def overruns() -> None:
+        await asyncio.Event().wait()
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(concurrency=3):
+        hold.enqueue()
+        await_event(started)
+        waiting = waits.enqueue()
+        eventually(lambda: waiting.status().state is JobState.RUNNING)
+        assert overruns.enqueue().wait(ENOUGH).state is JobState.DEAD
+        go_on.set()
+
+        assert waiting.wait(ENOUGH).state is JobState.SUCCEEDED
 
 
 def test_the_worker_and_its_threads_are_gone_when_the_block_ends() -> None:
     """No thread of ours is left, whatever ran."""
-    registry = Registry()
+    registry, five = Registry(), threading.Barrier(5)
 
     @task(registry=registry)
     def work() -> None:
-        time.sleep(0.001)
+        five.wait(ENOUGH.total_seconds())
 
     with Harbor(MemoryDriver(), registry=registry) as harbor:
         for _ in range(3):

@@ -41,11 +41,12 @@ from taskharbor.errors import (
     UnusableStoreError,
     UsageError,
 )
-from taskharbor.harbor import Harbor, WorkerOptions
+from taskharbor.harbor import Harbor
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.outcome import Reject, RetryLater, Snooze
 from taskharbor.retry import Retry
 from taskharbor.task import AsyncTask, Bound, Context, Registry, SyncTask, Task, default_registry, task
+from taskharbor.working import WorkerOptions
 
 if TYPE_CHECKING:
     from taskharbor.worker import Worker, WorkerCounts, WorkerSettings, WorkerThread

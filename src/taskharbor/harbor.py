@@ -1,87 +1,50 @@
-"""The composition root: a harbor joins a store, tasks and a wire format, and is what tasks send through."""
+"""The composition root: a harbor joins a store, tasks and a wire format, and is what tasks send through.
+
+What it does stands in rooms beside it: `connections`, `sending`, `following`, `working`, `control`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import threading
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
-from taskharbor.bridge import Bridge, BridgedProducer
 from taskharbor.call import (
     Call,
     Dispatcher,
     JobHandle,
     Sent,
     Signature,
-    WaitLimit,
     enter,
     install,
     leave,
     refuse_on_loop,
-    sheltered,
     uninstall,
 )
 from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec
-from taskharbor.control import Jobs, Queues, not_found
-from taskharbor.driver import (
-    BlockingDriver,
-    CancelStatus,
-    Capability,
-    Driver,
-    Enqueued,
-    EnqueueStatus,
-    JobCancel,
-    JobEnqueue,
-    JobGet,
-    ProducerStore,
-    Store,
-)
+from taskharbor.connections import Connections
+from taskharbor.control import Jobs, Queues
+from taskharbor.driver import Driver, Store
 from taskharbor.drivers import open_driver
-from taskharbor.errors import (
-    DuplicateJob,
-    KeyConflict,
-    OptionError,
-    PayloadError,
-    StoreError,
-    nearest,
-)
-from taskharbor.job import TERMINAL, JobRecord, NewJob, OnConflict
+from taskharbor.errors import OptionError, PayloadError
+from taskharbor.following import Follower
+from taskharbor.job import JobRecord
+from taskharbor.sending import Sender, calls_of
 from taskharbor.task import Registry, TaskDefinition, default_registry
-
-logger = logging.getLogger("taskharbor")
+from taskharbor.working import WorkerOptions, run_until_idle, settings_of, until_idle
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from taskharbor.worker import Application, Lifespan, Worker, WorkerCounts, WorkerSettings, WorkerThread
+    from taskharbor.worker import Application, Lifespan, Worker, WorkerCounts, WorkerThread
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class WorkerOptions(TypedDict, total=False, closed=True):
-    """The settings of a worker, as keywords; `WorkerSettings` says what each means."""
-
-    queues: Sequence[str] | None
-    concurrency: int
-    handler_processes: int
-    lease: timedelta
-    grace: timedelta
-    halt: timedelta
-    prefetch: int | None
-    stall: timedelta
-    owns_process: bool
 
 
 class Harbor:
@@ -121,19 +84,17 @@ class Harbor:
         self._driver = open_driver(url)
         self._registry = default_registry if registry is None else registry
         self._codec: Codec = JsonCodec() if codec is None else checked_codec(codec)
-        self._codecs = CodecBook([*codecs, self._codec])
+        self._more_codecs = list(codecs)
+        self._codecs = CodecBook([*self._more_codecs, self._codec])
         self._lifespan = deps
         self._check = check
+        self._connections = Connections(self._driver)
+        self._sender = Sender(self._driver, self._connections, self._codec, check=check)
+        self._follower = Follower(self._driver, self._connections)
         # How often it was entered in this context, and what was current before: a thread or task leaves its own blocks.
         self._entered: ContextVar[tuple[Token[Dispatcher | None], ...]] = ContextVar(
             "taskharbor_entered", default=()
         )
-        self._pid = 0
-        self._lock = threading.Lock()
-        self._stores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Store, AsyncExitStack]]
-        self._blocking: tuple[ProducerStore, ExitStack] | None
-        self._bridge: Bridge
-        self._forget_connections()
 
     def __repr__(self) -> str:
         return f"<Harbor on {self._driver.name}>"
@@ -156,12 +117,31 @@ class Harbor:
     @property
     def jobs(self) -> Jobs:
         """Return what can be done with stored jobs by hand."""
-        return Jobs(self)
+        return Jobs(self._connections)
 
     @property
     def queues(self) -> Queues:
         """Return what can be done with queues by hand."""
-        return Queues(self)
+        return Queues(self._connections)
+
+    def at(self, url: str | Driver) -> Harbor:
+        """Return a harbor on another store, the same in all else: registry, codecs, deps and check.
+
+        It is a harbor of its own, to be entered or installed and closed apart from this one. The command line's
+        `--url` is this.
+
+        Raises:
+            DriverURLError: no driver understands the URL.
+            MissingExtraError: the driver needs a package that is not installed.
+        """
+        return Harbor(
+            url,
+            registry=self._registry,
+            codec=self._codec,
+            codecs=self._more_codecs,
+            deps=self._lifespan,
+            check=self._check,
+        )
 
     # --- being the current harbor
 
@@ -204,22 +184,12 @@ class Harbor:
     def close(self) -> None:
         """Close its connections, but for those that belong to event loops still running. Idempotent."""
         uninstall(self)
-        if self._notice_fork():
-            return
-        self._bridge.close()
-        with self._lock:
-            blocking, self._blocking = self._blocking, None
-        if blocking is not None:
-            blocking[1].close()
-        self._driver.close()
+        self._connections.close()
 
     async def aclose(self) -> None:
         """Close its connections, this event loop's among them. Idempotent."""
-        from taskharbor.worker import in_own_thread
-
-        self._notice_fork()
-        await self._close_store()
-        await in_own_thread(self.close)
+        uninstall(self)
+        await self._connections.aclose()
 
     # --- sending
 
@@ -239,45 +209,53 @@ class Harbor:
             BlockingCallError: on a running event loop; use `aenqueue_many`.
         """
         refuse_on_loop("harbor.enqueue_many()", "harbor.aenqueue_many(...)")
-        calls = _calls(signatures)
-        return self._handles(calls, self._send(self._jobs(calls, check=check)))
+        calls = calls_of(signatures)
+        return self._handles(calls, self._sender.send(calls, check=check))
 
     async def aenqueue_many(
         self, signatures: Iterable[Signature[R]], *, check: bool | None = None
     ) -> list[JobHandle[R]]:
         """Store many calls in one transaction; the async form of `enqueue_many`."""
-        calls = _calls(signatures)
-        return self._handles(calls, await self._asend(self._jobs(calls, check=check)))
+        calls = calls_of(signatures)
+        return self._handles(calls, await self._sender.asend(calls, check=check))
+
+    def using(self, connection: object) -> AbstractContextManager[None]:
+        """Send the enqueues of a block through your own transaction: your rows and the jobs, together or not at all.
+
+            with connection, harbor.using(connection):      # a sqlite3 connection to the harbor's own file
+                connection.execute("INSERT INTO orders ...")
+                send_receipt.enqueue(order)
+
+        Every enqueue of this harbor in the block goes that way: `enqueue` and `aenqueue` of its tasks, `enqueue_many`
+        and `aenqueue_many`. Blocks nest, and the inner one wins. The block is this context's own: asyncio tasks begun
+        in it belong to it too until it ends, and send by the ordinary way afterwards; await them inside the block.
+        The transaction is yours: you begin it, commit it or roll it back, after the block.
+
+        All else goes by the harbor's own connections. So others see a job, and its handle's `status()`, `result()`
+        and `cancel()` find it, only once the transaction has been committed.
+
+        Raises:
+            UnsupportedError: the store cannot join transactions.
+            UsageError: it is no connection to this harbor's store; or the block ends while an enqueue is under way
+                in a task or thread begun in it. At an enqueue: there is no transaction to join.
+        """
+        return self._sender.using(connection)
 
     def send(self, calls: Sequence[Call]) -> Sequence[Sent]:
         """Store calls as jobs; see `Dispatcher`."""
-        return self._send(self._jobs(calls))
+        return self._sender.send(calls)
 
     async def asend(self, calls: Sequence[Call]) -> Sequence[Sent]:
         """Store calls as jobs; see `Dispatcher`."""
-        return await self._asend(self._jobs(calls))
-
-    def _jobs(self, calls: Sequence[Call], *, check: bool | None = None) -> list[NewJob]:
-        check = self._check if check is None else check
-        return [call.callee.new_job(call.arguments, call.options, self._codec, check=check) for call in calls]
-
-    def _send(self, jobs: list[NewJob]) -> list[Sent]:
-        if not jobs:
-            return []
-        with sheltered():
-            return _sent(jobs, self._producer().job_enqueue(JobEnqueue(jobs=jobs, all_or_none=True)))
-
-    async def _asend(self, jobs: list[NewJob]) -> list[Sent]:
-        if not jobs:
-            return []
-        store = await self._store()
-        return _sent(jobs, await store.job_enqueue(JobEnqueue(jobs=jobs, all_or_none=True)))
+        return await self._sender.asend(calls)
 
     def _handles(self, calls: list[Call], answers: list[Sent]) -> list[JobHandle[R]]:
         return [
             JobHandle(self, call.callee, sent.job_id, created=sent.created)
             for call, sent in zip(calls, answers, strict=True)
         ]
+
+    # --- what tasks and handles ask
 
     def task(self, name: str) -> TaskDefinition:
         """Return the task of that name or alias.
@@ -305,66 +283,37 @@ class Harbor:
             )
         return definition.read_arguments(record.payload, codec)
 
-    # --- looking after
-
     def look(self, job_id: str) -> JobRecord:
         """Return what the store knows of a job; raises `JobNotFound`."""
-        with sheltered():
-            return _found(self._producer().job_get(JobGet(ids=[job_id])), job_id)
+        return self._follower.look(job_id)
 
     async def alook(self, job_id: str) -> JobRecord:
         """Return what the store knows of a job; raises `JobNotFound`."""
-        return _found(await (await self._store()).job_get(JobGet(ids=[job_id])), job_id)
+        return await self._follower.alook(job_id)
 
     def cancel(self, job_id: str, reason: str) -> bool:
         """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
-        with sheltered():
-            return _cancelled(self._producer().job_cancel(JobCancel(ids=[job_id], reason=reason)), job_id)
+        return self._follower.cancel(job_id, reason)
 
     async def acancel(self, job_id: str, reason: str) -> bool:
         """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
-        return _cancelled(
-            await (await self._store()).job_cancel(JobCancel(ids=[job_id], reason=reason)), job_id
-        )
+        return await self._follower.acancel(job_id, reason)
 
     def await_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
         """Block until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
-        ended = threading.Event()
-        limit = WaitLimit(job_id, timeout, self._driver.poll_interval)
-        subscription = self._driver.watch_jobs([job_id], ended.set)
-        try:
-            while True:
-                ended.clear()
-                record = self.look(job_id)
-                if record.state in TERMINAL:
-                    return record
-                ended.wait(limit.next_wait(record.state, record.reason))
-        finally:
-            subscription.close()
+        return self._follower.await_end(job_id, timeout)
 
     async def aawait_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
         """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
-        import asyncio
+        return await self._follower.aawait_end(job_id, timeout)
 
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    def ask(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Return what `work` returns, run with a store, blocking."""
+        return self._connections.ask(work)
 
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                loop.call_soon_threadsafe(ended.set)
-
-        limit = WaitLimit(job_id, timeout, self._driver.poll_interval)
-        subscription = self._driver.watch_jobs([job_id], wake)
-        try:
-            while True:
-                ended.clear()
-                record = await self.alook(job_id)
-                if record.state in TERMINAL:
-                    return record
-                wait = limit.next_wait(record.state, record.reason)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), wait)
-        finally:
-            subscription.close()
+    async def aask(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Return what `work` returns, run with this event loop's store."""
+        return await self._connections.aask(work)
 
     # --- working
 
@@ -376,7 +325,7 @@ class Harbor:
         """
         from taskharbor.worker import Worker
 
-        return Worker(self._application(), _settings(settings))
+        return Worker(self._application(), settings_of(settings))
 
     def worker_thread(self, **settings: Unpack[WorkerOptions]) -> WorkerThread:
         """Return a worker in a thread of its own, for blocking programs: `with harbor.worker_thread(): ...`.
@@ -388,7 +337,7 @@ class Harbor:
         refuse_on_loop("harbor.worker_thread()", "async with harbor.worker(...):")
         from taskharbor.worker import WorkerThread
 
-        return WorkerThread(self._application(), _settings(settings))
+        return WorkerThread(self._application(), settings_of(settings))
 
     def run_until_idle(
         self, *, within: timedelta = timedelta(0), **settings: Unpack[WorkerOptions]
@@ -403,129 +352,28 @@ class Harbor:
             BlockingCallError: on a running event loop; use `arun_until_idle`.
         """
         refuse_on_loop("harbor.run_until_idle()", "harbor.arun_until_idle(...)")
-        from taskharbor.worker import run_in_own_loop
-
         check_duration(within, "within")
-        worker = self.worker(**settings)
-
-        def on_interrupt() -> None:
-            if worker.draining:
-                worker.halt()
-            worker.drain()
-
-        try:
-            return run_in_own_loop(lambda: self._until_idle(worker, within), on_interrupt)
-        finally:
-            worker.loop_closed()
+        return run_until_idle(self._application(), self.worker(**settings), within)
 
     async def arun_until_idle(
         self, *, within: timedelta = timedelta(0), **settings: Unpack[WorkerOptions]
     ) -> WorkerCounts:
         """Work on the running event loop until idle; the async form of `run_until_idle`."""
         check_duration(within, "within")
-        return await _until_idle(self.worker(**settings), within)
-
-    async def _until_idle(self, worker: Worker, within: timedelta) -> WorkerCounts:
-        try:
-            return await _until_idle(worker, within)
-        finally:
-            await self._close_store()
+        return await until_idle(self.worker(**settings), within)
 
     def _application(self) -> Application:
         from taskharbor.worker import Application
 
         return Application(
-            self, self._driver, self._registry, self._codecs, self._codec, self._lifespan, self._close_store
+            self,
+            self._driver,
+            self._registry,
+            self._codecs,
+            self._codec,
+            self._lifespan,
+            self._connections.close_store,
         )
-
-    # --- reaching the store
-
-    def ask(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Return what `work` returns, run with a store, blocking."""
-        self._notice_fork()
-        with sheltered():
-            return self._bridge.call(work)
-
-    async def aask(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Return what `work` returns, run with this event loop's store."""
-        return await work(await self._store())
-
-    async def _close_store(self) -> None:
-        """Close the store of the running event loop, if one was opened."""
-        import asyncio
-
-        with self._lock:
-            opened = self._stores.pop(asyncio.get_running_loop(), None)
-        if opened is not None:
-            await opened[1].aclose()
-
-    async def _store(self) -> Store:
-        """Return the store of the running event loop, opened when first asked for."""
-        import asyncio
-
-        self._notice_fork()
-        loop = asyncio.get_running_loop()
-        opened = self._stores.get(loop)
-        if opened is None:
-            stack = AsyncExitStack()
-            store = await stack.enter_async_context(self._driver.connect())
-            opened = self._stores.setdefault(loop, (store, stack))
-            if opened[1] is not stack:  # another task of this loop was quicker
-                await stack.aclose()
-        return opened[0]
-
-    def _producer(self) -> ProducerStore:
-        """Return the blocking store: the driver's own face, or a bridge to the async one."""
-        self._notice_fork()
-        opened = self._blocking
-        if opened is not None:
-            return opened[0]
-        with self._lock:
-            if self._blocking is None:
-                stack = ExitStack()
-                if Capability.BLOCKING in self._driver.capabilities and isinstance(
-                    self._driver, BlockingDriver
-                ):
-                    store = stack.enter_context(self._driver.connect_blocking())
-                else:
-                    store = BridgedProducer(self._bridge)
-                self._blocking = (store, stack)
-            return self._blocking[0]
-
-    def _notice_fork(self) -> bool:
-        """Return whether this is a child forked since the harbor was last used."""
-        if self._pid == os.getpid():
-            return False
-        # The parent's connections are abandoned, never closed: they are still in use over there.
-        self._forget_connections()
-        return True
-
-    def _forget_connections(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._stores = weakref.WeakKeyDictionary()
-        self._blocking = None
-        self._bridge = Bridge(self._driver)
-
-
-async def _until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
-    async with worker:
-        await worker.idle(within)
-    return worker.counts
-
-
-def _calls(signatures: object) -> list[Call]:
-    # Checked by hand: a task called instead of `task.s(...)` is a slip that everybody makes once.
-    if not isinstance(signatures, Iterable):
-        raise OptionError(f"expected a list of signatures, such as [{signatures!r}]")
-    calls: list[Call] = []
-    for signature in cast("Iterable[object]", signatures):
-        if not isinstance(signature, Signature):
-            raise OptionError(
-                f"expected signatures, which task.s(...) makes without calling the task; got {signature!r}"
-            )
-        calls.append(signature.call)
-    return calls
 
 
 def _check_parts(registry: object, lifespan: object) -> None:
@@ -539,56 +387,3 @@ def _check_parts(registry: object, lifespan: object) -> None:
         raise OptionError(
             f"deps={lifespan!r}: expected a function to a context manager, as @contextlib.asynccontextmanager makes one"
         )
-
-
-def _settings(given: WorkerOptions) -> WorkerSettings:
-    from taskharbor.worker import WorkerSettings
-
-    known = WorkerSettings.__struct_fields__
-    for name in given:
-        if name not in known:
-            raise OptionError(
-                f"a worker has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
-            )
-    return WorkerSettings(**given)
-
-
-def _found(records: Sequence[JobRecord | None], job_id: str) -> JobRecord:
-    (record,) = records
-    if record is None:
-        raise not_found(job_id)
-    return record
-
-
-def _cancelled(answers: Sequence[CancelStatus], job_id: str) -> bool:
-    (status,) = answers
-    if status is CancelStatus.MISSING:
-        raise not_found(job_id)
-    return status is not CancelStatus.FINISHED
-
-
-def _sent(jobs: list[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
-    left_out = False
-    for job, answer in zip(jobs, answers, strict=True):
-        if answer.status is EnqueueStatus.CONFLICT:
-            raise KeyConflict(
-                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} with other arguments; "
-                "the same key has to mean the same request",
-                job_id=answer.job_id,
-                task=job.task,
-                key=job.key or "",
-            )
-        mine = answer.job_id == job.id  # asked again after a cut connection
-        if answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE and not mine:
-            raise DuplicateJob(
-                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id}",
-                job_id=answer.job_id,
-            )
-        if answer.status is EnqueueStatus.LEFT_OUT:
-            left_out = True
-    if left_out:
-        raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
-    return [
-        Sent(answer.job_id, answer.status is EnqueueStatus.CREATED or answer.job_id == job.id)
-        for job, answer in zip(jobs, answers, strict=True)
-    ]

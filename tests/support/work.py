@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TypeVar, cast
+from unittest import mock
 
-from taskharbor import Harbor, JobRecord, JobState
+from taskharbor import Harbor, JobRecord, JobState, Worker
 from taskharbor.clock import Clock
 from taskharbor.driver import Capability, Store, Subscription, Wake
 from taskharbor.drivers.memory import MemoryDriver
@@ -46,6 +47,26 @@ async def aeventually(condition: Callable[[], bool], what: str = "the condition"
 def await_event(event: threading.Event) -> None:
     """Wait for an event that must come."""
     assert event.wait(ENOUGH.total_seconds()), "the event never came"
+
+
+def spin(until: Callable[[], bool] = lambda: False) -> None:
+    """Be busy in a handler until interrupted, or `until` says so: bytecode that a `JobInterrupt` can land in."""
+    end = time.monotonic() + ENOUGH.total_seconds()
+    while time.monotonic() < end and not until():
+        time.sleep(0.001)  # so that others get the interpreter; an interrupt lands once it returns
+
+
+@contextmanager
+def drains_noted() -> Generator[threading.Event]:
+    """Return an event that is set as soon as some worker has been told to stop."""
+    told, drain = threading.Event(), Worker.drain
+
+    def noting(worker: Worker) -> None:
+        drain(worker)
+        told.set()
+
+    with mock.patch.object(Worker, "drain", noting):
+        yield told
 
 
 async def within(work: Awaitable[T], seconds: float = 20.0) -> T:

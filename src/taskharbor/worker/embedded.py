@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from taskharbor.errors import UsageError
+from taskharbor.worker.application import Application
 from taskharbor.worker.own_loop import run_in_own_loop
 from taskharbor.worker.settings import WorkerSettings
-from taskharbor.worker.worker import Application, Worker
+from taskharbor.worker.worker import Worker
 
 
 class WorkerThread:

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 
-from taskharbor.driver import Driver, JobReserve, LeaseExtend, LeaseHold, QueueTake, Reservation, Store
+from taskharbor.driver import Driver, JobReserve, QueueTake, Reservation, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.job import Delivery, new_token
 from taskharbor.outcome import Cancelled, Outcome, Released
 from taskharbor.worker.execution import Execution
+from taskharbor.worker.guard import Guard
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.preparing import Plans
@@ -76,8 +77,17 @@ class Intake:
         self._wake_sent = False
         self._stopping = False
         self._buffer: deque[Delivery] = deque()
-        self._guarded: list[Run] = []
-        self._guard: asyncio.Task[None] | None = None
+        self._guard = Guard(
+            store,
+            leases,
+            execution,
+            patience,
+            worker=worker,
+            lease=settings.lease,
+            finish=finish,
+            stopping=lambda: self._stopping,
+            slot_left=lambda solo: self.slots_left(0, solo=solo),
+        )
         self._held_back = False
         self._asked = 0
         self._ended = 0
@@ -155,7 +165,7 @@ class Intake:
     @property
     def idle(self) -> bool:
         """Return whether this worker has nothing in hand."""
-        return not (self._buffer or self._leases.runs() or self._guarded or self._settling.pending)
+        return self._guard.idle and not (self._buffer or self._leases.runs() or self._settling.pending)
 
     async def run(self) -> None:
         """Reserve until stopped."""
@@ -287,54 +297,10 @@ class Intake:
                 continue
             execution.take_slot(solo=delivery.solo)
             if delivery.guarded:
-                self._guarded.append(prepared)
-                if self._guard is None:
-                    self._guard = self._loop.create_task(self._write_starts(), name="taskharbor-guard")
+                self._guard.start(prepared)
             else:
                 execution.start(prepared)
 
-    async def _write_starts(self) -> None:
-        """Have the starts of guarded jobs written before their handlers run (rule 4)."""
-        while self._guarded:
-            runs = list(self._guarded)
-            starts: dict[int, list[str]] = {}
-            for run in runs:
-                starts.setdefault(run.delivery.token, []).append(run.delivery.id)
-            request = LeaseExtend(
-                worker=self._worker,
-                leases=[LeaseHold(token, started) for token, started in starts.items()],
-                lease=self._settings.lease,
-            )
-            try:
-                answer = await self._patience.ask(
-                    self._store.lease_extend, request, give_up=lambda: self._stopping
-                )
-            except StoreUnavailable:
-                answer = None
-            except Exception:  # whatever it is, these jobs must not be held for ever
-                logger.exception(
-                    "the starts of %d guarded jobs could not be written; they are handed back", len(runs)
-                )
-                answer = None
-            del self._guarded[: len(runs)]
-            cancelled = {} if answer is None else {cancel.job_id: cancel.reason for cancel in answer.cancels}
-            for run in runs:
-                delivery = run.delivery
-                if answer is not None and delivery.token not in answer.lost and not self._stopping:
-                    if delivery.id not in cancelled:
-                        run.reported = True
-                        self._execution.start(run)
-                        continue
-                    self._finish(delivery, Cancelled(cancelled[delivery.id]))
-                elif answer is not None and delivery.token in answer.lost:
-                    self._leases.drop(delivery.token)
-                else:
-                    self._finish(delivery, Released())
-                self._execution.leave_slot(solo=delivery.solo)
-                self.slots_left(0, solo=delivery.solo)
-        self._guard = None
-
     async def guarded_done(self) -> None:
         """Wait until no guarded start is under way."""
-        if self._guard is not None:
-            await self._guard
+        await self._guard.done()

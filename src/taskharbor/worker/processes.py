@@ -7,93 +7,47 @@ the rest of the worker these runs are like those of other sync handlers.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from taskharbor.codec import MsgpackCodec
 from taskharbor.errors import TaskHarborError
-from taskharbor.job import AttemptError, Delivery
 from taskharbor.outcome import (
     REASON_LIMIT,
     Failed,
     Outcome,
-    Reject,
     Rejected,
     Released,
-    RetryLater,
     Snooze,
     Snoozed,
     bounded,
-    describe,
 )
-from taskharbor.task import Context, Task, TaskDefinition
-from taskharbor.task.context import NEVER_STOP
+from taskharbor.worker.child import (
+    WIRE,
+    Answer,
+    Pipe,
+    Request,
+    Returned,
+    child_main,
+    decode_answer,
+    encode_request,
+    kind_name,
+)
 from taskharbor.worker.run import Run
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-_WIRE = MsgpackCodec()
 _LOOK_SECONDS = 0.05
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child is told."""
-
-    module: str
-    qualname: str
-    arguments: bytes
-    worker: str
-    delivery: Delivery
-    """Without its payload."""
-
-
-class Returned(msgspec.Struct, frozen=True, tag=True):
-    """The handler returned."""
-
-    value: bytes
-
-
-class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The handler raised, or the child could not call it."""
-
-    error: AttemptError
-    kinds: tuple[str, ...]
-    """Qualified names along the exception's MRO: how `Retry.on` finds its policy in the parent."""
-    after_seconds: float | None = None
-    """From `RetryLater`."""
-    snooze_seconds: float | None = None
-    reject: str | None = None
-
-
-Answer: TypeAlias = Returned | Raised
-
-_encode_request = msgspec.msgpack.Encoder().encode
-_decode_request = msgspec.msgpack.Decoder(Request).decode
-_encode_answer = msgspec.msgpack.Encoder().encode
-_decode_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 class ChildLost(TaskHarborError):
     """The child process ended in the middle of the job: killed, out of memory, or by `os._exit`."""
-
-
-class _Pipe(Protocol):
-    """The end of a pipe; its class differs between systems."""
-
-    def send_bytes(self, data: bytes, /) -> None: ...
-    def poll(self) -> bool: ...
-    def recv_bytes(self) -> bytes: ...
-    def close(self) -> None: ...
 
 
 class _Child:
@@ -105,7 +59,7 @@ class _Child:
         # spawn: a fork would copy this process's threads' locks in whatever state they are.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self.pipe: _Pipe = ours
+        self.pipe: Pipe = ours
         self.process: BaseProcess = context.Process(
             target=child_main, args=(theirs,), name="taskharbor-child", daemon=True
         )
@@ -193,13 +147,13 @@ class Children:
             if run.stop is not None:
                 return run.stopped(worker)
             begin(run)
-            answer = child.ask(_encode_request(_request(run, worker)))
+            answer = child.ask(encode_request(_request(run, worker)))
         finally:
             run.interrupt = None
             child.take(None)
             self._put_back(child)
         return (
-            self._lost(run, child, worker) if answer is None else _outcome(run, _decode_answer.decode(answer))
+            self._lost(run, child, worker) if answer is None else _outcome(run, decode_answer.decode(answer))
         )
 
     def _take(self) -> _Child:
@@ -240,7 +194,7 @@ def _request(run: Run, worker: str) -> Request:
     return Request(
         module=_importable(str(fn.__module__)),
         qualname=str(getattr(fn, "__qualname__", "")),
-        arguments=_WIRE.encoder()(run.arguments),
+        arguments=WIRE.encoder()(run.arguments),
         worker=worker,
         delivery=msgspec.structs.replace(run.delivery, payload=b""),
     )
@@ -254,80 +208,19 @@ def _importable(module: str) -> str:
 
 def _outcome(run: Run, answer: Answer) -> Outcome:
     if isinstance(answer, Returned):
-        decode = run.plan.definition.coder(_WIRE).decode_result
+        decode = run.plan.definition.coder(WIRE).decode_result
         return run.plan.succeeded(decode(answer.value))
     if answer.snooze_seconds is not None:
         return Snoozed(Snooze(_seconds(answer.snooze_seconds)).for_)
     if answer.reject is not None:
         return Rejected(answer.error, bounded(answer.reject, REASON_LIMIT))
     on = run.plan.definition.options.retry.on
-    by_name = {_kind_name(kind): policy for kind, policy in on.items()}
+    by_name = {kind_name(kind): policy for kind, policy in on.items()}
     policy = next((by_name[kind] for kind in answer.kinds if kind in by_name), None)
     return Failed(
         answer.error, policy, None if answer.after_seconds is None else _seconds(answer.after_seconds)
     )
 
 
-def _kind_name(kind: type[BaseException]) -> str:
-    # What the worker's program runs as `__main__`, a child knows by another name.
-    return f"{kind.__module__.replace('__mp_main__', '__main__')}.{kind.__qualname__}"
-
-
 def _seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
-
-
-def child_main(pipe: _Pipe) -> None:
-    """Serve jobs until the pipe closes. Runs in the child."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which drains
-    while True:
-        try:
-            request = _decode_request(pipe.recv_bytes())
-        except (EOFError, OSError):
-            return
-        answer = _encode_answer(_serve(request))
-        try:
-            pipe.send_bytes(answer)
-        except OSError:
-            return
-
-
-def _serve(request: Request) -> Answer:
-    try:
-        definition = _find(request)
-        coder = definition.coder(_WIRE)
-        context = Context(None, request.delivery, NEVER_STOP)
-        value = definition.spread(
-            definition.fn,
-            coder.decode_arguments(request.arguments),
-            (context,) if definition.reading.takes_context else (),
-        )
-        data = coder.encode(value)
-        coder.decode_result(data)
-        return Returned(data)
-    except BaseException as error:  # noqa: BLE001 - sys.exit and its like end the attempt, not the child
-        return _raised(error, request)
-
-
-def _raised(error: BaseException, request: Request) -> Raised:
-    return Raised(
-        describe(error, attempt=request.delivery.attempt, worker=request.worker),
-        tuple(_kind_name(kind) for kind in type(error).__mro__),
-        after_seconds=error.after.total_seconds() if isinstance(error, RetryLater) else None,
-        snooze_seconds=error.for_.total_seconds() if isinstance(error, Snooze) else None,
-        reject=error.reason if isinstance(error, Reject) else None,
-    )
-
-
-def _find(request: Request) -> TaskDefinition:
-    module = sys.modules.get(request.module) or importlib.import_module(request.module)
-    found: object = module
-    for part in request.qualname.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, Task):
-        raise TaskHarborError(
-            f"{request.module}.{request.qualname} is no task in the child process; run='process' needs the decorated "
-            "function under its own name in its module"
-        )
-    return found.definition

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import msgspec
 
 from taskharbor.call.options import check_name
-from taskharbor.errors import OptionError
+from taskharbor.errors import OptionError, nearest
+from taskharbor.job import DEFAULT_QUEUE
+
+logger = logging.getLogger("taskharbor.worker")
 
 _SECOND = timedelta(seconds=1)
 
@@ -69,3 +73,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise OptionError(
                     f"{name}={duration!r}: expected a timedelta of at least {shortest.total_seconds():g} s"
                 )
+
+    def queues_served(self, declared: Iterable[str]) -> tuple[str, ...]:
+        """Return the queues to serve, when the tasks declare these. Warns of those that no task declares."""
+        known = sorted(set(declared))
+        if self.queues is None:
+            return tuple(sorted({DEFAULT_QUEUE, *known}))
+        for queue in self.queues:
+            if queue not in known:
+                logger.warning(
+                    "serving queue %r, which no task here declares%s", queue, nearest(queue, known)
+                )
+        return tuple(self.queues)

@@ -1,0 +1,210 @@
+"""From calls to stored jobs: encoding them, sending them by the harbor's connections or the caller's own, and
+telling from the store's answers what became of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import cast
+
+from taskharbor.call import Call, Sent, Signature, running_job, sheltered
+from taskharbor.codec import Codec
+from taskharbor.connections import Connections
+from taskharbor.driver import (
+    Capability,
+    Driver,
+    Enqueued,
+    EnqueueStatus,
+    JobEnqueue,
+    Joined,
+    TransactionalDriver,
+    require,
+)
+from taskharbor.errors import DuplicateJob, KeyConflict, OptionError, StoreError, UsageError
+from taskharbor.job import NewJob, OnConflict
+
+
+class Sender:
+    """Sends the calls of one harbor. Every batch is stored whole or not at all."""
+
+    def __init__(self, driver: Driver, connections: Connections, codec: Codec, *, check: bool) -> None:
+        self._driver = driver
+        self._connections = connections
+        self._codec = codec
+        self._check = check
+        self._block: ContextVar[_Block | None] = ContextVar("taskharbor_using", default=None)
+
+    def send(self, calls: Sequence[Call], *, check: bool | None = None) -> list[Sent]:
+        """Store calls as jobs and return one answer each, in order.
+
+        Raises:
+            PayloadError: arguments do not fit a signature.
+            DuplicateJob: a key is taken, and its call asked to be told.
+            KeyConflict: a key is taken by a job with other arguments.
+        """
+        request = self._request(calls, check)
+        if not request.jobs:
+            return []
+        with sheltered():
+            block = self._claimed()
+            if block is None:
+                return _sent(request.jobs, self._connections.producer().job_enqueue(request))
+            with block.sending():
+                return _sent(request.jobs, block.joined.job_enqueue(request))
+
+    async def asend(self, calls: Sequence[Call], *, check: bool | None = None) -> list[Sent]:
+        """Store calls as jobs; the async form of `send`."""
+        request = self._request(calls, check)
+        if not request.jobs:
+            return []
+        block = self._claimed()
+        if block is None:
+            store = await self._connections.store()
+            return _sent(request.jobs, await store.job_enqueue(request))
+        with block.sending():
+            return _sent(request.jobs, await block.joined.ajob_enqueue(request))
+
+    @contextmanager
+    def using(self, connection: object) -> Generator[None]:
+        """Send what this block sends through the caller's own transaction.
+
+        Raises:
+            UnsupportedError: the driver cannot join transactions.
+            UsageError: it is no connection to this store; or the block ends while a child still sends through it.
+        """
+        require(self._driver, Capability.TRANSACTIONAL, "harbor.using()")
+        if not isinstance(self._driver, TransactionalDriver):
+            raise StoreError(
+                f"the driver {self._driver.name!r} says that it is transactional and has no `join`; this is a bug in it"
+            )
+        block = _Block(self._driver.join(connection), outer=self._block.get())
+        token = self._block.set(block)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ValueError):  # the block ends in another context than it began in
+                self._block.reset(token)
+            left_behind = block.end()
+            block.joined.leave()
+        # Only where the block ends well: an error under way says more, and ends the transaction by itself.
+        if left_behind:
+            raise UsageError(
+                f"{left_behind} enqueue(s) begun inside this `harbor.using(...)` are still under way at its end, and "
+                "whether they are part of the transaction is open; await the tasks, or join the threads, that you "
+                "start in the block before it ends"
+            )
+
+    def _request(self, calls: Sequence[Call], check: bool | None) -> JobEnqueue:
+        check = self._check if check is None else check
+        return JobEnqueue(
+            jobs=[
+                call.callee.new_job(call.arguments, call.options, self._codec, check=check) for call in calls
+            ],
+            all_or_none=True,
+        )
+
+    def _claimed(self) -> _Block | None:
+        """Return the innermost block that has not ended, a send noted in it; None if there is none."""
+        block = self._block.get()
+        while block is not None and not block.claim():
+            block = block.outer
+        return block
+
+
+class _Block:
+    """One `using` block. Children begun in it see it in their context, and some outlive it."""
+
+    def __init__(self, joined: Joined, outer: _Block | None) -> None:
+        self.joined = joined
+        self.outer = outer
+        # A worker begun in the block gives its context to its handlers, and those are no part of the block.
+        self._job = running_job.get()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._ended = False
+
+    def claim(self) -> bool:
+        """Note a send through this block, and return whether the block still stands and is this code's own.
+
+        Raises:
+            UsageError: this is a forked child: the connection is the parent's.
+        """
+        if running_job.get() is not self._job:
+            return False
+        if self._pid != os.getpid():
+            raise UsageError(
+                "this process was forked inside a `harbor.using(...)` block, whose connection and transaction are its "
+                "parent's; fork before the block, or enqueue in the parent"
+            )
+        with self._lock:
+            if self._ended:
+                return False
+            self._under_way += 1
+            return True
+
+    @contextmanager
+    def sending(self) -> Generator[None]:
+        """Return the span of a send that was claimed."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def end(self) -> int:
+        """Let nothing more through, and return how many sends are still under way."""
+        with self._lock:
+            self._ended = True
+            return self._under_way
+
+
+def calls_of(signatures: object) -> list[Call]:
+    """Return the calls of signatures, in order.
+
+    Raises:
+        OptionError: something else is among them.
+    """
+    # Checked by hand: a task called instead of `task.s(...)` is a slip that everybody makes once.
+    if not isinstance(signatures, Iterable):
+        raise OptionError(f"expected a list of signatures, such as [{signatures!r}]")
+    calls: list[Call] = []
+    for signature in cast("Iterable[object]", signatures):
+        if not isinstance(signature, Signature):
+            raise OptionError(
+                f"expected signatures, which task.s(...) makes without calling the task; got {signature!r}"
+            )
+        calls.append(signature.call)
+    return calls
+
+
+def _sent(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
+    left_out = False
+    for job, answer in zip(jobs, answers, strict=True):
+        if answer.status is EnqueueStatus.CONFLICT:
+            raise KeyConflict(
+                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} with other arguments; "
+                "the same key has to mean the same request",
+                job_id=answer.job_id,
+                task=job.task,
+                key=job.key or "",
+            )
+        mine = answer.job_id == job.id  # asked again after a cut connection
+        if answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE and not mine:
+            raise DuplicateJob(
+                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id}",
+                job_id=answer.job_id,
+            )
+        if answer.status is EnqueueStatus.LEFT_OUT:
+            left_out = True
+    if left_out:
+        raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
+    return [
+        Sent(answer.job_id, answer.status is EnqueueStatus.CREATED or answer.job_id == job.id)
+        for job, answer in zip(jobs, answers, strict=True)
+    ]

@@ -1,0 +1,27 @@
+"""What a harbor gives its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from taskharbor.call import Dispatcher
+from taskharbor.codec import Codec, CodecBook
+from taskharbor.driver import Driver
+from taskharbor.task import Registry
+from taskharbor.worker.lifespan import Lifespan
+
+
+class Application(msgspec.Struct, frozen=True):
+    """What a harbor gives its workers."""
+
+    dispatcher: Dispatcher
+    """The harbor itself: current inside handlers."""
+    driver: Driver
+    registry: Registry
+    codecs: CodecBook
+    codec: Codec
+    lifespan: Lifespan | None
+    on_loop_end: Callable[[], Awaitable[None]]
+    """Closes what the harbor has opened on a worker's own loop."""

@@ -1,0 +1,129 @@
+"""What runs in the child processes of `run="process"` tasks, and what goes over the pipe to them and back."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import sys
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from taskharbor.codec import MsgpackCodec
+from taskharbor.errors import TaskHarborError
+from taskharbor.job import AttemptError, Delivery
+from taskharbor.outcome import Reject, RetryLater, Snooze, describe
+from taskharbor.task import Context, Task, TaskDefinition
+from taskharbor.task.context import NEVER_STOP
+
+WIRE = MsgpackCodec()
+"""How arguments and results travel, whatever codec the payload was stored in."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is told."""
+
+    module: str
+    qualname: str
+    arguments: bytes
+    worker: str
+    delivery: Delivery
+    """Without its payload."""
+
+
+class Returned(msgspec.Struct, frozen=True, tag=True):
+    """The handler returned."""
+
+    value: bytes
+
+
+class Raised(msgspec.Struct, frozen=True, tag=True):
+    """The handler raised, or the child could not call it."""
+
+    error: AttemptError
+    kinds: tuple[str, ...]
+    """Qualified names along the exception's MRO: how `Retry.on` finds its policy in the parent."""
+    after_seconds: float | None = None
+    """From `RetryLater`."""
+    snooze_seconds: float | None = None
+    reject: str | None = None
+
+
+Answer: TypeAlias = Returned | Raised
+
+encode_request = msgspec.msgpack.Encoder().encode
+_decode_request = msgspec.msgpack.Decoder(Request).decode
+_encode_answer = msgspec.msgpack.Encoder().encode
+decode_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+class Pipe(Protocol):
+    """The end of a pipe; its class differs between systems."""
+
+    def send_bytes(self, data: bytes, /) -> None: ...
+    def poll(self) -> bool: ...
+    def recv_bytes(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def kind_name(kind: type[BaseException]) -> str:
+    """Return an exception class's name as parent and child both know it."""
+    # What the worker's program runs as `__main__`, a child knows by another name.
+    return f"{kind.__module__.replace('__mp_main__', '__main__')}.{kind.__qualname__}"
+
+
+def child_main(pipe: Pipe) -> None:
+    """Serve jobs until the pipe closes. Runs in the child."""
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which drains
+    while True:
+        try:
+            request = _decode_request(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return
+        answer = _encode_answer(_serve(request))
+        try:
+            pipe.send_bytes(answer)
+        except OSError:
+            return
+
+
+def _serve(request: Request) -> Answer:
+    try:
+        definition = _find(request)
+        coder = definition.coder(WIRE)
+        context = Context(None, request.delivery, NEVER_STOP)
+        value = definition.spread(
+            definition.fn,
+            coder.decode_arguments(request.arguments),
+            (context,) if definition.reading.takes_context else (),
+        )
+        data = coder.encode(value)
+        coder.decode_result(data)
+        return Returned(data)
+    except BaseException as error:  # noqa: BLE001 - sys.exit and its like end the attempt, not the child
+        return _raised(error, request)
+
+
+def _raised(error: BaseException, request: Request) -> Raised:
+    return Raised(
+        describe(error, attempt=request.delivery.attempt, worker=request.worker),
+        tuple(kind_name(kind) for kind in type(error).__mro__),
+        after_seconds=error.after.total_seconds() if isinstance(error, RetryLater) else None,
+        snooze_seconds=error.for_.total_seconds() if isinstance(error, Snooze) else None,
+        reject=error.reason if isinstance(error, Reject) else None,
+    )
+
+
+def _find(request: Request) -> TaskDefinition:
+    module = sys.modules.get(request.module) or importlib.import_module(request.module)
+    found: object = module
+    for part in request.qualname.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Task):
+        raise TaskHarborError(
+            f"{request.module}.{request.qualname} is no task in the child process; run='process' needs the decorated "
+            "function under its own name in its module"
+        )
+    return found.definition

@@ -1,0 +1,76 @@
+"""Workers as a harbor gives them out: their settings as keywords, and working until nothing is left to do.
+
+The worker itself, and asyncio with it, is imported when one is asked for: most programs only enqueue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
+
+from taskharbor.errors import OptionError, nearest
+
+if TYPE_CHECKING:
+    from taskharbor.worker import Application, Worker, WorkerCounts, WorkerSettings
+
+
+class WorkerOptions(TypedDict, total=False, closed=True):
+    """The settings of a worker, as keywords; `WorkerSettings` says what each means."""
+
+    queues: Sequence[str] | None
+    concurrency: int
+    handler_processes: int
+    lease: timedelta
+    grace: timedelta
+    halt: timedelta
+    prefetch: int | None
+    stall: timedelta
+    owns_process: bool
+
+
+def settings_of(options: WorkerOptions) -> WorkerSettings:
+    """Return the keywords as settings.
+
+    Raises:
+        OptionError: one that does not exist, or a value that cannot be.
+    """
+    from taskharbor.worker import WorkerSettings
+
+    known = WorkerSettings.__struct_fields__
+    for name in options:
+        if name not in known:
+            raise OptionError(
+                f"a worker has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
+            )
+    return WorkerSettings(**options)
+
+
+async def until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
+    """Run a worker on this event loop until nothing runs and nothing is due within so long; return what it did."""
+    async with worker:
+        await worker.idle(within)
+    return worker.counts
+
+
+def run_until_idle(application: Application, worker: Worker, within: timedelta) -> WorkerCounts:
+    """Run a worker in this thread, on an event loop of its own, until idle. Ctrl-C drains it, and twice halts it."""
+    from taskharbor.worker import run_in_own_loop
+
+    def on_interrupt() -> None:
+        if worker.draining:
+            worker.halt()
+        worker.drain()
+
+    async def work() -> WorkerCounts:
+        try:
+            return await until_idle(worker, within)
+        finally:
+            await application.on_loop_end()
+
+    try:
+        return run_in_own_loop(work, on_interrupt)
+    finally:
+        worker.loop_closed()
