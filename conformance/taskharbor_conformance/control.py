@@ -606,6 +606,26 @@ async def a_long_list_is_read_page_by_page(bench: Bench) -> None:
 
 
 @case("4.8")
+async def a_long_list_is_read_backwards_too(bench: Bench) -> None:
+    jobs = [new_job() for _ in range(12)]
+    await bench.enqueue_all(*jobs)
+    await bench.finish(jobs[3].id)
+    pages: list[list[str]] = []
+
+    after = ""
+    while True:
+        request = JobFind(after=after, limit=5, newest_first=True, now=bench.now)
+        page = await bench.store.job_find(request)
+        if not page or len(pages) > 3:
+            break
+        pages.append([record.id for record in page])
+        after = page[-1].id
+
+    assert [5, 5, 2] == [len(page) for page in pages]
+    assert [job.id for job in reversed(jobs)] == [job_id for page in pages for job_id in page]
+
+
+@case("4.8")
 async def pages_of_a_filtered_list_are_full(bench: Bench) -> None:
     ids = [await bench.enqueue(queue="even" if number % 2 else "odd") for number in range(20)]
 

@@ -1003,6 +1003,7 @@ class ContractMachine(RuleBasedStateMachine):
         key=st.none() | st.sampled_from(KEYS),
         data=st.data(),
         limit=st.integers(1, 5),
+        newest_first=st.booleans(),
     )
     def look(
         self,
@@ -1012,11 +1013,19 @@ class ContractMachine(RuleBasedStateMachine):
         key: str | None,
         data: st.DataObject,
         limit: int,
+        newest_first: bool,
     ) -> None:
         """Look for jobs by any filter, and count them."""
         after = data.draw(st.sampled_from(["", *sorted(self.sent)]), label="after")
         request = JobFind(
-            states=states, queues=queues, tasks=tasks, key=key, after=after, limit=limit, now=self.book.now
+            states=states,
+            queues=queues,
+            tasks=tasks,
+            key=key,
+            after=after,
+            limit=limit,
+            newest_first=newest_first,
+            now=self.book.now,
         )
 
         found = self.ask(self.store.job_find(request))
@@ -1030,10 +1039,12 @@ class ContractMachine(RuleBasedStateMachine):
         expected = [
             job.new.id
             for job in here
-            if job.new.id > after
+            if (not after or job.new.id < after if newest_first else job.new.id > after)
             and self.book.state(job) in (states or JobState)
             and (key is None or job.new.key == key)
         ]
+        if newest_first:
+            expected.reverse()
         _same(expected[:limit], [record.id for record in found], "job_find")
         _same(self._counted(here), list(counted), "job_count")
 

@@ -306,3 +306,14 @@ async def a_rolling_deploy_loses_nothing(bench: Bench) -> None:
         bench.advance(DAY)
 
     assert [*old_jobs, *new_jobs] == done
+
+
+@case("4.16", "4.13")
+async def every_stray_of_a_batch_is_told_to_be_parked(bench: Bench) -> None:
+    for task in ("a", "b", "c"):
+        await bench.enqueue(task=task)
+    deliveries = await bench.take(tasks=frozenset({"a", "b", "c"}))
+
+    states = await bench.settle(*map(stray, deliveries))
+
+    assert [JobState.PARKED] * 3 == states

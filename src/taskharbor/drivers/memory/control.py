@@ -35,7 +35,7 @@ def job_get(tables: Tables, request: JobGet, now: int) -> Sequence[JobRecord | N
 def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
     """Return the matching jobs in order of id."""
     found: list[JobRecord] = []
-    for job_id in sorted(job_id for job_id in tables.rows if job_id > request.after):
+    for job_id in _page(tables, request):
         row = tables.rows[job_id]
         if (
             (not request.queues or row.job.queue in request.queues)
@@ -47,6 +47,13 @@ def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
             if len(found) >= request.limit:
                 break
     return found
+
+
+def _page(tables: Tables, request: JobFind) -> list[str]:
+    """Return the ids to look at, in order."""
+    if request.newest_first:
+        return sorted((i for i in tables.rows if not request.after or i < request.after), reverse=True)
+    return sorted(job_id for job_id in tables.rows if job_id > request.after)
 
 
 def job_count(tables: Tables, request: JobCount, now: int) -> Sequence[Counted]:

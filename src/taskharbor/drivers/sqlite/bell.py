@@ -23,7 +23,8 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 
 from taskharbor.driver import Wake
-from taskharbor.drivers.sqlite.connection import close, open_watch
+from taskharbor.drivers.sqlite.connection import open_watch
+from taskharbor.drivers.sqlite.forks import Steady
 from taskharbor.drivers.sqlite.place import Place
 from taskharbor.drivers.sqlite.routine import Wakes
 from taskharbor.job import new_token
@@ -46,8 +47,12 @@ class Bell:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._folder = place.path + "-wake"
+        self._folder = os.path.realpath(place.path) + "-wake"  # one for all names of the file
         self._forget()
+
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._forget()
 
     def _forget(self) -> None:
         """Begin anew: a forked child has none of its parent's threads and pipes."""
@@ -59,8 +64,7 @@ class Bell:
 
     def subscribe(self, kind: str, names: Sequence[str], wake: Wake) -> Callable[[], None]:
         """Call `wake` when one of these may have changed, and return what ends that."""
-        if self._pid != os.getpid():
-            self._forget()
+        self._notice_fork()
         watchers = self._watchers[kind]
         with self._lock:
             for name in names:
@@ -81,9 +85,8 @@ class Bell:
         return remove
 
     def ring(self, wakes: Wakes) -> None:
-        """Wake whom a commit concerns, here and elsewhere."""
-        if self._pid != os.getpid():
-            self._forget()
+        """Wake whom a commit concerns, here and elsewhere. Never fails: what was committed stays so."""
+        self._notice_fork()
         if wakes.queues:
             self._call(QUEUES, wakes.queues)
             self._ropes.pull(QUEUES, b"".join(_word(queue) for queue in wakes.queues), self._own(QUEUES))
@@ -94,16 +97,17 @@ class Bell:
 
     def wake_everybody(self, kind: str = QUEUES) -> None:
         """Wake all who wait in this process: time has jumped, or something was committed elsewhere."""
+        self._notice_fork()
         with self._lock:
             wakes = [wake for waiting in self._watchers[kind].values() for wake in waiting]
-        for wake in wakes:
-            wake()
+        _wake_all(wakes)
 
     def close(self) -> None:
         """End the thread and remove the pipes. Idempotent; a later subscription begins anew."""
+        self._notice_fork()
         with self._lock:
             ear, self._ear = self._ear, None
-        if ear is not None and self._pid == os.getpid():
+        if ear is not None:
             ear.close()
         self._ropes.close()
 
@@ -115,8 +119,7 @@ class Bell:
         watchers = self._watchers[kind]
         with self._lock:
             wakes = [wake for name in names for wake in watchers.get(name, ())]
-        for wake in wakes:
-            wake()
+        _wake_all(wakes)
 
     def _heard(self, words: set[bytes] | None, *, jobs: bool) -> None:
         """Wake those concerned by rings from elsewhere; None stands for a commit that nobody rang for."""
@@ -128,6 +131,15 @@ class Bell:
             with self._lock:
                 queues = list(self._watchers[QUEUES])
             self._call(QUEUES, [queue for queue in queues if _word(queue) in words])
+
+
+def _wake_all(wakes: Iterable[Wake]) -> None:
+    for wake in wakes:
+        try:
+            wake()
+        except Exception:
+            # Theirs; the others shall be woken all the same, and what was committed stays so.
+            logger.exception("a wake-up could not be delivered")
 
 
 def _word(queue: str) -> bytes:
@@ -176,7 +188,10 @@ class _Ropes:
             return
         # The clock of a file system may tick slowly: of what has changed just now, more may come at the same instant.
         self._seen_at = changed_at if time.time_ns() - changed_at > _TICK_NS else -1
-        there = {name for name in os.listdir(self._folder) if name[0] in (QUEUES, JOBS)}
+        try:
+            there = {name for name in os.listdir(self._folder) if name[0] in (QUEUES, JOBS)}
+        except OSError:  # gone by now; or another user's: its readers look for commits by themselves
+            return
         for name in set(self._open) - there:
             os.close(self._open.pop(name))
         for name in there - set(self._open):
@@ -300,22 +315,20 @@ class _DataVersion:
     """Whether anybody has committed since one last looked."""
 
     def __init__(self, place: Place) -> None:
-        self._place = place
-        self._connection: sqlite3.Connection | None = None
-        self._seen: int | None = None
+        self._steady = Steady(lambda: open_watch(place))
+        self._seen: tuple[sqlite3.Connection, int] | None = None
 
     def changed(self) -> bool:
         """Look."""
         try:
-            if self._connection is None:
-                self._connection = open_watch(self._place)
-            ((version,),) = self._connection.execute("PRAGMA data_version").fetchall()
+            with self._steady as connection:
+                ((version,),) = connection.execute("PRAGMA data_version").fetchall()
         except sqlite3.Error:
             return False
-        seen, self._seen = self._seen, int(version)
-        return seen is not None and seen != version
+        # Versions tell nothing between two connections: with the first look of a second one anything may have changed.
+        seen, self._seen = self._seen, (connection, int(version))
+        return seen is not None and seen != self._seen
 
     def close(self) -> None:
         """Close its connection."""
-        if self._connection is not None:
-            close(self._connection)
+        self._steady.close()

@@ -7,10 +7,15 @@ import logging
 import os
 import sqlite3
 import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import quote
 
 from taskharbor.drivers.sqlite.place import Place
 from taskharbor.errors import SchemaError, StoreError, StoreUnavailable, TaskHarborError, UnusableStoreError
+
+T = TypeVar("T")
 
 logger = logging.getLogger("taskharbor.sqlite")
 
@@ -27,6 +32,8 @@ _PASSING = frozenset(
     }
 )
 """Errors that come from outside, and may go again."""
+
+_AGAIN_SECONDS = 0.002
 
 _SETTINGS = (
     # A commit is on the disk when it is answered: in WAL mode FULL syncs the log at each commit, NORMAL does not
@@ -73,7 +80,7 @@ def open_connection(place: Place) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(
             place.path,
-            timeout=place.busy_timeout,
+            timeout=0,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -82,7 +89,7 @@ def open_connection(place: Place) -> sqlite3.Connection:
         raise store_error(error, place, opening=True) from error
     _opened.add(connection)
     try:
-        _prepare(connection, place, fresh=fresh)
+        patiently(place, lambda: _prepare(connection, place, fresh=fresh))
     except sqlite3.Error as error:
         close(connection)
         raise store_error(error, place, opening=True) from error
@@ -90,6 +97,21 @@ def open_connection(place: Place) -> sqlite3.Connection:
         close(connection)
         raise
     return connection
+
+
+def patiently(place: Place, act: Callable[[], T]) -> T:
+    """Do something outside of transactions again while somebody else holds a lock, for the place's `busy_timeout`.
+
+    SQLite's own handler does not wait for each: of several who open a fresh file, one alone turns it to WAL.
+    """
+    deadline = time.monotonic() + place.busy_timeout
+    while True:
+        try:
+            return act()
+        except sqlite3.Error as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(_AGAIN_SECONDS)
 
 
 def _prepare(connection: sqlite3.Connection, place: Place, *, fresh: bool) -> None:
@@ -150,7 +172,7 @@ def store_error(error: sqlite3.Error, place: Place, *, opening: bool = False) ->
             f"{path} has been locked by another program for {place.busy_timeout:g} s ({said}); a transaction left "
             "open, perhaps in a shell. Jobs are written once it ends; ?busy_timeout=SECONDS in the URL waits longer"
         )
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or _extended(error) == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StoreUnavailable(
             f"there is no room to write to {path} ({said}): the disk is full, or the file has reached its "
             "max_page_count; nothing of this step was written"
@@ -166,11 +188,12 @@ def store_error(error: sqlite3.Error, place: Place, *, opening: bool = False) ->
         return UnusableStoreError(
             f"{path} cannot be opened ({said}); see that the directory is there and that this user may write in it"
         )
-    if code == sqlite3.SQLITE_ERROR and "taskharbor_" in str(error):
+    # "no such table: taskharbor_job", "no such column: k.digest", "table taskharbor_key has no column named ttl"
+    if code == sqlite3.SQLITE_ERROR and ("taskharbor_" in str(error) or "no such " in str(error)):
         return SchemaError(
             f"the tables in {path} are not as this release left them ({said}); see `taskharbor migrate`"
         )
-    if opening:
+    if opening and code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL):
         return UnusableStoreError(f"{path} cannot be used ({said})")
     if code in _PASSING:
         return StoreUnavailable(f"{path} cannot be used now ({said})")

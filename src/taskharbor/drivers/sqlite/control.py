@@ -98,14 +98,16 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
     tables: list[str] = []
     wanted = request.states
     live = "" if not wanted else _live_filter(wanted)
+    beyond = "id < :after" if request.newest_first and request.after else "id > :after"
+    order = "id DESC" if request.newest_first else "id"
     if live is not None:
-        tables.append(f"{_LIVE} WHERE id > :after{live}")
+        tables.append(f"{_LIVE} WHERE {beyond}{live}")
     if not wanted or wanted & {JobState.SUCCEEDED, JobState.CANCELLED}:
         tables.append(
-            f"{_HISTORY} WHERE id > :after" + (" AND state IN " + _LIST.format("states")) * bool(wanted)
+            f"{_HISTORY} WHERE {beyond}" + (" AND state IN " + _LIST.format("states")) * bool(wanted)
         )
     if not wanted or JobState.DEAD in wanted:
-        tables.append(f"{_DEAD} WHERE id > :after")
+        tables.append(f"{_DEAD} WHERE {beyond}")
     if not tables:
         return []
     more = ""
@@ -115,7 +117,7 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         more += f" AND task IN {_LIST.format('tasks')}"
     if request.key is not None:
         more += " AND key = :key"
-    sql = " UNION ALL ".join(table + more for table in tables) + " ORDER BY id LIMIT :limit"
+    sql = " UNION ALL ".join(table + more for table in tables) + f" ORDER BY {order} LIMIT :limit"
     rows = yield Query(
         *_positional(
             sql,

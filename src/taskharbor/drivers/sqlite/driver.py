@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -13,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from taskharbor.clock import Clock, SystemClock
+from taskharbor.clock import Clock, SystemClock, micros
 from taskharbor.driver import (
     Capability,
     Joined,
@@ -27,13 +29,13 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.sqlite import schema
 from taskharbor.drivers.sqlite.bell import JOBS, QUEUES, Bell
-from taskharbor.drivers.sqlite.connection import open_connection
+from taskharbor.drivers.sqlite.connection import close, open_watch, patiently, store_error
 from taskharbor.drivers.sqlite.joining import JoinedConnection, check_connection
 from taskharbor.drivers.sqlite.place import Place, from_url
-from taskharbor.drivers.sqlite.routine import Routine
-from taskharbor.drivers.sqlite.rows import Step
+from taskharbor.drivers.sqlite.routine import Routine, Wakes
+from taskharbor.drivers.sqlite.rows import OptionsBook, Step
 from taskharbor.drivers.sqlite.store import BlockingSqliteStore, SqliteStore
-from taskharbor.drivers.sqlite.transaction import Ask, Transactions
+from taskharbor.drivers.sqlite.transaction import Ask, Transactions, carry
 from taskharbor.errors import SchemaError
 
 T = TypeVar("T")
@@ -101,7 +103,7 @@ class SqliteDriver:
     def join(self, connection: object) -> Joined:
         """Return the way into a sqlite3 connection's transaction; see `Harbor.using`."""
         joined = check_connection(connection, self._place)
-        if schema_missing(self.schema_version()):
+        if schema_missing(self._checked(self.schema_version())):
             self.migrate()
         return JoinedConnection(joined, self._place, self._clock, self._bell)
 
@@ -125,18 +127,30 @@ class SqliteDriver:
         return schema.MIGRATIONS
 
     def schema_version(self) -> SchemaVersion:
-        """Return where the file's tables stand. Makes the file if there is none."""
-        return self._once(schema.version, writes=False)
+        """Return where the file's tables stand, changing nothing: no file is made where there is none."""
+        self._place.check()
+        if not os.path.exists(self._place.path):
+            return SchemaVersion(0, schema.WANTED)
+        try:
+            connection = open_watch(self._place)
+        except sqlite3.Error as error:
+            raise store_error(error, self._place, opening=True) from error
+        try:
+            step = Step(micros(self._clock.now()), OptionsBook(), Wakes())
+            return patiently(
+                self._place, lambda: carry(connection.cursor(), schema.version(step, Request()))
+            )
+        except sqlite3.Error as error:
+            raise store_error(error, self._place, opening=True) from error
+        finally:
+            close(connection)
 
     def migrate(self) -> Sequence[Migration]:
         """Bring the tables to the version wanted, and return what was run."""
-        return self._once(schema.migrate, writes=True)
-
-    def _once(self, verb: Callable[[Step, Request], Routine[T]], *, writes: bool) -> T:
-        """Run one routine on a connection opened for it."""
+        self._checked(self.schema_version())
         transactions = self._connect_raw()
         try:
-            return _ask(transactions, verb, writes=writes)
+            return _ask(transactions, schema.migrate, writes=True)
         finally:
             transactions.close()
 
@@ -144,20 +158,24 @@ class SqliteDriver:
         transactions = self._connect_raw()
         try:
             stands = _ask(transactions, schema.version, writes=False)
-            try:
-                schema.refuse_newer(stands)
-            except SchemaError as error:
-                raise SchemaError(f"{self._place.path}: {error}") from None
-            if schema_missing(stands):
+            if schema_missing(self._checked(stands)):
                 _ask(transactions, schema.migrate, writes=True)
         except BaseException:
             transactions.close()
             raise
         return transactions, transactions.close
 
+    def _checked(self, stands: SchemaVersion) -> SchemaVersion:
+        """Return it, if this release can work with it."""
+        try:
+            schema.refuse_newer(stands)
+        except SchemaError as error:
+            raise SchemaError(f"{self._place.path}: {error}") from None
+        return stands
+
     def _connect_raw(self) -> Transactions:
         """Open a connection, whatever its tables."""
-        return Transactions(open_connection(self._place), self._place, self._clock, self._bell)
+        return Transactions(self._place, self._clock, self._bell)
 
 
 def schema_missing(stands: SchemaVersion) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from taskharbor.clock import Clock, micros
 from taskharbor.driver import Enqueued, JobEnqueue
@@ -31,10 +32,11 @@ def check_connection(connection: object, place: Place) -> sqlite3.Connection:
             f"harbor.using() on SQLite takes a sqlite3.Connection; got a {type(connection).__qualname__}"
         )
     try:
-        files = [row[2] for row in _cursor(connection).execute("PRAGMA database_list") if row[1] == "main"]
+        with _text_as_text(connection):
+            found = _cursor(connection).execute("PRAGMA database_list").fetchall()
     except sqlite3.ProgrammingError as error:
         raise UsageError(f"harbor.using(): the connection cannot be used here: {error}") from error
-    path = files[0] if files else ""
+    path = next((file for _, name, file in found if name == "main"), "")
     if not path or not os.path.exists(place.path) or not os.path.samefile(path, place.path):
         raise UsageError(
             f"harbor.using(): the connection is open on {path or 'a database in memory'}, and the harbor's jobs are in "
@@ -75,7 +77,11 @@ class JoinedConnection:
 
     def leave(self) -> None:
         """Wake workers if the transaction has been committed; after a later commit they notice by themselves."""
-        if not self._connection.in_transaction:
+        try:
+            is_open = self._connection.in_transaction
+        except sqlite3.ProgrammingError:  # closed in the block: it may have been committed before
+            is_open = False
+        if not is_open:
             self._bell.ring(self._wakes)
         self._wakes = Wakes()
 
@@ -92,21 +98,28 @@ class JoinedConnection:
 
     def _within_savepoint(self, request: JobEnqueue) -> Sequence[Enqueued]:
         cursor = _cursor(self._connection)
-        # Text as text, whatever the caller reads it as.
-        factory, self._connection.text_factory = self._connection.text_factory, str
-        try:
+        with _text_as_text(self._connection):
             cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
             try:
                 now = micros(self._clock.now() if request.now is None else request.now)
-                answers = carry(cursor, job_enqueue(Step(now, self._book, self._wakes), request))
+                return carry(cursor, job_enqueue(Step(now, self._book, self._wakes), request))
             except BaseException:
-                cursor.execute(f"ROLLBACK TO {_SAVEPOINT}")
+                if self._connection.in_transaction:  # SQLite ends it by itself after some errors
+                    cursor.execute(f"ROLLBACK TO {_SAVEPOINT}")
                 raise
             finally:
-                cursor.execute(f"RELEASE {_SAVEPOINT}")
-            return answers
-        finally:
-            self._connection.text_factory = factory
+                if self._connection.in_transaction:
+                    cursor.execute(f"RELEASE {_SAVEPOINT}")
+
+
+@contextmanager
+def _text_as_text(connection: sqlite3.Connection) -> Generator[None]:
+    """Read text as text, whatever the caller reads it as."""
+    factory, connection.text_factory = connection.text_factory, str
+    try:
+        yield
+    finally:
+        connection.text_factory = factory
 
 
 def _cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
@@ -130,7 +131,7 @@ def network_file_system(path: str, mounts: str | None = None) -> str | None:
         fields = before.split()
         if len(fields) < 5 or not after:
             continue
-        point = fields[4].encode().decode("unicode_escape", errors="replace")
+        point = re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), fields[4])  # \040 for a space
         inside = point in ("/", real) or real.startswith(point + "/")
         if inside and len(point) >= len(longest):  # of two at one point, the later one is on top
             longest, kind = point, after.split()[0]

@@ -99,33 +99,30 @@ def _settle_others(settlements: Sequence[Settlement], leaving: Leaving, now: int
     ids = json_text([settlement.job_id for settlement in settlements])
     ((found,),) = yield Query(_HELD, (ids,))
     jobs = {job.id: job for job in HELD.decode(found)}
-    parked: set[int] | None = None
-    states: list[JobState] = []
+    ends: list[tuple[Held, JobState | int]] = []
     for settlement in settlements:
         job = jobs[settlement.job_id]
         job.attempt += settlement.charge
-        if job.cancel is not None:
-            leaving.finish(
-                job, JobState.CANCELLED, job.cancel, error=settlement.error, settled=settlement.token
-            )
-            states.append(JobState.CANCELLED)
-            continue
-        ended = _ends_as(settlement.kind)
+        ended = JobState.CANCELLED if job.cancel is not None else _ends_as(settlement.kind)
         if ended is not None:
-            leaving.finish(job, ended, settlement.reason, error=settlement.error, settled=settlement.token)
-            states.append(ended)
-            continue
-        due, lane = yield from _waits(job, settlement, now)
-        leaving.back(job, due, lane, error=settlement.error, settled=settlement.token)
-        if job.stray and parked is None:
-            parked = yield from parked_strays(now)
-        if job.stray and parked is not None and job.stray in parked:
-            states.append(JobState.PARKED)
-        elif due > now:
-            states.append(JobState.RETRYING if job.attempt else JobState.SCHEDULED)
+            reason = settlement.reason if job.cancel is None else job.cancel
+            leaving.finish(job, ended, reason, error=settlement.error, settled=settlement.token)
+            ends.append((job, ended))
         else:
-            states.append(JobState.READY)
-    return states
+            due, lane = yield from _waits(job, settlement, now)
+            leaving.back(job, due, lane, error=settlement.error, settled=settlement.token)
+            ends.append((job, due))
+    # Looked up last: a settlement of this batch may have made a new kind of stray.
+    parked = (yield from parked_strays(now)) if any(job.stray for job, _ in ends) else set[int]()
+    return [end if isinstance(end, JobState) else _waiting_state(job, end, parked, now) for job, end in ends]
+
+
+def _waiting_state(job: Held, due: int, parked: set[int], now: int) -> JobState:
+    if job.stray in parked:
+        return JobState.PARKED
+    if due > now:
+        return JobState.RETRYING if job.attempt else JobState.SCHEDULED
+    return JobState.READY
 
 
 def _ends_as(kind: SettleKind) -> JobState | None:

@@ -151,7 +151,13 @@ class _Desk:
             target=self._main, args=(opened,), name="taskharbor-sqlite", daemon=True
         )
         self._thread.start()
-        await asyncio.shield(opened)
+        try:
+            await asyncio.shield(opened)
+        except BaseException:  # cancelled, say, while it waited for a lock: nobody will close this
+            self._closing = True
+            self._line.put(None)
+            opened.cancel()
+            raise
 
     async def ask(self, ask: Ask[Q, T]) -> T:
         if self._closing:
@@ -233,12 +239,11 @@ class BlockingSqliteStore:
         with self._line_lock:
             self._line.append(ask)
         with self._turn:
-            if (
-                not ask.ended
-            ):  # whoever had the turn before did not see it: this one carries out all there are
-                with self._line_lock:
-                    line, self._line = self._line, []
+            if not ask.ended:  # who had the turn before did not see it: this one carries out all there are
+                line: list[AnyAsk] = []
                 try:
+                    with self._line_lock:
+                        line, self._line = self._line, []
                     self._transactions.run(line)
                 except BaseException:
                     # Ctrl-C, as a rule: what the others asked may or may not have been written.

@@ -21,8 +21,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from taskharbor.clock import Clock, micros
 from taskharbor.driver import Request
 from taskharbor.drivers.sqlite.bell import Bell
-from taskharbor.drivers.sqlite.connection import close, is_busy, store_error
+from taskharbor.drivers.sqlite.connection import is_busy, open_connection, store_error
 from taskharbor.drivers.sqlite.courtesy import Courtesy
+from taskharbor.drivers.sqlite.forks import Steady
 from taskharbor.drivers.sqlite.place import Place
 from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
 from taskharbor.drivers.sqlite.rows import OptionsBook, Step
@@ -98,19 +99,32 @@ AnyAsk: TypeAlias = Ask[Any, Any]
 class Transactions:
     """Runs routines on one connection, for one thread at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, place: Place, clock: Clock, bell: Bell) -> None:
-        self._connection = connection
+    def __init__(self, place: Place, clock: Clock, bell: Bell) -> None:
+        """Open a connection.
+
+        Raises:
+            StoreUnavailable: the file is locked for longer than the place's `busy_timeout`.
+            UnusableStoreError: the file cannot be used; says why.
+        """
         self._place = place
         self._clock = clock
         self._bell = bell
         self._book = OptionsBook()
-        self._identity = _identity(place)
+        self._identity: tuple[int, int] | None = None
+        self._connection = Steady(self._open)
+        with self._connection:
+            self._identity = _identity(place)
         self._courtesy = Courtesy(place.path)
 
     def close(self) -> None:
         """Close the connection."""
         self._courtesy.close()
-        close(self._connection)
+        self._connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._identity is not None:  # once more, after a fork
+            self._check_file()
+        return open_connection(self._place)
 
     def run(self, asks: Sequence[AnyAsk]) -> None:
         """Carry out everything asked, giving each its answer or its error."""
@@ -174,28 +188,30 @@ class Transactions:
             elif begin == _WRITE and self._courtesy.somebody_first():
                 time.sleep(_FIRST_WAIT)
                 continue
-            wakes = Wakes()
             try:
-                self._connection.execute(begin)
-                self._check_file()
-                answers = [self._carry(ask, wakes) for ask in asks]
-                self._connection.execute("COMMIT")
-            except BaseException as error:
-                self._roll_back()
-                if not (isinstance(error, sqlite3.Error) and is_busy(error)) or time.monotonic() >= deadline:
+                return self._try(asks, begin)
+            except sqlite3.Error as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
                     raise
-            else:
-                return answers, wakes
             time.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    def _carry(self, ask: AnyAsk, wakes: Wakes) -> Any:
-        return carry(self._connection.cursor(), ask.routine(self._book, self._clock, wakes))
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:  # SQLite ends it by itself after some errors
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+    def _try(self, asks: Sequence[AnyAsk], begin: str) -> tuple[list[Any], Wakes]:
+        wakes = Wakes()
+        with self._connection as connection:
+            try:
+                connection.execute(begin)
+                self._check_file()
+                answers = [
+                    carry(connection.cursor(), ask.routine(self._book, self._clock, wakes)) for ask in asks
+                ]
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite ends it by itself after some errors
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                raise
+        return answers, wakes
 
     def _check_file(self) -> None:
         """Check that the file is still the one that was opened: what is written to one that was removed is lost."""
