@@ -2,38 +2,50 @@
 
 The conventions, for who writes a page:
 
-- The ```python blocks of a page are one program, run in order, top to bottom, in a process of its own. Line numbers in
+- What a page runs is one program, in order, top to bottom, in a process and a directory of its own. Line numbers in
   its tracebacks are those of the page.
+- ```python: a part of that program.
+- ```console: `$ commands`, each followed by what it prints, carried out at their place by one shell. `taskharbor` and
+  `python` are those under test. Ids of jobs, times and process ids may be any; see `tests/support/console.py`. A line
+  before the block, <!-- until: COMMAND -->, waits until that command succeeds.
+- ```sql run: queries on the page's only *.db file, without the right to write.
+- ```python file=NAME: a file in the page's directory. It is there from the beginning, to be imported.
 - ```python from=PATH: the block stands in that file of the repository, word for word. The file is run instead.
 - ```python no-run: only compiled. The line before says why: <!-- no-run: REASON -->.
-- A ```text block that is the next after a Python block is what that prints. `...` in it stands for anything.
+- A ```text block that is the next after a Python or SQL block is what that prints. `...` stands for anything.
 
-The programs are also checked by mypy --strict: they are what users copy.
+The programs and the files are also checked by mypy --strict: they are what users copy.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import textwrap
 from functools import cache
 from pathlib import Path
 
-import msgspec
 import pytest
 
 import taskharbor
 from taskharbor import JobState, TaskHarborError, WorkerSettings
+from tests.support.pages import (
+    MARK,
+    ROOT,
+    Block,
+    blocks_of,
+    output_after,
+    program_of,
+    prose_of,
+    uses_a_shell,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
-FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
 NO_RUN = re.compile(r"^ *<!-- no-run: \S.* -->$")
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (?P<title>.+)$")
-MARK = "\x1e"
 
 # docs/driver-contract.md shows how somebody else's driver looks; here it is the memory driver by another name.
 STRANGER = """
@@ -45,59 +57,8 @@ class AcmeDriver(MemoryDriver):
 """
 
 
-class Block(msgspec.Struct, frozen=True):
-    """One fenced block of a page."""
-
-    line: int
-    """Of its opening fence, from 1."""
-    info: str
-    code: str
-    before: str
-    """The line before its fence."""
-
-    @property
-    def runs(self) -> bool:
-        return self.info == "python"
-
-    @property
-    def file(self) -> str | None:
-        return self.info.removeprefix("python from=") if self.info.startswith("python from=") else None
-
-
-@cache
-def blocks_of(page: Path) -> list[Block]:
-    blocks: list[Block] = []
-    lines = page.read_text(encoding="utf-8").splitlines()
-    start: int | None = None
-    info = ""
-    for number, line in enumerate(lines, 1):
-        fence = FENCE.match(line)
-        if fence is None:
-            continue
-        if start is None:
-            start, info = number, fence["info"].strip()
-            continue
-        code = textwrap.dedent("\n".join(lines[start : number - 1]))
-        blocks.append(Block(start, info, code, lines[start - 2] if start > 1 else ""))
-        start = None
-    assert start is None, f"{page.name}:{start}: the block is never closed"
-    return blocks
-
-
-def prose_of(page: Path) -> list[str]:
-    """Return the lines outside blocks."""
-    inside = False
-    prose: list[str] = []
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if FENCE.match(line):
-            inside = not inside
-        elif not inside:
-            prose.append(line)
-    return prose
-
-
 def run(script: Path, *more_path: Path) -> "subprocess.CompletedProcess[str]":
-    path = [*more_path, ROOT / "src", ROOT / "conformance", os.environ.get("PYTHONPATH", "")]
+    path = [*more_path, ROOT / "src", ROOT / "conformance", ROOT, os.environ.get("PYTHONPATH", "")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TASKHARBOR_")}
     environment |= {
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in path if str(folder)),
@@ -111,7 +72,7 @@ def run(script: Path, *more_path: Path) -> "subprocess.CompletedProcess[str]":
         encoding="utf-8",
         env=environment,
         cwd=script.parent,
-        timeout=60,
+        timeout=110,
     )
 
 
@@ -122,17 +83,6 @@ def output_of_example(file: Path) -> str:
     return done.stdout
 
 
-def program_of(page: Path) -> str:
-    """Return the blocks that run as one program, each on the lines that it has in the page."""
-    lines: list[str] = []
-    for block in blocks_of(page):
-        if block.runs:
-            lines.extend([""] * (block.line - 1 - len(lines)))
-            lines.append(f"print({MARK!r} '{block.line}', flush=True)")
-            lines.extend(block.code.splitlines())
-    return "\n".join(lines) + "\n"
-
-
 def assert_prints(page: Path, block: Block, told: str, printed: str) -> None:
     pattern = ".*?".join(re.escape(part) for part in told.strip().split("..."))
     assert re.fullmatch(pattern, printed.strip(), re.DOTALL), (
@@ -141,32 +91,31 @@ def assert_prints(page: Path, block: Block, told: str, printed: str) -> None:
     )
 
 
-def output_after(page: Path, block: Block) -> str | None:
-    """Return what the page says that a block prints, or None."""
-    blocks = blocks_of(page)
-    following = blocks[blocks.index(block) + 1 :]
-    return following[0].code if following and following[0].info == "text" else None
-
-
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 def write_program(page: Path, folder: Path) -> Path:
-    """Write what a page shows as a script, and return its path."""
+    """Write what a page shows as a script, with the files beside it, and return its path."""
     (folder / "taskharbor_acme").mkdir(exist_ok=True)
     (folder / "taskharbor_acme" / "__init__.py").touch()
     (folder / "taskharbor_acme" / "driver.py").write_text(STRANGER, encoding="utf-8")
+    for block in blocks_of(page):
+        if block.own_file is not None:
+            (folder / block.own_file).write_text(block.code + "\n", encoding="utf-8")
     script = folder / f"{page.stem.lower().replace('-', '_')}.py"
     script.write_text(program_of(page), encoding="utf-8")
     return script
 
 
 PROGRAMS = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
+FILES = [block.own_file for page in PAGES for block in blocks_of(page) if block.own_file is not None]
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
 def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path) -> None:
+    if uses_a_shell(page) and shutil.which("bash") is None:
+        pytest.skip("this page shows a terminal, and there is no bash here")
     script = write_program(page, tmp_path)
 
     done = run(script, tmp_path)
@@ -184,7 +133,7 @@ def test_the_programs_are_typed(tmp_path: Path) -> None:
     path = os.pathsep.join(map(str, (ROOT / "typings", ROOT / "src", ROOT / "conformance", tmp_path)))
 
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", *map(str, scripts)],
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", *map(str, scripts), *FILES],
         check=False,
         capture_output=True,
         encoding="utf-8",
@@ -212,12 +161,15 @@ def test_what_a_page_shows_of_a_file_stands_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_each_block_is_run_or_says_why_not(page: Path) -> None:
     for block in blocks_of(page):
-        if not block.info.startswith("python") or block.runs or block.file is not None:
+        if block.runs or block.file is not None or block.own_file is not None:
+            continue
+        if block.info.partition(" ")[0] not in ("python", "console"):
             continue
         where = f"{name_of(page)}:{block.line}"
-        assert block.info == "python no-run", f"{where}: what does {block.info!r} mean?"
+        assert block.info.endswith(" no-run"), f"{where}: what does {block.info!r} mean?"
         assert NO_RUN.match(block.before), f"{where}: the line before it has to say <!-- no-run: REASON -->"
-        compile(block.code, where, "exec")
+        if block.info == "python no-run":
+            compile(block.code, where, "exec")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
