@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 DRIVER ?= memory
-# Passed through to pytest and to the benchmarks: make test ARGS="-k lease -x"
+# Passed through to pytest, to the benchmarks and to the demo: make test ARGS="-k lease -x", make demo ARGS=--keep
 ARGS ?=
 
 # One environment per Python version, so that changing PYTHON never reuses the wrong one.
@@ -17,10 +17,10 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'With another interpreter: make test PYTHON=python3.12. Arguments for pytest and bench: ARGS="-k lease".'
+	@echo 'With another interpreter: make test PYTHON=python3.12. Arguments for pytest, bench and demo: ARGS="-k lease".'
 
-demo: $(DEMO)/.ready ## run the quickstart on the memory driver (installs the core alone)
-	@$(DEMO)/bin/python examples/quickstart.py
+demo: $(DEMO)/.ready ## run the quickstart: a producer and workers on one SQLite file (installs the core alone)
+	@$(DEMO)/bin/python examples/quickstart.py $(ARGS)
 
 test: $(DEV)/.ready ## run the tests, without the slow ones
 	@$(DEV)/bin/python -m pytest -m "not slow" $(ARGS)
