@@ -24,29 +24,31 @@ def states(shop: Shop) -> list[str]:
 # --- looking
 
 
-def test_jobs_are_listed_in_the_order_of_their_enqueue(shop: Shop) -> None:
+def test_jobs_are_listed_the_newest_first_or_in_the_order_of_their_enqueue(shop: Shop) -> None:
     with shop.harbor:
         ids = [shop.send.enqueue("a").id, shop.send.enqueue("b").id]
 
     ended = shop.run("jobs", "list")
+    oldest_first = shop.run("jobs", "list", "--oldest-first")
 
     assert 0 == ended.code
-    assert ids == [line.split()[0] for line in ended.out.splitlines()[1:]]
+    assert ids[::-1] == [line.split()[0] for line in ended.out.splitlines()[1:]]
+    assert ids == [line.split()[0] for line in oldest_first.out.splitlines()[1:]]
     assert ["ready", "mail.send", "mail", "0/5"] == ended.out.splitlines()[1].split()[1:5]
 
 
 def test_filters_choose_and_a_page_says_how_to_go_on(shop: Shop) -> None:
-    dead = shop.bury(1, 2, 3)
+    dead = shop.bury(1, 2, 3)[::-1]
     with shop.harbor:
         mail = shop.send.options(key="k").enqueue("a").id
 
     def ids(*arguments: str) -> list[str]:
         return [job["id"] for job in shop.run("jobs", "list", "--json", *arguments).lines()]
 
-    assert [*dead, mail] == ids()
+    assert [mail, *dead] == ids()
     assert dead == ids("--state", "dead,cancelled", "--state", "parked")
     assert [mail] == ids("--queue", "mail,other")
-    assert [*dead, mail] == ids("--task", "mail.send", "--task", "row.load")
+    assert [mail, *dead] == ids("--task", "mail.send", "--task", "row.load")
     assert [mail] == ids("--key", "k")
     assert dead[1:] == ids("--state", "dead", "--after", dead[0])
     assert dead[:2] == ids("--limit", "2")
@@ -56,7 +58,7 @@ def test_filters_choose_and_a_page_says_how_to_go_on(shop: Shop) -> None:
 
 def test_more_than_a_page_is_found_page_by_page(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "PAGE", 2)
-    dead = shop.bury(1, 2, 3, 4, 5)
+    dead = shop.bury(1, 2, 3, 4, 5)[::-1]
 
     assert dead == [job["id"] for job in shop.run("jobs", "list", "--json", "--limit", "100").lines()]
     assert dead[:3] == [job["id"] for job in shop.run("jobs", "list", "--json", "--limit", "3").lines()]

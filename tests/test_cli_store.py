@@ -236,7 +236,7 @@ def test_a_days_work(office: Office) -> None:
 
     assert 0 == first.code, first.err
     assert {"1", "2", "supervisor"} == {json.loads(line).get("process") for line in first.err.splitlines()}
-    assert ["succeeded"] + ["dead"] * 20 == [job["state"] for job in office.jobs()]
+    assert ["dead"] * 20 + ["succeeded"] == [job["state"] for job in office.jobs()]
     assert "a@b.c 3" == office.run("jobs", "show", mail, "--json").lines()[0]["result"]
     assert "FileNotFoundError" in office.run("dlq", "list", "--limit", "1").out
 

@@ -80,12 +80,13 @@ class Jobs:
         key: str | None = None,
         after: str = "",
         limit: int = 100,
+        newest_first: bool = False,
     ) -> Sequence[JobRecord]:
-        """Return jobs in the order they were enqueued, at most `limit`; an empty filter means any.
+        """Return jobs in the order they were enqueued, or the other way round, at most `limit`.
 
-        For the next page pass the last job's id as `after`.
+        An empty filter means any. For the next page pass the last job's id as `after`.
         """
-        request = _find(states, queues, tasks, key, after, limit)
+        request = _find(states, queues, tasks, key, after, limit, newest_first=newest_first)
         return self._block("find", lambda store: store.job_find(request))
 
     async def afind(
@@ -97,9 +98,10 @@ class Jobs:
         key: str | None = None,
         after: str = "",
         limit: int = 100,
+        newest_first: bool = False,
     ) -> Sequence[JobRecord]:
         """Return jobs in the order they were enqueued; the async form of `find`."""
-        request = _find(states, queues, tasks, key, after, limit)
+        request = _find(states, queues, tasks, key, after, limit, newest_first=newest_first)
         return await self._asks.aask(lambda store: store.job_find(request))
 
     def count(self, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> Sequence[Counted]:
@@ -210,6 +212,8 @@ def _find(
     key: str | None,
     after: str,
     limit: int,
+    *,
+    newest_first: bool,
 ) -> JobFind:
     if limit < 1:
         raise OptionError(f"limit={limit!r}: expected at least 1")
@@ -225,6 +229,7 @@ def _find(
         key=key,
         after=after,
         limit=limit,
+        newest_first=newest_first,
     )
 
 

@@ -15,6 +15,7 @@ from taskharbor.cli.listing import (
     Filter,
     JsonOption,
     LimitOption,
+    OldestOption,
     QueueFilter,
     TaskFilter,
     pages,
@@ -38,13 +39,23 @@ def list_dead(
     task: TaskFilter = None,
     after: AfterOption = "",
     limit: LimitOption = 50,
+    oldest_first: OldestOption = False,
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
     """List dead letters, each with its last error."""
     with opened(ctx) as harbor:
-        show_list(harbor, _dead(queue, task), DEAD_COLUMNS, after=after, limit=limit, as_json=as_json)
+        wanted = _dead(queue, task)
+        show_list(
+            harbor,
+            wanted,
+            DEAD_COLUMNS,
+            after=after,
+            limit=limit,
+            oldest_first=oldest_first,
+            as_json=as_json,
+        )
 
 
 @commands.command("requeue")

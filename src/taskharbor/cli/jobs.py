@@ -16,6 +16,7 @@ from taskharbor.cli.listing import (
     Filter,
     JsonOption,
     LimitOption,
+    OldestOption,
     QueueFilter,
     TaskFilter,
     show_list,
@@ -54,14 +55,23 @@ def list_jobs(
     ] = None,
     after: AfterOption = "",
     limit: LimitOption = 50,
+    oldest_first: OldestOption = False,
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """List jobs in the order in which they were enqueued."""
+    """List jobs, those enqueued last first."""
     wanted = Filter(states=states_of(state), queues=listed(queue), tasks=tuple(task or ()), key=key)
     with opened(ctx) as harbor:
-        show_list(harbor, wanted, JOB_COLUMNS, after=after, limit=limit, as_json=as_json)
+        show_list(
+            harbor,
+            wanted,
+            JOB_COLUMNS,
+            after=after,
+            limit=limit,
+            oldest_first=oldest_first,
+            as_json=as_json,
+        )
 
 
 @commands.command("show")

@@ -37,12 +37,15 @@ AfterOption: TypeAlias = Annotated[
     typer.Option(
         "--after",
         metavar="ID",
-        help="Only jobs enqueued after this one: the last of the page before.",
-        show_default="from the first",
+        help="Only jobs beyond this one: the last of the page before.",
+        show_default="from the beginning",
     ),
 ]
 LimitOption: TypeAlias = Annotated[
     int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many at most.")
+]
+OldestOption: TypeAlias = Annotated[
+    bool, typer.Option("--oldest-first", help="In the order in which they were enqueued, not the other way.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON lines, for programs.")]
 
@@ -75,7 +78,12 @@ def states_of(given: Sequence[str] | None) -> Sequence[JobState]:
 
 
 def pages(
-    harbor: Harbor, wanted: Filter, *, after: str = "", limit: int | None = None
+    harbor: Harbor,
+    wanted: Filter,
+    *,
+    after: str = "",
+    limit: int | None = None,
+    newest_first: bool = False,
 ) -> Iterator[Sequence[JobRecord]]:
     """Yield matching jobs page by page, so that however many there are, few are held."""
     left = limit
@@ -88,6 +96,7 @@ def pages(
             key=wanted.key,
             after=after,
             limit=size,
+            newest_first=newest_first,
         )
         if found:
             yield found
@@ -125,12 +134,19 @@ def moment_of(job: JobRecord) -> datetime | None:
 
 
 def show_list(
-    harbor: Harbor, wanted: Filter, columns: Columns, *, after: str, limit: int, as_json: bool
+    harbor: Harbor,
+    wanted: Filter,
+    columns: Columns,
+    *,
+    after: str,
+    limit: int,
+    oldest_first: bool,
+    as_json: bool,
 ) -> None:
     """Print the jobs that match, and how to see more of them."""
     rows: list[Sequence[str]] = []
     shown, last = 0, ""
-    for page in pages(harbor, wanted, after=after, limit=limit):
+    for page in pages(harbor, wanted, after=after, limit=limit, newest_first=not oldest_first):
         shown, last = shown + len(page), page[-1].id
         for record in page:
             if as_json:

@@ -26,8 +26,10 @@ class JobFind(Request, frozen=True, kw_only=True):
     tasks: frozenset[str] = frozenset()
     key: str | None = None
     after: str = ""
-    """Only ids greater than this: the last one of the page before."""
+    """Only ids beyond this: the last one of the page before."""
     limit: int = 100
+    newest_first: bool = False
+    """From the greatest id down; `after` then asks for lesser ones."""
 
 
 class JobCount(Request, frozen=True, kw_only=True):
@@ -113,7 +115,7 @@ class JobControl(Protocol):
         ...
 
     async def job_find(self, request: JobFind, /) -> Sequence[JobRecord]:
-        """Return the matching jobs in order of id, at most `limit`."""
+        """Return the matching jobs in order of id, upwards or downwards, at most `limit`."""
         ...
 
     async def job_count(self, request: JobCount, /) -> Sequence[Counted]:
