@@ -245,7 +245,7 @@ def test_a_days_work(office: Office) -> None:
     second = office.run("worker", "--until-idle")
 
     assert 0 == second.code, second.err
-    done = office.jobs("--task", "row.load")
+    done = office.jobs("--task", "row.load", "--oldest-first")
     assert rows == [job["id"] for job in done]
     assert [("succeeded", 100 + n) for n in range(20)] == [(job["state"], job["result"]) for job in done]
 

@@ -114,7 +114,7 @@ def test_until_idle_it_works_and_ends() -> None:
     assert list(range(20)) == sorted(done)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_drains(number: signal.Signals, said: Said) -> None:
     """What runs ends well, what has not started stays for others."""
     registry = Registry()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -172,6 +173,23 @@ def test_a_child_that_is_lost_fails_its_attempt_only(how: str, told: str) -> Non
     assert status.state is JobState.DEAD
     assert status.errors[0].type.endswith("ChildLost")
     assert told in status.errors[0].message
+
+
+@task(registry=registry, run="process")
+def be_signalled() -> str:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    told = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGTERM).name)"]
+    return subprocess.run(told, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_stop_of_the_whole_group_leaves_children_to_the_worker_and_their_own_programs_as_they_were() -> (
+    None
+):
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(handler_processes=1):
+        told = be_signalled.enqueue().result(timeout=ENOUGH)
+
+    assert "SIG_DFL" == told
 
 
 def test_a_timeout_kills_the_child() -> None:

@@ -2,6 +2,7 @@
 
                     alone               under a supervisor
 SIGTERM             drain, then halt    drain, however often it comes (see `taskharbor.supervisor`)
+SIGHUP              drain               drain: the terminal is gone; a supervisor rolls, and sends it to nobody
 SIGINT              drain, then halt    halt
 SIGUSR1             the stacks of all threads go to standard error
 the parent's death                      drain
@@ -129,7 +130,7 @@ class _Serving:
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         with ExitStack() as heard:
-            for number, react in ((signal.SIGTERM, self._on_sigterm), (signal.SIGINT, self._on_sigint)):
+            for number, react in self._reactions():
                 heard.enter_context(_heard(loop, number, react))
             if self._lifeline is not None:
                 loop.add_reader(self._lifeline, self._on_lifeline)
@@ -149,6 +150,12 @@ class _Serving:
         if unfinished:
             return Exit.UNFINISHED
         return Exit.RECYCLE if self._recycles else Exit.OK
+
+    def _reactions(self) -> list[tuple[signal.Signals, Callable[[], None]]]:
+        reactions = [(signal.SIGTERM, self._on_sigterm), (signal.SIGINT, self._on_sigint)]
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's wish
+            reactions.append((signal.SIGHUP, lambda: self._drain("SIGHUP")))
+        return reactions
 
     def close(self) -> None:
         """Let go of the lifeline."""
@@ -254,7 +261,10 @@ def _heard(
 @contextmanager
 def _signals_restored() -> Generator[None]:
     """Give the signals back at the end to who heard them before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [signal.SIGTERM, signal.SIGINT]
+    if sys.platform != "win32":
+        heard.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in heard}
     try:
         yield
     finally:

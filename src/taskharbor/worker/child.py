@@ -73,10 +73,17 @@ def kind_name(kind: type[BaseException]) -> str:
     return f"{kind.__module__.replace('__mp_main__', '__main__')}.{kind.__qualname__}"
 
 
+def _leave_to_the_worker(_number: int, _frame: object) -> None:
+    """Do nothing: the worker ends its children."""
+
+
 def child_main(pipe: Pipe) -> None:
     """Serve jobs until the pipe closes. Runs in the child."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which drains
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C, and a service manager's stop of the whole group, are for the worker, which drains. Heard and not
+        # heeded, rather than ignored: programs that a handler starts would go on ignoring it.
+        with contextlib.suppress(ValueError):
+            signal.signal(number, _leave_to_the_worker)
     while True:
         try:
             request = _decode_request(pipe.recv_bytes())

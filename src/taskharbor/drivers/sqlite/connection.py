@@ -63,7 +63,7 @@ def check_version(version: tuple[int, int, int] | None = None) -> None:
         has, needs = (".".join(map(str, numbers)) for numbers in (version, LEAST_VERSION))
         raise UnusableStoreError(
             f"this Python ({sys.executable}) is linked to SQLite {has}, and the driver needs {needs} (2022) or newer; "
-            "use a Python from python.org, pyenv or uv, or a newer distribution"
+            "use a Python that brings its own, such as uv's or conda's, or a newer distribution"
         )
 
 

@@ -36,7 +36,7 @@ from taskharbor.drivers.sqlite.routine import Routine, Wakes
 from taskharbor.drivers.sqlite.rows import OptionsBook, Step
 from taskharbor.drivers.sqlite.store import BlockingSqliteStore, SqliteStore
 from taskharbor.drivers.sqlite.transaction import Ask, Transactions, carry
-from taskharbor.errors import SchemaError
+from taskharbor.errors import SchemaError, UsageError
 
 T = TypeVar("T")
 
@@ -104,6 +104,11 @@ class SqliteDriver:
         """Return the way into a sqlite3 connection's transaction; see `Harbor.using`."""
         joined = check_connection(connection, self._place)
         if schema_missing(self._checked(self.schema_version())):
+            if joined.in_transaction:  # which we would wait for, and it for us
+                raise UsageError(
+                    f"harbor.using(): {self._place.path} has no tables for jobs yet, and none can be made while this "
+                    "transaction is open; run `taskharbor migrate` once, when you deploy"
+                )
             self.migrate()
         return JoinedConnection(joined, self._place, self._clock, self._bell)
 
@@ -137,9 +142,7 @@ class SqliteDriver:
             raise store_error(error, self._place, opening=True) from error
         try:
             step = Step(micros(self._clock.now()), OptionsBook(), Wakes())
-            return patiently(
-                self._place, lambda: carry(connection.cursor(), schema.version(step, Request()))
-            )
+            return patiently(self._place, lambda: carry(connection.cursor(), schema.version(step, Request())))
         except sqlite3.Error as error:
             raise store_error(error, self._place, opening=True) from error
         finally:

@@ -82,7 +82,7 @@ class Steady:
                 close(connection)
 
 
-_registry = threading.Lock()
+_registry = threading.RLock()  # a signal may come, and its handler fork, while it is held
 _all: weakref.WeakSet[Steady] = weakref.WeakSet()
 _aside: list[Steady] = []
 
