@@ -60,8 +60,8 @@ MUTATIONS = [
     Mutation(
         "4.1",
         MEMORY + "enqueue.py",
-        "for job in new.values():",
-        "for job in list(new.values())[:1]:",
+        "for job in new:",
+        "for job in new[:1]:",
         "only the first job of a batch is stored",
     ),
     Mutation(
@@ -450,29 +450,29 @@ MUTATIONS = [
     # 4.9: idempotency keys
     Mutation(
         "4.9",
-        MEMORY + "enqueue.py",
+        "driver/admission.py",
         "same = holder.digest == job.digest",
         "same = True",
         "other arguments under the same key are no conflict",
     ),
     Mutation(
         "4.9",
-        MEMORY + "enqueue.py",
-        " or new_keys.get((job.task, job.key))",
+        "driver/admission.py",
+        " or taken.get(name)",
         "",
         "a key does not hold within a batch",
     ),
     Mutation(
         "4.9",
-        MEMORY + "enqueue.py",
-        "if refused and request.all_or_none:",
-        "if False:",
+        "driver/admission.py",
+        "if not (refused and all_or_none):",
+        "if True:",
         "all_or_none stores some",
     ),
     Mutation(
         "4.9",
-        MEMORY + "enqueue.py",
-        "if job.id in tables.rows or job.id in new:",
+        "driver/admission.py",
+        "if job.id in new or job.id in known:",
         "if job.id in new:",
         "a repeated enqueue stores its job again",
     ),

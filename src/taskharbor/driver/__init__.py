@@ -5,6 +5,7 @@
     queue.py       queue_pause, queue_resume, queue_list
     worker.py      the register of live workers: worker_announce, worker_forget, worker_list
     retention.py   history_prune
+    admission.py   what job_enqueue answers: the one decision that every driver shares
     listen.py      wake-ups
     driver.py      the whole: connecting, capabilities
 
@@ -22,6 +23,7 @@ the task, and are of none of those builds, scan. So it blocks nobody, is met by 
 finds it.
 """
 
+from taskharbor.driver.admission import Admission, Holder, admit
 from taskharbor.driver.control import (
     CancelStatus,
     Counted,
@@ -71,6 +73,7 @@ from taskharbor.driver.store import (
 from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
 
 __all__ = [
+    "Admission",
     "BlockingDriver",
     "CancelRequest",
     "CancelStatus",
@@ -81,6 +84,7 @@ __all__ = [
     "EnqueueStatus",
     "Enqueued",
     "HistoryPrune",
+    "Holder",
     "JobCancel",
     "JobControl",
     "JobCount",
@@ -123,5 +127,6 @@ __all__ = [
     "WorkerInfo",
     "WorkerList",
     "WorkerRegister",
+    "admit",
     "require",
 ]

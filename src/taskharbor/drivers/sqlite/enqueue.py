@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskharbor.clock import duration_micros, micros
-from taskharbor.driver import Enqueued, EnqueueStatus, JobEnqueue
+from taskharbor.driver import Enqueued, Holder, JobEnqueue, admit
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import (
     NORMAL,
@@ -16,13 +16,13 @@ from taskharbor.drivers.sqlite.rows import (
     json_text,
     read_json,
 )
-from taskharbor.job import NewJob, OnConflict
+from taskharbor.job import NewJob
 
 _SIZES = (200, 20, 1)
 """Rows of one statement. SQLite allows 32,766 parameters."""
 
 
-class _Holder(msgspec.Struct, array_like=True, frozen=True):
+class _HolderRow(msgspec.Struct, array_like=True, frozen=True):
     """Who holds a key."""
 
     task: str
@@ -31,7 +31,7 @@ class _Holder(msgspec.Struct, array_like=True, frozen=True):
     digest: str
 
 
-_holders = msgspec.json.Decoder(list[_Holder])
+_holders = msgspec.json.Decoder(list[_HolderRow])
 
 _KNOWN = """SELECT json_group_array(id) FROM (
     SELECT id FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?1))
@@ -52,58 +52,20 @@ def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
     """Store jobs and return one answer each, in order."""
     jobs = request.jobs
     found = read_json((yield Query(_KNOWN, (json_text([job.id for job in jobs]),))), TEXTS)
-    known = set(found)
     holders = yield from _key_holders(jobs, step.now)
-    new: dict[str, NewJob] = {}
-    answers: list[Enqueued] = []
-    refused = False
-    for job in jobs:
-        answer = _answer(job, known, holders)
-        if answer.status is EnqueueStatus.CREATED:
-            new[job.id] = job
-            known.add(job.id)
-            if job.key is not None:
-                holders[job.task, job.key] = (job.id, job.digest)
-        refused = refused or _refuses(job, answer)
-        answers.append(answer)
-    if refused and request.all_or_none:
-        return [
-            answer
-            if _refuses(job, answer) or answer.job_id not in new
-            else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
-            for job, answer in zip(jobs, answers, strict=True)
-        ]
-    yield from _insert(list(new.values()), step)
-    step.wakes.queues.update(job.queue for job in new.values())
+    answers, new = admit(jobs, known=set(found), holders=holders, all_or_none=request.all_or_none)
+    yield from _insert(new, step)
+    step.wakes.queues.update(job.queue for job in new)
     return answers
 
 
-def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str], tuple[str, bytes]]]:
+def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str], Holder]]:
     """Return who holds the keys that these jobs want, by task and key."""
     wanted = [(job.task, job.key) for job in jobs if job.key is not None]
     if not wanted:
         return {}
     held = read_json((yield Query(_HELD, (json_text(wanted), now))), _holders)
-    return {(key.task, key.name): (key.job_id, bytes.fromhex(key.digest)) for key in held}
-
-
-def _answer(job: NewJob, known: set[str], holders: dict[tuple[str, str], tuple[str, bytes]]) -> Enqueued:
-    if job.id in known:
-        return Enqueued(EnqueueStatus.EXISTING, job.id)
-    holder = None if job.key is None else holders.get((job.task, job.key))
-    if holder is not None:
-        same = holder[1] == job.digest
-        return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder[0])
-    return Enqueued(EnqueueStatus.CREATED, job.id)
-
-
-def _refuses(job: NewJob, answer: Enqueued) -> bool:
-    """Return whether this answer is a reason to store nothing, where all or none was asked."""
-    return answer.status is EnqueueStatus.CONFLICT or (
-        answer.status is EnqueueStatus.EXISTING
-        and job.on_conflict is OnConflict.RAISE
-        and answer.job_id != job.id
-    )
+    return {(key.task, key.name): Holder(key.job_id, bytes.fromhex(key.digest)) for key in held}
 
 
 def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:

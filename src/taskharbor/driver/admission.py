@@ -1,0 +1,93 @@
+"""Which jobs of a batch are stored, and what each is told: one decision for every driver's `job_enqueue`.
+
+A driver says which ids it has and who holds which keys; the rules are here (rules 4.1 and 4.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
+
+from taskharbor.driver.store import Enqueued, EnqueueStatus
+from taskharbor.job import NewJob, OnConflict
+
+
+class Holder(NamedTuple):
+    """Who holds an idempotency key."""
+
+    job_id: str
+    digest: bytes
+
+
+class Admission(NamedTuple):
+    """What is to be done with a batch."""
+
+    answers: list[Enqueued]
+    """One a job, in order."""
+    new: list[NewJob]
+    """What is to be stored, in order."""
+
+
+def admit(
+    jobs: Sequence[NewJob],
+    *,
+    known: Container[str],
+    holders: Mapping[tuple[str, str], Holder],
+    all_or_none: bool,
+) -> Admission:
+    """Decide for a batch.
+
+    Args:
+        jobs: the batch.
+        known: ids that are stored already; asked for ids of the batch only.
+        holders: who holds, at this instant, the keys that jobs of the batch want, by task and key.
+        all_or_none: as in `JobEnqueue`.
+    """
+    answers: list[Enqueued] = []
+    new: dict[str, NewJob] = {}
+    taken: dict[tuple[str, str], Holder] = {}
+    refused = False
+    for job in jobs:
+        answer = _answer(job, known, new, holders, taken)
+        if answer.status is EnqueueStatus.CREATED:
+            new[job.id] = job
+            if job.key is not None:
+                taken[job.task, job.key] = Holder(job.id, job.digest)
+        refused = refused or _refuses(job, answer)
+        answers.append(answer)
+    if not (refused and all_or_none):
+        return Admission(answers, list(new.values()))
+    told = [
+        answer
+        if _refuses(job, answer) or answer.job_id not in new
+        else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
+        for job, answer in zip(jobs, answers, strict=True)
+    ]
+    return Admission(told, [])
+
+
+def _answer(
+    job: NewJob,
+    known: Container[str],
+    new: Container[str],
+    holders: Mapping[tuple[str, str], Holder],
+    taken: Mapping[tuple[str, str], Holder],
+) -> Enqueued:
+    if job.id in new or job.id in known:
+        return Enqueued(EnqueueStatus.EXISTING, job.id)
+    if job.key is not None:
+        name = (job.task, job.key)
+        holder = holders.get(name) or taken.get(name)
+        if holder is not None:
+            same = holder.digest == job.digest
+            return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder.job_id)
+    return Enqueued(EnqueueStatus.CREATED, job.id)
+
+
+def _refuses(job: NewJob, answer: Enqueued) -> bool:
+    """Return whether this answer is a reason to store nothing, where all or none was asked."""
+    return answer.status is EnqueueStatus.CONFLICT or (
+        answer.status is EnqueueStatus.EXISTING
+        and job.on_conflict is OnConflict.RAISE
+        and answer.job_id != job.id
+    )
