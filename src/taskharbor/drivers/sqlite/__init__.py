@@ -9,6 +9,7 @@
     connection   one connection: opened, checked, its errors read
     transaction  running routines: several of them in one transaction, again while the file is locked
     courtesy     heartbeats first
+    checkpoint   folding the log back into the file
     store        the verbs' two faces: a thread of its own for event loops, and a blocking one
     joining      enqueue in a transaction of the caller's own
     bell         wake-ups, in this process and across processes

@@ -44,8 +44,8 @@ _SETTINGS = (
     "PRAGMA checkpoint_fullfsync = ON",
     "PRAGMA cache_size = -16384",
     "PRAGMA temp_store = MEMORY",
-    # Fewer, longer checkpoints: 16 MB of log, cut back to 64 MB after a burst.
-    "PRAGMA wal_autocheckpoint = 4000",
+    # The log is folded back by `checkpoint`, and cut back to 64 MB after a burst.
+    "PRAGMA wal_autocheckpoint = 0",
     "PRAGMA journal_size_limit = 67108864",
     # Waiting for the lock is ours (`transaction`): SQLite's own handler sleeps for longer and longer.
     "PRAGMA busy_timeout = 0",

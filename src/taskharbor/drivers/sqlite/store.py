@@ -198,6 +198,7 @@ class _Desk:
         if asked:
             transactions.run([ask for ask, _ in asked])
             self._tell(_end, [done for _, done in asked])
+            transactions.tidy()
         return None not in line
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:
@@ -245,6 +246,7 @@ class BlockingSqliteStore:
                     with self._line_lock:
                         line, self._line = self._line, []
                     self._transactions.run(line)
+                    self._transactions.tidy()
                 except BaseException:
                     # Ctrl-C, as a rule: what the others asked may or may not have been written.
                     for other in line:

@@ -11,6 +11,7 @@ caller being answered once that is committed. If one of them fails, each is run 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import sqlite3
@@ -21,13 +22,16 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from taskharbor.clock import Clock, micros
 from taskharbor.driver import Request
 from taskharbor.drivers.sqlite.bell import Bell
+from taskharbor.drivers.sqlite.checkpoint import Checkpoints
 from taskharbor.drivers.sqlite.connection import is_busy, open_connection, store_error
 from taskharbor.drivers.sqlite.courtesy import Courtesy
 from taskharbor.drivers.sqlite.forks import Steady
 from taskharbor.drivers.sqlite.place import Place
-from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
+from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Row, Wakes
 from taskharbor.drivers.sqlite.rows import OptionsBook, Step
-from taskharbor.errors import StoreUnavailable, UnusableStoreError
+from taskharbor.errors import StoreUnavailable, TaskHarborError, UnusableStoreError
+
+logger = logging.getLogger("taskharbor.sqlite")
 
 Q = TypeVar("Q", bound=Request)
 T = TypeVar("T")
@@ -115,6 +119,7 @@ class Transactions:
         with self._connection:
             self._identity = _identity(place)
         self._courtesy = Courtesy(place.path)
+        self._checkpoints = Checkpoints(place)
 
     def close(self) -> None:
         """Close the connection."""
@@ -135,6 +140,19 @@ class Transactions:
         if len(writes) == 1 or (writes and not self._run_together(writes, _WRITE, keep=False)):
             for ask in writes:
                 self._run_together([ask], _WRITE)
+
+    def tidy(self) -> None:
+        """Fold the log back into the file if enough was written since: after what was asked has been answered."""
+        if not self._checkpoints.due():
+            return
+        try:
+            self._commit([Ask(self._fold, Request(), writes=True)], _WRITE)
+        except (sqlite3.Error, TaskHarborError) as error:
+            logger.warning("the log of %s cannot be folded back now: %s", self._place.path, error)
+
+    def _fold(self, step: Step, request: Request) -> Routine[None]:
+        self._checkpoints.fold()
+        yield from ()
 
     def _found_by_looking(self, ask: AnyAsk) -> bool:
         looking = ask.looking()
@@ -202,10 +220,13 @@ class Transactions:
             try:
                 connection.execute(begin)
                 self._check_file()
+                before = connection.total_changes
                 answers = [
                     carry(connection.cursor(), ask.routine(self._book, self._clock, wakes)) for ask in asks
                 ]
                 connection.execute("COMMIT")
+                if begin == _WRITE:
+                    self._checkpoints.note(connection.total_changes - before)
             except BaseException:
                 if connection.in_transaction:  # SQLite ends it by itself after some errors
                     with contextlib.suppress(sqlite3.Error):
@@ -228,13 +249,20 @@ def carry(cursor: sqlite3.Cursor, routine: Routine[T]) -> T:
         query: Query = next(routine)
         while True:
             try:
-                rows: list[Row] = cursor.execute(query.sql, query.params).fetchall()
+                rows: list[Row] = cursor.execute(query.sql, _bound(query)).fetchall()
             except sqlite3.Error as error:
                 query = routine.throw(error)
             else:
                 query = routine.send(rows)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def _bound(query: Query) -> Sequence[Cell] | dict[str, Cell]:
+    """Return the parameters as sqlite3 wants them: numbered ones are named to it, and from Python 3.14 on must be."""
+    if "?1" in query.sql:
+        return {str(number): cell for number, cell in enumerate(query.params, 1)}
+    return query.params
 
 
 def _identity(place: Place) -> tuple[int, int] | None:
