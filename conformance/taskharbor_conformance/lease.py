@@ -8,6 +8,7 @@ from taskharbor.retry import RetryNumbers
 from taskharbor.settlement import LOST_LIMIT, SettleKind, SettleStatus
 from taskharbor_conformance.bench import (
     DAY,
+    HOUR,
     LEASE,
     SECOND,
     STEADY,
@@ -720,3 +721,32 @@ async def an_extended_lease_can_be_settled_in_parts_until_the_last_job(bench: Be
 
     assert ([], [third.token]) == (list(kept.lost), list(gone.lost))
     assert SettleStatus.ALREADY == again.status
+
+
+@case("4.2", "4.5")
+async def an_old_lease_takes_back_only_what_it_still_holds(bench: Bench) -> None:
+    first, second = await bench.enqueue(), await bench.enqueue()
+    early = await bench.take(lease=10 * SECOND)
+    await bench.settle(release(early[0]))
+    later = await bench.take(lease=HOUR)
+
+    bench.advance(20 * SECOND)
+    reclaimed = await bench.reclaim()
+
+    assert [first] == [delivery.id for delivery in later]
+    assert [second] == [job.job_id for job in reclaimed]
+    assert [JobState.SUCCEEDED] == await bench.settle(success(later[0]))
+
+
+@case("4.11")
+async def the_first_reason_of_a_cancel_stands(bench: Bench) -> None:
+    await bench.enqueue()
+    delivery = await bench.take_one()
+
+    await bench.cancel(delivery.id, reason="the first")
+    await bench.cancel(delivery.id, reason="the second")
+    told = await bench.extend(delivery)
+    await bench.settle(failure(delivery))
+
+    assert ["the first"] == [cancel.reason for cancel in told.cancels]
+    assert "the first" == (await bench.record(delivery.id)).reason

@@ -39,6 +39,10 @@ class Checkpoints:
         """Count a commit that changed so many rows."""
         self._written += max(_BYTES_A_COMMIT, rows * _BYTES_A_ROW)
 
+    def hurry(self) -> None:
+        """Have it due at once: there is no room left, and the log may be what takes it."""
+        self._written = _DUE_BYTES
+
     def due(self) -> bool:
         """Return whether to fold the log now. Asked once a commit."""
         return self._written >= _DUE_BYTES or (self._written > 0 and self._log_bytes() >= _OVERDUE_BYTES)

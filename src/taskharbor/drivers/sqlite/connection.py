@@ -164,6 +164,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Return whether there was no room to write."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
 def store_error(error: sqlite3.Error, place: Place, *, opening: bool = False) -> TaskHarborError:
     """Return what an error of SQLite's means to the caller: try again later, or mend the deployment."""
     code, path, said = _code(error), place.path, f"SQLite says: {error}"
@@ -176,6 +181,11 @@ def store_error(error: sqlite3.Error, place: Place, *, opening: bool = False) ->
         return StoreUnavailable(
             f"there is no room to write to {path} ({said}): the disk is full, or the file has reached its "
             "max_page_count; nothing of this step was written"
+        )
+    if code == sqlite3.SQLITE_TOOBIG:
+        return StoreError(
+            f"a job is larger than SQLite takes, a thousand million bytes ({said}); store the data elsewhere, and pass "
+            "where it is"
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return UnusableStoreError(

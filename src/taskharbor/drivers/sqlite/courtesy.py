@@ -13,9 +13,6 @@ import os
 import sys
 import time
 
-if sys.platform != "win32":
-    import fcntl
-
 _PATIENCE_SECONDS = 0.5
 """How long others wait: longer than a heartbeat takes, shorter than anybody should notice."""
 _UNHEEDED_SECONDS = 10.0
@@ -65,14 +62,23 @@ class Courtesy:
             os.close(folder)
 
     def _lock(self, *, shared: bool) -> bool:
-        if sys.platform != "win32" and self._folder is not None:
+        if self._folder is not None:
             try:
-                fcntl.flock(self._folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                _flock(self._folder, shared=shared)
             except OSError:
                 return False
         return True
 
     def _unlock(self) -> None:
-        if sys.platform != "win32" and self._folder is not None:
+        if self._folder is not None:
             with contextlib.suppress(OSError):
-                fcntl.flock(self._folder, fcntl.LOCK_UN)
+                _flock(self._folder, shared=None)
+
+
+def _flock(folder: int, *, shared: bool | None) -> None:
+    """Lock a directory, or unlock it (None); raise `OSError` at once if somebody holds another lock on it."""
+    if sys.platform != "win32":
+        import fcntl
+
+        how = fcntl.LOCK_UN if shared is None else fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(folder, how | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ from taskharbor.clock import Clock, micros
 from taskharbor.driver import Request
 from taskharbor.drivers.sqlite.bell import Bell
 from taskharbor.drivers.sqlite.checkpoint import Checkpoints
-from taskharbor.drivers.sqlite.connection import is_busy, open_connection, store_error
+from taskharbor.drivers.sqlite.connection import is_busy, is_full, open_connection, store_error
 from taskharbor.drivers.sqlite.courtesy import Courtesy
 from taskharbor.drivers.sqlite.forks import Steady
 from taskharbor.drivers.sqlite.place import Place
@@ -175,6 +175,8 @@ class Transactions:
         except sqlite3.Error as error:
             failure: BaseException = store_error(error, self._place)
             failure.__cause__ = error
+            if is_full(error):
+                self._checkpoints.hurry()
         except Exception as error:  # noqa: BLE001 - raised again where the answer is awaited
             failure = error
         else:
