@@ -5,6 +5,8 @@
     report      the table, and JSON lines
     fixtures    the harbor, the tasks and the bare loop that several themes share
     drain, threads, enqueue, latency, depth, codec, process    a theme each
+    sqlite      the themes of one driver
+    rooms       where a drain's time goes
 
 docs/performance.md says how to read the figures. They are no tests: a floor that is missed is shown, not raised.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from functools import partial
 
 from rich.console import Console
@@ -12,35 +11,59 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import codec, depth, drain, enqueue, latency, process, runner, threads
 from benchmarks.measure import Clock, Line, Settings, ThemeOf
 from benchmarks.report import print_json, print_table
+from benchmarks.sqlite import depth as sqlite_depth
+from benchmarks.sqlite import drain as sqlite_drain
+from benchmarks.sqlite import enqueue as sqlite_enqueue
+from benchmarks.sqlite import idle, pickup, processes
 
-THEMES: dict[str, ThemeOf] = {
-    "drain": drain.theme,
-    "threads": threads.theme,
-    "enqueue": enqueue.theme,
-    "latency": latency.theme,
-    "depth": depth.theme,
-    "codec": codec.theme,
-    "process": process.theme,
+THEMES_OF: dict[str, dict[str, ThemeOf]] = {
+    "memory": {
+        "drain": drain.theme,
+        "threads": threads.theme,
+        "enqueue": enqueue.theme,
+        "latency": latency.theme,
+        "depth": depth.theme,
+        "codec": codec.theme,
+        "process": process.theme,
+    },
+    "sqlite": {
+        "drain": sqlite_drain.theme,
+        "enqueue": sqlite_enqueue.theme,
+        "latency": latency.theme,
+        "pickup": pickup.theme,
+        "processes": processes.theme,
+        "idle": idle.theme,
+        "depth": sqlite_depth.theme,
+    },
 }
-
-# A driver joins with the themes that make sense for it; those of its own (held transactions, several
-# processes) are modules beside these.
-THEMES_OF: dict[str, Sequence[str]] = {"memory": tuple(THEMES)}
+"""The themes that make sense for each driver, in order."""
+LARGE = {("sqlite", "depth")}
+"""Those that take minutes and some gigabytes: run when asked for by name."""
 
 
 def main() -> None:
     """Run the benchmarks that were asked for and print what they found."""
-    arguments = _parser().parse_args(namespace=_Arguments())
+    parser = _parser()
+    arguments = parser.parse_args(namespace=_Arguments())
     settings = Settings(
-        driver=arguments.driver, jobs=arguments.jobs, rounds=arguments.rounds, clock=arguments.clock
+        driver=arguments.driver,
+        jobs=arguments.jobs,
+        rounds=arguments.rounds,
+        clock=arguments.clock,
+        best=arguments.best,
+        directory=arguments.directory,
     )
-    names = [name for name in THEMES_OF[settings.driver] if not arguments.only or name in arguments.only]
+    themes = THEMES_OF[settings.driver]
+    for name in arguments.only:
+        if name not in themes:
+            parser.error(f"--only {name}: {settings.driver} has the themes {', '.join(themes)}")
+    names = arguments.only or [name for name in themes if (settings.driver, name) not in LARGE]
     lines: list[Line] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for name in names:
             shown = progress.add_task(name, total=None)
-            with THEMES[name](settings) as theme:
+            with themes[name](settings) as theme:
                 progress.update(shown, total=runner.steps(theme, settings))
                 lines += runner.run(theme, settings, partial(progress.advance, shown))
     if arguments.json:
@@ -54,6 +77,8 @@ class _Arguments(argparse.Namespace):
     jobs: int
     rounds: int
     clock: Clock
+    best: bool
+    directory: str | None
     only: list[str]
     json: bool
 
@@ -70,15 +95,22 @@ def _parser() -> argparse.ArgumentParser:
         help="what times work that never waits; cpu: the processor time of this process, for a busy machine",
     )
     parser.add_argument(
-        "--only",
-        choices=list(THEMES),
-        action="append",
-        default=[],
-        metavar="NAME",
-        help=f"one theme, may be repeated: {', '.join(THEMES)}",
+        "--best", action="store_true", help="compare the best rounds, not the medians: for a busy machine"
+    )
+    parser.add_argument(
+        "--directory",
+        metavar="PATH",
+        help="where files are made, so which disk; else where temporary files are",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help=f"one theme, may be repeated: {_themes()}"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a measure instead of the table")
     return parser
+
+
+def _themes() -> str:
+    return "; ".join(f"{driver}: {', '.join(themes)}" for driver, themes in THEMES_OF.items())
 
 
 def _positive(text: str) -> int:

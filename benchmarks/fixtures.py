@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -47,9 +51,31 @@ def wait_in_thread(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def open_harbor(settings: Settings, *, check: bool = True) -> Harbor:
-    """Return a harbor on a fresh store of the driver under test."""
-    return Harbor(f"{settings.driver}://", registry=registry, check=check)
+@contextmanager
+def fresh_url(settings: Settings) -> Generator[str]:
+    """Give the URL of an empty store of the driver under test, which is removed at the end."""
+    if settings.driver == "sqlite":
+        with fresh_folder(settings) as folder:
+            yield f"sqlite:///{folder / 'bench.db'}"
+    else:
+        yield f"{settings.driver}://"
+
+
+@contextmanager
+def fresh_folder(settings: Settings) -> Generator[Path]:
+    """Give a directory on the disk to be measured, removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="taskharbor-bench-", dir=settings.directory)).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def open_harbor(settings: Settings, *, check: bool = True) -> Generator[Harbor]:
+    """Give a harbor, and make it the current one, on an empty store of the driver under test."""
+    with fresh_url(settings) as url, Harbor(url, registry=registry, check=check) as harbor:
+        yield harbor
 
 
 def drain_speed(settings: Settings, signatures: Sequence[Signature[T]], clock: Clock | None = None) -> float:

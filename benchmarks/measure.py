@@ -24,6 +24,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     clock: Clock = "wall"
     """For work that never waits: the wall's, or the processor time of this process, which neighbours leave alone."""
+    best: bool = False
+    """Compare the best rounds instead of the medians."""
+    directory: str | None = None
+    """Where stores in files are made; None: where temporary files are."""
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,12 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
     of: Literal["ratio", "figure"]
     at_least: bool = True
     """False: at most."""
+    where_ceiling: float | None = None
+    """Promised only where the ceiling's own figure reaches this."""
+
+    def applies(self, ceiling: float | None) -> bool:
+        """Return whether anything was promised beside such a ceiling."""
+        return self.where_ceiling is None or (ceiling is not None and ceiling >= self.where_ceiling)
 
     def met_by(self, value: float) -> bool:
         """Return whether the promise is kept."""
@@ -40,7 +50,7 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         what = "ratio " if self.of == "ratio" else ""
-        return f"{what}{'≥' if self.at_least else '≤'} {self.bound:g}"
+        return f"{what}{'≥' if self.at_least else '≤'} {self.bound:,g}"
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):

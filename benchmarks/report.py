@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +26,10 @@ def print_table(lines: Sequence[Line], settings: Settings) -> None:
     """Print the table, and how many floors were met, on standard output."""
     # Piped into a file, the table keeps its columns whole.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
-    table = Table(title=f"TaskHarbor on {settings.driver}: {machine()}", caption=_caption(settings, lines))
+    table = Table(
+        title=f"TaskHarbor on {settings.driver}: {machine(settings.driver)}",
+        caption=_caption(settings, lines),
+    )
     table.add_column("measure")
     for heading in ("ours", "ceiling", "ratio", "spread", "floor"):
         table.add_column(heading, justify="right")
@@ -47,13 +51,14 @@ def print_table(lines: Sequence[Line], settings: Settings) -> None:
     console.print(table)
 
 
-def machine() -> str:
+def machine(driver: str) -> str:
     """Return what the figures depend on most."""
     try:
         loop = f"uvloop {version('uvloop')}"
     except PackageNotFoundError:
         loop = "asyncio's own loop"
-    return f"{os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}, {loop}"
+    store = f", SQLite {sqlite3.sqlite_version}" if driver == "sqlite" else ""
+    return f"{os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}, {loop}{store}"
 
 
 def _caption(settings: Settings, lines: Sequence[Line]) -> str:
@@ -62,8 +67,9 @@ def _caption(settings: Settings, lines: Sequence[Line]) -> str:
     verdict = (
         "no floors here" if not promised else f"{len(promised) - len(missed)} of {len(promised)} floors met"
     )
+    which = "the best" if settings.best else "medians"
     return (
-        f"{settings.jobs} jobs a run, medians of {settings.rounds} rounds, {settings.clock} clock; {verdict}"
+        f"{settings.jobs} jobs a run, {which} of {settings.rounds} rounds, {settings.clock} clock; {verdict}"
         f"{'; missed: ' + ', '.join(missed) if missed else ''}"
     )
 

@@ -1,14 +1,21 @@
-"""Where the time of a drain goes, by room: `python -m benchmarks.rooms [JOBS]`. Needs a system with SIGPROF.
+"""Where the time of a drain goes, by thread and room: `python -m benchmarks.rooms [--driver sqlite] [JOBS]`.
 
-Every millisecond of processor time a signal notes the innermost frame that is ours; what runs below it (msgspec, the
-event loop's C) counts as that room's, and what runs with no frame of ours as the loop's. Sampling leaves the speed as
-it is, where cProfile makes each Python call several times dearer and shifts the picture to whoever calls most.
+Every millisecond each thread's processor time since the last look is credited to its innermost frame that is ours. What
+runs below that (msgspec, SQLite, the event loop's C) counts as that room's; SQL by its statement; what runs with no
+frame of ours as the loop's. Sampling leaves the speed nearly as it is, where cProfile makes each Python call several
+times dearer.
+
+The main thread looks at itself, in a signal's handler; a thread of its own looks at the others, and would find the main
+one mostly where that waits. It reads the kernel's count, and so needs Linux.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from types import FrameType
@@ -16,35 +23,108 @@ from types import FrameType
 import taskharbor
 from benchmarks.fixtures import IN_FLIGHT, noop, open_harbor
 from benchmarks.measure import Settings
+from taskharbor.drivers.sqlite.routine import Query
 
 _ROOT = str(Path(taskharbor.__file__).parent)
 _LOOP = "event loop and interpreter"
+_SECONDS = 0.001
+_SQL_SHOWN = 60
 
 
 def main() -> None:
-    """Drain once and print the share of each room."""
-    jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    samples: Counter[str] = Counter()
-
-    def sample(_: int, frame: FrameType | None) -> None:
-        samples[_room(frame)] += 1
-
-    with open_harbor(Settings(driver="memory", jobs=jobs, rounds=1)) as harbor:
-        harbor.enqueue_many([noop.s("user@example.com", n) for n in range(jobs)])
-        signal.signal(signal.SIGPROF, sample)
-        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    """Drain once and print the share of each thread and room."""
+    arguments = _parser().parse_args(namespace=_Arguments())
+    settings = Settings(driver=arguments.driver, jobs=arguments.jobs, rounds=1)
+    with open_harbor(settings) as harbor:
+        harbor.enqueue_many(noop.s("user@example.com", n) for n in range(settings.jobs))
+        sampler = _Sampler()
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SECONDS / 2)  # or a busy thread would be looked at when it suits that one
+        signal.signal(signal.SIGPROF, sampler.on_tick)
+        signal.setitimer(signal.ITIMER_PROF, _SECONDS, _SECONDS)
+        sampler.start()
         try:
             harbor.run_until_idle(concurrency=IN_FLIGHT)
         finally:
+            sampler.stop()
             signal.setitimer(signal.ITIMER_PROF, 0)
-    for room, count in samples.most_common():
-        print(f"{count / samples.total():6.1%}  {room}")
+            sys.setswitchinterval(before)
+    _print(sampler.used, settings.jobs)
+
+
+class _Arguments(argparse.Namespace):
+    driver: str
+    jobs: int
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rooms", description="Where a drain's time goes."
+    )
+    parser.add_argument("--driver", choices=("memory", "sqlite"), default="memory", help="the store to drain")
+    parser.add_argument("jobs", type=int, nargs="?", default=100_000, metavar="JOBS", help="how many")
+    return parser
+
+
+class _Sampler(threading.Thread):
+    """Counts nanoseconds of processor time by thread and room."""
+
+    def __init__(self) -> None:
+        super().__init__(name="sampler", daemon=True)
+        self.used: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[int, int] = {}
+        self._main_seen = time.thread_time_ns()
+        self._stopped = threading.Event()
+
+    def on_tick(self, _: int, frame: FrameType | None) -> None:
+        """Credit the main thread."""
+        now = time.thread_time_ns()
+        self.used["main", _room(frame)] += now - self._main_seen
+        self._main_seen = now
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._stopped.wait(_SECONDS):
+            frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented all the same
+            for thread in threading.enumerate():
+                if thread in (self, threading.main_thread()):
+                    continue
+                if thread.ident is not None and thread.native_id is not None:
+                    self._credit(thread.name, thread.native_id, frames.get(thread.ident))
+
+    def _credit(self, name: str, number: int, frame: FrameType | None) -> None:
+        try:
+            now = int(Path(f"/proc/self/task/{number}/schedstat").read_text(encoding="ascii").split()[0])
+        except OSError:  # it has ended
+            return
+        before = self._seen.get(number)
+        self._seen[number] = now
+        if before is not None and now > before:
+            self.used[name, _room(frame)] += now - before
+
+
+def _print(used: Counter[tuple[str, str]], jobs: int) -> None:
+    threads: Counter[str] = Counter()
+    for (thread, _), nanoseconds in used.items():
+        threads[thread] += nanoseconds
+    print(f"{used.total() / jobs / 1000:.1f} µs of processor time a job")
+    for thread, all_of_it in threads.most_common():
+        print(f"\n{all_of_it / used.total():6.1%}  {all_of_it / jobs / 1000:5.1f} µs  {thread}")
+        for (name, room), nanoseconds in used.most_common():
+            if name == thread and nanoseconds / used.total() >= 0.001:
+                print(f"{nanoseconds / used.total():8.1%}  {nanoseconds / jobs / 1000:5.1f} µs    {room}")
 
 
 def _room(frame: FrameType | None) -> str:
     while frame is not None:
         path = frame.f_code.co_filename
         if path.startswith(_ROOT):
+            query = frame.f_locals.get("query") if frame.f_code.co_name == "carry" else None
+            if isinstance(query, Query):
+                return " ".join(query.sql.split())[:_SQL_SHOWN]
             room = path.removeprefix(_ROOT).strip("/").removesuffix(".py")
             return _LOOP if room == "worker/own_loop" else room
         frame = frame.f_back

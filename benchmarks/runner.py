@@ -31,32 +31,36 @@ def run(theme: Theme, settings: Settings, step: Callable[[], None]) -> list[Line
                 for name, value in figures.items():
                     samples.setdefault(name, []).append(value)
             step()
-    return [_line(theme.name, measure, samples) for measure in theme.measures]
+    return [_line(theme.name, measure, samples, settings) for measure in theme.measures]
 
 
 def _rounds(theme: Theme, settings: Settings) -> int:
     return settings.rounds if theme.rounds is None else min(theme.rounds, settings.rounds)
 
 
-def _line(theme: str, measure: Measure, samples: Mapping[str, Sequence[float]]) -> Line:
+def _line(theme: str, measure: Measure, samples: Mapping[str, Sequence[float]], settings: Settings) -> Line:
     ours = samples[measure.ours]
     if measure.minus is not None:
         ours = [value - less for value, less in zip(ours, samples[measure.minus], strict=True)]
     ceilings = None if measure.ceiling is None else samples[measure.ceiling]
-    ratio = None if ceilings is None else _ratio(measure, median(ours), median(ceilings))
+    # Neighbours only ever slow a round down, so the best is what the machine can do.
+    typical = median if not settings.best else max if measure.better == "more" else min
+    mine = typical(ours)
+    ceiling = None if ceilings is None else typical(ceilings)
+    ratio = None if ceiling is None else _ratio(measure, mine, ceiling)
     spread = (
         ours
         if ceilings is None
-        else [_ratio(measure, mine, theirs) for mine, theirs in zip(ours, ceilings, strict=True)]
+        else [_ratio(measure, value, theirs) for value, theirs in zip(ours, ceilings, strict=True)]
     )
-    floor = measure.floor
-    judged = ratio if floor is not None and floor.of == "ratio" else median(ours)
+    floor = measure.floor if measure.floor is not None and measure.floor.applies(ceiling) else None
+    judged = ratio if floor is not None and floor.of == "ratio" else mine
     return Line(
         theme=theme,
         name=measure.name,
         unit=measure.unit,
-        ours=median(ours),
-        ceiling=None if ceilings is None else median(ceilings),
+        ours=mine,
+        ceiling=ceiling,
         ratio=ratio,
         lowest=min(spread),
         highest=max(spread),
