@@ -154,14 +154,14 @@ MUTATIONS = [
     broken(
         "4.4",
         "reserve",
-        "elif candidate.guarded and self._guarded_left <= 0:",
+        "elif guarded and self._guarded_left <= 0:",
         "elif False:",
         "guarded jobs are taken beyond the free slots",
     ),
     broken(
         "4.4",
         "reserve",
-        "self._guarded_left -= candidate.guarded",
+        "self._guarded_left -= guarded",
         "pass",
         "one free slot is enough for all guarded jobs",
     ),
@@ -328,8 +328,8 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "for candidate in heapq.merge(*found):",
-        "for candidate in [one for each in found for one in each]:",
+        "for due, job_id, guarded, queue in heapq.merge(*([(*job, name) for job in jobs] for name, jobs in found)):",
+        "for due, job_id, guarded, queue in [(*job, name) for name, jobs in found for job in jobs]:",
         "queues are taken one after the other",
     ),
     broken(
@@ -342,9 +342,33 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "if self._left[candidate.queue] <= 0:",
-        "if False:",
+        "if self._left[queue] <= 0:\n                self._note_due",
+        "if False:\n                self._note_due",
+        "queues side by side give more than their quotas",
+    ),
+    broken(
+        "4.10",
+        "reserve",
+        "room = max(min(self._limit - len(self.taken), self._left[queue]), 0)",
+        "room = max(self._limit - len(self.taken), 0)",
         "a queue gives more than its quota",
+    ),
+    broken(
+        "4.3",
+        "settle",
+        "ON j.id = e.value ->> 0 AND j.token = e.value ->> 1",
+        "ON j.id = e.value ->> 0",
+        "a batch of successes is not fenced",
+    ),
+    broken(
+        "4.3",
+        "settle",
+        "if len(fences) < len(settlements):",
+        "if False:",
+        "a job settled twice in one batch is counted twice",
+    ),
+    broken(
+        "4.9", "settle", " and not keyed", "", "the key of a job that succeeded with others is held for ever"
     ),
     broken(
         "4.10",

@@ -206,7 +206,7 @@ not a line of this kind
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/home/me/jobs.db", None),
+        ("/srv/app/jobs.db", None),
         ("/srv/share/jobs.db", "nfs4"),
         ("/srv/share/deep/er/jobs.db", "nfs4"),
         ("/srv/share/local/jobs.db", None),

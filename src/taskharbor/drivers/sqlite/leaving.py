@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -12,7 +13,7 @@ from taskharbor.clock import from_micros
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Wakes
 from taskharbor.drivers.sqlite.rows import BATCH_BYTES, SOLO, Packed, json_text
 from taskharbor.job import AttemptError, JobState
-from taskharbor.settlement import SOLO_CRASHES
+from taskharbor.settlement import SOLO_CRASHES, Settlement
 
 T = TypeVar("T")
 
@@ -103,6 +104,18 @@ class Leaving:
         if keyed:
             self._keyed.append(job_id)
 
+    def succeed_all(self, settlements: Sequence[Settlement]) -> None:
+        """Have jobs without keys end in success."""
+        self._leases.update([settlement.token for settlement in settlements])
+        groups = self._succeeded
+        for settlement in settlements:
+            name = (settlement.codec, int(settlement.charge))
+            group = groups.get(name)
+            if group is None:
+                group = groups[name] = []
+            group.append((settlement.job_id, settlement.result))
+        self._ended.extend([settlement.job_id for settlement in settlements])
+
     def finish(
         self,
         job: Held,
@@ -182,10 +195,28 @@ def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _packed(jobs: Sequence[tuple[str, bytes | None]]) -> Iterator[tuple[list[tuple[Cell, ...]], bytes]]:
+    """Yield rows of id, and where in a blob the result begins and how long it is; each with that blob."""
+    for chunk in chunks(jobs):
+        results = [result for _, result in chunk if result is not None]
+        sizes = [len(result) for result in results]
+        if len(results) == len(chunk) and sum(sizes) <= BATCH_BYTES:
+            # As a rule: SQLite counts from 1, and takes a part of no bytes at all for NULL, hence the first byte.
+            begins = accumulate(sizes, initial=2)
+            yield (
+                list(zip([job_id for job_id, _ in chunk], begins, sizes, strict=False)),
+                b"\x00" + b"".join(results),
+            )
+        else:
+            yield from _packed_one_by_one(chunk)
+
+
+def _packed_one_by_one(
+    jobs: Sequence[tuple[str, bytes | None]],
+) -> Iterator[tuple[list[tuple[Cell, ...]], bytes]]:
     rows: list[tuple[Cell, ...]] = []
     packed = Packed()
     for job_id, result in jobs:
-        if rows and (len(rows) >= _ROWS or packed.size + len(result or b"") > BATCH_BYTES):
+        if rows and packed.size + len(result or b"") > BATCH_BYTES:
             yield rows, packed.blob()
             rows, packed = [], Packed()
         rows.append((job_id, None, None) if result is None else (job_id, *packed.add(result)))

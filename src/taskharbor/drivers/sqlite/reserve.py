@@ -44,18 +44,17 @@ class _Head(msgspec.Struct, array_like=True, frozen=True):
     due: int
 
 
-class _Candidate(NamedTuple):
+class _Due(NamedTuple):
     """One job that is due, as it stands in its lane: by due time, then id."""
 
     due: int
     id: str
     guarded: int
-    queue: str
 
 
 STRAYS = msgspec.json.Decoder(list[Stray])
 _heads = msgspec.json.Decoder(list[_Head])
-_due = msgspec.json.Decoder(list[tuple[int, str, int]])
+_all_due = msgspec.json.Decoder(list[_Due])
 
 _CONTEXT = """SELECT (SELECT expires_at FROM taskharbor_lease WHERE token = ?),
     (SELECT json_group_array(queue) FROM taskharbor_pause),
@@ -192,42 +191,58 @@ class _Walk:
 
     def _take_lane(self, sources: Sequence[_Head], *, solo: bool) -> Routine[bool]:
         """Take from one priority and lane of all queues; return whether to go on with the next."""
-        found: list[list[_Candidate]] = []
+        found: list[tuple[str, list[_Due]]] = []
         for source in sources:
             if source.due > self._now:
                 self._note_due(source.due)
             else:
-                found.append((yield from self._candidates(source, solo=solo)))
-        for candidate in heapq.merge(*found):
-            if self._left[candidate.queue] <= 0:
-                self._note_due(candidate.due)
+                found.append((source.queue, (yield from self._all_due(source, solo=solo))))
+        if len(found) == 1 and not solo and not any(job.guarded for job in found[0][1]):
+            return self._take_plain(*found[0])
+        # Ids differ, so queues are never compared.
+        for due, job_id, guarded, queue in heapq.merge(
+            *([(*job, name) for job in jobs] for name, jobs in found)
+        ):
+            if self._left[queue] <= 0:
+                self._note_due(due)
             elif len(self.taken) >= self._limit:
-                self._note_due(candidate.due)
+                self._note_due(due)
                 return False
-            elif candidate.guarded and self._guarded_left <= 0:
+            elif guarded and self._guarded_left <= 0:
                 self.held_back = True
-                self._note_due(candidate.due)
+                self._note_due(due)
                 return False
             else:
-                self._guarded_left -= candidate.guarded
-                self._left[candidate.queue] -= 1
-                self.taken.append(candidate.id)
+                self._guarded_left -= guarded
+                self._left[queue] -= 1
+                self.taken.append(job_id)
                 if solo:
                     self._solo_left -= 1
                     return True
         return True
 
-    def _candidates(self, source: _Head, *, solo: bool) -> Routine[list[_Candidate]]:
+    def _take_plain(self, queue: str, jobs: Sequence[_Due]) -> bool:
+        """Take jobs that need no choosing, all of one queue: what the loop of `_take_lane` comes to for them."""
+        room = max(min(self._limit - len(self.taken), self._left[queue]), 0)
+        taken = [job.id for job in jobs[:room]]
+        self.taken += taken
+        self._left[queue] -= len(taken)
+        if len(jobs) == len(taken):
+            return True
+        self._note_due(jobs[room].due)
+        return self._left[queue] <= 0
+
+    def _all_due(self, source: _Head, *, solo: bool) -> Routine[list[_Due]]:
         # One more than can be taken tells whether any is left; those of a queue that gives no more are not read.
         room = 1 + max(min(self._limit - len(self.taken), self._left[source.queue]), 0)
         lane = (source.queue, source.stray, source.priority, source.lane)
-        ((due,),) = yield Query(_DUE, (*lane, self._now, room))
-        candidates = [_Candidate(*row, source.queue) for row in _due.decode(due)]
-        if len(candidates) < room and not solo:  # the next solo job comes once this one has ended
+        ((found,),) = yield Query(_DUE, (*lane, self._now, room))
+        jobs = _all_due.decode(found)
+        if len(jobs) < room and not solo:  # the next solo job comes once this one has ended
             later = yield Query(_LATER, (*lane, self._now))
             if later:
                 self._note_due(later[0][0])
-        return candidates
+        return jobs
 
     def _note_due(self, due: int) -> None:
         if self.next_due is None or due < self.next_due:

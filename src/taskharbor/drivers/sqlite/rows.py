@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from taskharbor.clock import duration_micros, from_micros
+from taskharbor.clock import EPOCH, duration_micros, from_micros
 from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
 from taskharbor.job import Delivery, NewJob
 from taskharbor.retry import RetryNumbers
@@ -175,6 +175,7 @@ def _deliveries(
     rows: list[Taken], blob: bytes, large: dict[str, bytes], options: dict[int, Options], token: int
 ) -> Iterator[Delivery]:
     begin = 0
+    last, run_at = 0, EPOCH
     for row in rows:
         if row.size > INLINE_BYTES:
             payload = large[row.id]
@@ -182,7 +183,8 @@ def _deliveries(
             payload = blob[begin : begin + row.size]
             begin += row.size
         shared = options[row.options]
-        run_at = from_micros(row.run_at)
+        if row.run_at != last:  # jobs of one batch have it in common
+            last, run_at = row.run_at, from_micros(row.run_at)
         yield Delivery(
             id=row.id,
             token=token,
