@@ -36,6 +36,7 @@ Errors carry their facts as attributes and survive pickling: they cross processe
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -249,3 +250,11 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
     close = get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def redacted(url: str) -> str:
+    """Return the URL without its secrets, for messages and logs. Works on what is no proper URL, too."""
+    # From the first colon of the user part to the last @: people paste passwords with @ and / in them.
+    url = re.sub(r"(?P<user>(?:^|//)[^:/@\s]*):(?!//)[^\s]*@", r"\g<user>:***@", url)
+    url = re.sub(r"(?P<user>^\w+:/[^:/@\s]*):[^\s]*@", r"\g<user>:***@", url)
+    return re.sub(r"((?:pass|pwd|secret|token|key)[a-z]*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)

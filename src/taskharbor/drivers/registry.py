@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable
 from functools import reduce
 from importlib import import_module
@@ -17,10 +16,12 @@ from typing import TYPE_CHECKING, cast
 
 from taskharbor.driver import Driver
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.errors import DeploymentError, DriverURLError, MissingExtraError, nearest
+from taskharbor.errors import DeploymentError, DriverURLError, MissingExtraError, nearest, redacted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+__all__ = ["DEFAULT_URL", "ENTRY_POINTS", "available_drivers", "driver_for", "open_driver", "redacted"]
 
 ENTRY_POINTS = "taskharbor.drivers"
 DEFAULT_URL = "sqlite:///taskharbor.db"
@@ -144,11 +145,3 @@ def _load(point: EntryPoint) -> OpenDriver:
 
 def _known() -> str:
     return ", ".join(f"{scheme}://" for scheme in available_drivers())
-
-
-def redacted(url: str) -> str:
-    """Return the URL without its secrets, for messages and logs. Works on what is no proper URL, too."""
-    # From the first colon of the user part to the last @: people paste passwords with @ and / in them.
-    url = re.sub(r"(?P<user>(?:^|//)[^:/@\s]*):(?!//)[^\s]*@", r"\g<user>:***@", url)
-    url = re.sub(r"(?P<user>^\w+:/[^:/@\s]*):[^\s]*@", r"\g<user>:***@", url)
-    return re.sub(r"((?:pass|pwd|secret|token|key)[a-z]*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)

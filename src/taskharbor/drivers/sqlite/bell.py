@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import sqlite3
 import sys
 import threading
@@ -165,7 +166,7 @@ class _Ropes:
                 if name[0] != kind or name == own:
                     continue
                 try:
-                    os.write(pipe, words[:_READ])
+                    _write(pipe, words[:_READ])
                 except BlockingIOError:
                     pass  # it is full: whoever reads it will be awake for a while
                 except OSError:  # nobody reads it any more
@@ -208,6 +209,21 @@ class _Ropes:
             os.close(pipe)
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._folder, name))
+
+
+def _write(pipe: int, data: bytes) -> None:
+    """Write to a pipe that may have lost its reader, in a program that may have chosen to die of that (SIGPIPE)."""
+    if sys.platform == "win32" or signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
+        os.write(pipe, data)
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        os.write(pipe, data)
+    except BrokenPipeError:
+        signal.sigtimedwait({signal.SIGPIPE}, 0)  # it waits for this thread, and would come when let in
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Ear:

@@ -42,6 +42,8 @@ _HELD = """SELECT json_group_array(json_array(k.task, k.name, k.job_id, hex(k.di
     WHERE k.expires_at IS NULL OR k.expires_at > ?2"""
 _ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
+_KEY_CELLS, _JOB_CELLS = 5, 15
+"""Cells of one row of `_ADD_KEYS` and `_ADD_JOBS`."""
 _ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl) VALUES "
 _ADD_JOBS = """INSERT INTO taskharbor_job (
     id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
@@ -71,50 +73,49 @@ def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, st
 def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
     now, number_of = step.now, step.book.number
     options: dict[int, tuple[int, int, str]] = {}
-    keys: list[tuple[Cell, ...]] = []
-    rows: list[tuple[Cell, ...]] = []
+    keys: list[Cell] = []
+    rows: list[Cell] = []
     for job in jobs:
         number, text, retain = number_of(job)
         if number not in options:
             options[number] = (number, retain, text)
-        if job.key is not None:
-            keys.append((job.task, job.key, job.id, job.digest, duration_micros(job.key_ttl)))
+        key = job.key
+        if key is not None:
+            keys += (job.task, key, job.id, job.digest, duration_micros(job.key_ttl))
         run_at = _run_at(job, now)
-        rows.append(
-            (
-                job.id,
-                job.task,
-                job.queue,
-                number,
-                job.priority,
-                max(run_at, now),
-                # Its one attempt must not be spent unseen (rule 4).
-                int(job.retry.max_attempts == 1),
-                run_at,
-                None if job.timeout is None else duration_micros(job.timeout),
-                job.payload,
-                job.key,
-                None if job.key is None else job.digest,
-                json_text(job.meta) if job.meta else None,
-                now,
-                NORMAL,
-            )
+        rows += (
+            job.id,
+            job.task,
+            job.queue,
+            number,
+            job.priority,
+            max(now, run_at),
+            # Its one attempt must not be spent unseen (rule 4).
+            int(job.retry.max_attempts == 1),
+            run_at,
+            None if job.timeout is None else duration_micros(job.timeout),
+            job.payload,
+            key,
+            None if key is None else job.digest,
+            json_text(job.meta) if job.meta else None,
+            now,
+            NORMAL,
         )
     if options:
         yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
-    yield from _insert_many(_ADD_KEYS, keys)
-    yield from _insert_many(_ADD_JOBS, rows)
+    yield from _insert_many(_ADD_KEYS, keys, _KEY_CELLS)
+    yield from _insert_many(_ADD_JOBS, rows, _JOB_CELLS)
 
 
-def _insert_many(insert: str, rows: Sequence[tuple[Cell, ...]]) -> Routine[None]:
-    """Insert rows, many by one statement, in few sizes, so that each is prepared once."""
+def _insert_many(insert: str, cells: Sequence[Cell], width: int) -> Routine[None]:
+    """Insert rows of so many cells, many by one statement, in few sizes, so that each is prepared once."""
+    row = f"({', '.join('?' * width)})"
     begin = 0
     for size in _SIZES:
-        while len(rows) - begin >= size:
-            chunk = rows[begin : begin + size]
-            row = f"({', '.join('?' * len(chunk[0]))})"
-            yield Query(insert + ", ".join([row] * size), [cell for one in chunk for cell in one])
-            begin += size
+        while len(cells) - begin >= size * width:
+            end = begin + size * width
+            yield Query(insert + ", ".join([row] * size), cells[begin:end])
+            begin = end
 
 
 def _run_at(job: NewJob, now: int) -> int:

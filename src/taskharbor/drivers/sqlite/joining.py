@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
@@ -55,12 +57,16 @@ class JoinedConnection:
         self._bell = bell
         self._book = OptionsBook()
         self._wakes = Wakes()
+        self._turn = _turn_on(connection)
 
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
         """Store jobs in the caller's transaction, begun here if none is open, and return one answer each."""
         try:
-            self._begin()
-            return self._within_savepoint(request)
+            with (
+                self._turn.lock
+            ):  # a connection shared by threads, each in its own `using`, has one transaction
+                self._begin()
+                return self._within_savepoint(request)
         except sqlite3.ProgrammingError as error:  # another thread's, or closed
             raise UsageError(f"harbor.using(): the connection cannot be used here: {error}") from error
         except sqlite3.Error as error:
@@ -110,6 +116,27 @@ class JoinedConnection:
             finally:
                 if self._connection.in_transaction:
                     cursor.execute(f"RELEASE {_SAVEPOINT}")
+
+
+class _Turn:
+    """Whose turn it is on one connection."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+# By the connection's identity: it cannot be referred to weakly, and lives as long as those who joined it.
+_turns: weakref.WeakValueDictionary[int, _Turn] = weakref.WeakValueDictionary()
+_turns_lock = threading.Lock()
+
+
+def _turn_on(connection: sqlite3.Connection) -> _Turn:
+    """Return what all who join this connection share. It goes with the last of them."""
+    with _turns_lock:
+        turn = _turns.get(id(connection))
+        if turn is None:
+            turn = _turns[id(connection)] = _Turn()
+        return turn
 
 
 @contextmanager

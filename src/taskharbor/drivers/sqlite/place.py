@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from taskharbor.errors import DriverURLError, UnusableStoreError, nearest
+from taskharbor.errors import DriverURLError, UnusableStoreError, nearest, redacted
 
 _SETTINGS = ("busy_timeout", "network")
 _USAGE = (
@@ -56,8 +56,8 @@ class Place(msgspec.Struct, frozen=True):
         for what, where in ((path, "file"), (folder, "directory")):
             if what.exists() and not os.access(what, os.W_OK):
                 raise UnusableStoreError(
-                    f"the {where} {what} is not writable for this user (uid {_uid()}); every process that enqueues or "
-                    "works needs to write to the file, and in its directory"
+                    f"the {where} {what} is not writable for this user (uid {_uid()}); every process that opens it, if only "
+                    "to look, needs to write to the file, and in its directory"
                 )
         kind = None if self.network else network_file_system(self.path)
         if kind is not None:
@@ -79,18 +79,20 @@ def from_url(url: str) -> Place:
     path = unquote(path)
     if path == ":memory:" or (not path and not host):
         raise DriverURLError(
-            f"{url!r} names no file; {_USAGE}. For a store inside this process use memory://"
+            f"{redacted(url)!r} names no file; {_USAGE}. For a store inside this process use memory://"
         )
     if host or not slash:
-        raise DriverURLError(f"{url!r}: {_USAGE}")
+        raise DriverURLError(f"{redacted(url)!r}: {_USAGE}")
     if path.endswith("/") or "\x00" in path:
-        raise DriverURLError(f"{url!r} names no file; {_USAGE}")
+        raise DriverURLError(f"{redacted(url)!r} names no file; {_USAGE}")
     settings = dict(parse_qsl(query, keep_blank_values=True))
     for name in settings:
         if name not in _SETTINGS:
-            raise DriverURLError(f"{url!r}: unknown setting {name!r}{nearest(name, _SETTINGS)}; {_USAGE}")
+            raise DriverURLError(
+                f"{redacted(url)!r}: unknown setting {name!r}{nearest(name, _SETTINGS)}; {_USAGE}"
+            )
     if settings.get("network", "allow") != "allow":
-        raise DriverURLError(f"{url!r}: network={settings['network']!r}: expected 'allow'")
+        raise DriverURLError(f"{redacted(url)!r}: network={settings['network']!r}: expected 'allow'")
     return Place(
         os.path.abspath(path),
         busy_timeout=_seconds(url, settings.get("busy_timeout", "10")),
@@ -105,7 +107,7 @@ def _seconds(url: str, text: str) -> float:
         value = -1.0
     if not 0 <= value < 1e6:
         raise DriverURLError(
-            f"{url!r}: busy_timeout={text!r}: expected a number of seconds, such as 10 or 0.5"
+            f"{redacted(url)!r}: busy_timeout={text!r}: expected a number of seconds, such as 10 or 0.5"
         )
     return value
 

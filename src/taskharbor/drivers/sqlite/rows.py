@@ -47,20 +47,36 @@ class OptionsBook:
 
     def __init__(self) -> None:
         self._known: dict[int, Options] = {}
-        self._numbers: dict[Options, tuple[int, str]] = {}
+        self._numbers: dict[Options, tuple[int, str, int]] = {}
+        self._last: tuple[Options, tuple[int, str, int]] | None = None
         self._decode = msgspec.json.Decoder(Options).decode
 
     def number(self, job: NewJob) -> tuple[int, str, int]:
         """Return the number, text and retention of a job's options."""
+        if (
+            self._last is not None
+        ):  # jobs of one batch mostly share theirs, and comparing is quicker than hashing
+            last, found = self._last
+            if (
+                last.retry is job.retry
+                and last.fingerprint == job.fingerprint
+                and last.codec == job.codec
+                and last.key_ttl is job.key_ttl
+                and last.retain is job.retain
+                and last.keep_result is job.keep_result
+            ):
+                return found
         options = Options(job.codec, job.fingerprint, job.retry, job.key_ttl, job.retain, job.keep_result)
-        found = self._numbers.get(options)
-        if found is None:
+        known = self._numbers.get(options)
+        if known is None:
             text = _encoder.encode(options)
-            found = (int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1, text.decode())
+            number = int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1
+            known = (number, text.decode(), duration_micros(job.retain))
             if len(self._numbers) >= _CACHED:
                 self._numbers.clear()
-            self._numbers[options] = found
-        return *found, duration_micros(job.retain)
+            self._numbers[options] = known
+        self._last = options, known
+        return known
 
     def fetch(self, numbers: Iterable[int]) -> Routine[dict[int, Options]]:
         """Return the options of these numbers, reading those not known yet."""

@@ -120,6 +120,7 @@ class Transactions:
             self._identity = _identity(place)
         self._courtesy = Courtesy(place.path)
         self._checkpoints = Checkpoints(place)
+        self._told_unfolded = False
 
     def close(self) -> None:
         """Close the connection."""
@@ -145,14 +146,22 @@ class Transactions:
         """Fold the log back into the file if enough was written since: after what was asked has been answered."""
         if not self._checkpoints.due():
             return
+        self._checkpoints.begin()
         try:
-            self._commit([Ask(self._fold, Request(), writes=True)], _WRITE)
+            for begin in (_READ, _WRITE):
+                self._commit([Ask(self._fold, Request(), writes=begin == _WRITE)], begin)
         except (sqlite3.Error, TaskHarborError) as error:
-            logger.warning("the log of %s cannot be folded back now: %s", self._place.path, error)
+            if not self._told_unfolded:  # once, not with every commit while the disk is full
+                logger.warning("the log of %s cannot be folded back now: %s", self._place.path, error)
+            self._told_unfolded = True
+        else:
+            self._told_unfolded = False
 
     def _fold(self, step: Step, request: Request) -> Routine[None]:
+        yield Query(
+            "SELECT 1 FROM sqlite_schema LIMIT 1"
+        )  # now it reads: a transaction begins with its first look
         self._checkpoints.fold()
-        yield from ()
 
     def _found_by_looking(self, ask: AnyAsk) -> bool:
         looking = ask.looking()
