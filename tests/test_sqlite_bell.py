@@ -516,3 +516,30 @@ def test_what_a_forked_child_enqueues_wakes_the_parent(path: Path, driver: Sqlit
         await_event(event)
 
     assert [(1,)] == ask_file(path, "SELECT count(*) FROM taskharbor_job")
+
+
+DIES_OF_BROKEN_PIPES = """
+import signal
+from tests.support.sqlite import producing, put
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+with producing(path) as store:
+    put(store)
+    say("rung")
+    wait()
+    put(store)
+    say("rung again")
+"""
+
+
+def test_a_producer_that_dies_of_broken_pipes_survives_a_killed_waiter(path: Path) -> None:
+    with OtherProgram(path, WAITER) as waiter, OtherProgram(path, DIES_OF_BROKEN_PIPES) as producer:
+        waiter.hear()
+        assert "rung" == producer.hear()
+        waiter.process.send_signal(signal.SIGKILL)
+        waiter.process.wait()
+
+        producer.tell()
+
+        assert "rung again" == producer.hear()
+        producer.end()
+    assert 2 == len(stored(path))

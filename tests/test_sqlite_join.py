@@ -577,3 +577,23 @@ def test_what_others_hold_of_the_file_is_unharmed(path: Path, tmp_path: Path) ->
         ids.append(ship.enqueue(1).id)
 
     assert sorted(ids) == stored(path)
+
+
+def test_threads_that_share_a_connection_take_turns_within_its_transaction(
+    harbor: Harbor, path: Path
+) -> None:
+    """Keys and savepoints are one enqueue's at a time, however many threads enqueue through it."""
+
+    def enqueue_all() -> list[bool]:
+        with harbor.using(shared):
+            calls = [ship.options(key=f"key-{number}").s(number) for number in range(40)]
+            return [harbor.enqueue_many([call])[0].created for call in calls]
+
+    with closing(sqlite3.connect(path, check_same_thread=False)) as shared:
+        shared.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(4) as pool:
+            told = [future.result() for future in [pool.submit(enqueue_all) for _ in range(4)]]
+        shared.commit()
+
+    assert [1] * 40 == [sum(created) for created in zip(*told, strict=True)]
+    assert 40 == len(stored(path))

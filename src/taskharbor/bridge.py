@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PATIENCE_SECONDS = 10.0
+
 
 class Bridge:
     """Carries blocking calls over to a store on its own loop. Thread-safe."""
@@ -46,13 +48,15 @@ class Bridge:
             return asyncio.run_coroutine_threadsafe(carry(), loop).result()
         finally:
             with self._idle:
-                self._calls -= 1
+                self._calls = max(self._calls - 1, 0)
                 self._idle.notify_all()
 
     def close(self) -> None:
         """Wait for the calls under way, close the store and end the thread. Idempotent; a later call opens it again."""
         with self._idle:
-            self._idle.wait_for(lambda: not self._calls)
+            # Not for ever: Ctrl-C in the middle of a call may have kept it from being counted out.
+            self._idle.wait_for(lambda: not self._calls, timeout=_PATIENCE_SECONDS)
+            self._calls = 0
             thread, self._thread = self._thread, None
             ready = self._ready
         if thread is not None and thread is not threading.current_thread():
