@@ -22,6 +22,10 @@ def installed() -> str:
         return "unknown (not installed)"
 
 
+def test_the_package_is_the_command_line_too() -> None:
+    assert f"taskharbor {installed()}\n" == run_python("-m", "taskharbor", "--version")
+
+
 def cli(*arguments: str) -> str:
     return run_python("-m", "taskharbor.cli", *arguments)
 

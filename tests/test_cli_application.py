@@ -153,6 +153,14 @@ def test_what_the_application_raises_is_told_with_its_own_line(
     assert line.replace("{file}", str(tmp_path / f"{name}.py")) in refusal(f"{name}:harbor")
 
 
+def test_what_a_module_imports_is_not_suggested_for_a_harbor(module: Callable[[str], str]) -> None:
+    name = module(ONE + "from taskharbor import Snooze\ndef make_one(): return harbor\n")
+
+    assert f"has no 'nope'; there is {name}:harbor" in refusal(f"{name}:nope")
+    assert "did you mean 'harbor'?" in refusal(f"{name}:harbour")
+    assert "did you mean 'make_one'?" in refusal(f"{name}:make_on")
+
+
 def test_a_module_without_a_harbor_and_one_with_several(module: Callable[[str], str]) -> None:
     assert "there is no Harbor in" in refusal(module("x = 1\n"))
     several = module(ONE + "other = Harbor('memory://')\n")

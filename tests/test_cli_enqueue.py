@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +12,7 @@ import pytest
 
 from taskharbor import JobState
 from taskharbor.cli import enqueue as room
+from taskharbor.cli.exits import Exit
 from tests.fixtures.cli import Shop, shops
 
 
@@ -118,7 +122,7 @@ def test_standard_input_is_a_job_a_line(shop: Shop, monkeypatch: pytest.MonkeyPa
     ended = shop.run("enqueue", "mail.send", "-", "--json", "--queue", "bulk", stdin=lines)
 
     records = shop.harbor.jobs.find(queues=["bulk"])
-    assert (0, "8 jobs enqueued\n") == (ended.code, ended.err)
+    assert (0, "8 jobs enqueued") == (ended.code, ended.err.splitlines()[-1])
     assert [record.id for record in records] == [printed["id"] for printed in ended.lines()]
     assert [str(number) for number in range(8)] == [
         shop.harbor.arguments_of(record)["to"] for record in records
@@ -138,7 +142,61 @@ def test_a_bad_line_is_told_with_how_many_were_enqueued_before(
     assert stored == ended.out.split()
     assert "standard input, line 5: " in ended.err
     assert "Expected `str`, got `int` at $.to" in ended.err
-    assert ended.err.endswith("; 3 jobs, whose ids were printed, were enqueued before\n")
+    assert ended.err.endswith("; 3 jobs were enqueued before\n")
+
+
+class ClosedPipe(io.TextIOWrapper):
+    """Standard output whose reader has gone away."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), "utf-8")
+
+    def write(self, text: str, /) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_all_are_enqueued_though_nobody_reads_the_ids_and_that_is_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "CHUNK", 3)
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+
+    ended = shop.run("enqueue", "mail.send", "-", stdin='{"to": "a"}\n' * 8)
+
+    assert (Exit.FAILED, 8) == (ended.code, len(shop.harbor.jobs.find()))
+    assert [
+        "8 jobs enqueued",
+        "Not all of it could be printed (Broken pipe); the work went on without.",
+    ] == ended.err.splitlines()
+
+
+def test_an_id_that_nobody_could_read_is_no_success(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+
+    ended = shop.run("enqueue", "mail.send", "to=a")
+
+    assert (Exit.FAILED, 1) == (ended.code, len(shop.harbor.jobs.find()))
+    assert "Not all of it could be printed" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("queue", "hint"),
+    [("mial", "; did you mean 'mail'?"), ("defualt", "; did you mean 'default'?"), ("xyz", ".")],
+)
+def test_a_queue_that_no_task_declares_is_warned_of(shop: Shop, queue: str, hint: str) -> None:
+    ended = shop.run("enqueue", "mail.send", "to=a", "--queue", queue)
+
+    serves = f"Only a worker that is told to serves it: --queues {queue}"
+    assert (0, f"No task here declares the queue {queue!r}{hint} {serves}\n") == (ended.code, ended.err)
+    assert [queue] == [record.queue for record in shop.harbor.jobs.find()]
+
+
+@pytest.mark.parametrize("queue", ["mail", "default"])
+def test_a_queue_that_workers_serve_by_themselves_is_not(shop: Shop, queue: str) -> None:
+    ended = shop.run("enqueue", "mail.send", "to=a", "--queue", queue)
+
+    assert (0, "") == (ended.code, ended.err)
+    assert [queue] == [record.queue for record in shop.harbor.jobs.find()]
 
 
 def test_tasks_are_listed_for_people(shop: Shop) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from taskharbor import JobState, MsgpackCodec, task
+from taskharbor import DeleteStatus, JobState, MsgpackCodec, task
 from taskharbor.cli import acting, listing
 from tests.fixtures.cli import Shop, shops
 
@@ -73,7 +73,65 @@ def test_an_unknown_state_is_told_its_neighbour(shop: Shop) -> None:
     ended = shop.run("jobs", "list", "--state", "ded")
 
     assert 2 == ended.code
-    assert "no such state; did you mean 'dead'?; there are waiting, " in ended.err
+    assert "no job has this state; did you mean 'dead'?; there are scheduled, ready, parked, " in ended.err
+
+
+def test_a_state_that_no_job_can_have_yet_is_refused_rather_than_empty(shop: Shop) -> None:
+    ended = shop.run("jobs", "list", "--state", "waiting,running")
+
+    assert 2 == ended.code
+    assert "--state 'waiting': no job has this state" in ended.err
+    assert "or unfinished, which is all that have not ended" in ended.err
+
+
+def test_unfinished_is_every_state_that_is_not_terminal(shop: Shop) -> None:
+    dead = shop.bury(1)
+    with shop.harbor:
+        ready = shop.send.enqueue("a").id
+        later = shop.send.options(run_in=timedelta(hours=1)).enqueue("a").id
+
+    def ids(states: str) -> list[str]:
+        return [job["id"] for job in shop.run("jobs", "list", "--state", states, "--json").lines()]
+
+    assert [later, ready] == ids("unfinished")
+    assert [later, ready, *dead] == ids("dead,unfinished")
+
+
+def test_why_a_job_is_parked_does_not_repeat_its_row(shop: Shop) -> None:
+    with shop.harbor:
+        job = shop.send.enqueue("a").id
+    shop.registry._by_name.clear()  # pyright: ignore[reportPrivateUsage]
+    shop.harbor.run_until_idle(queues=["mail"])
+
+    (told,) = shop.run("jobs", "list", "--state", "parked").out.splitlines()[1:]
+
+    assert told.startswith(job)
+    assert told.endswith("  task unknown to the worker that met it")
+    assert "import the module that declares it" in shop.run("jobs", "show", job).out
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("send", "; did you mean 'mail.send'?"),
+        ("row.laod", "; did you mean 'row.load'?"),
+        ("quite.another", ""),
+    ],
+)
+@pytest.mark.parametrize("command", [["jobs", "list"], ["dlq", "list"], ["dlq", "requeue", "--all"]])
+def test_a_task_that_the_application_does_not_know_is_told_where_none_is_found(
+    shop: Shop, command: list[str], name: str, hint: str
+) -> None:
+    ended = shop.run(*command, "--task", name)
+
+    assert (0, f"No task here is named {name!r}{hint}") == (ended.code, ended.err.splitlines()[-1])
+    assert ended.err.startswith("No such ")
+
+
+def test_without_an_application_nothing_is_said_of_its_tasks(shop: Shop) -> None:
+    ended = shop.run_alone("--url", "memory://", "jobs", "list", "--task", "mail.sned")
+
+    assert (0, "No such jobs.\n") == (ended.code, ended.err)
 
 
 def test_a_job_for_programs_has_its_arguments_and_result_as_json(shop: Shop) -> None:
@@ -214,6 +272,54 @@ def test_a_line_of_json_without_an_id_is_refused(shop: Shop) -> None:
     assert "standard input, line 1: expected an id, or JSON with one" in ended.err
 
 
+def test_jobs_are_deleted_in_any_state_but_running(shop: Shop) -> None:
+    (dead,) = shop.bury(1)
+    with shop.harbor:
+        keyed = shop.send.options(key="k").enqueue("a").id
+
+    ended = shop.run("jobs", "delete", dead, keyed, "nowhere", "--yes", "--json")
+
+    assert [
+        {"id": dead, "status": "deleted"},
+        {"id": keyed, "status": "deleted"},
+        {"id": "nowhere", "status": "missing"},
+    ] == ended.lines()
+    assert (1, []) == (ended.code, states(shop))
+    with shop.harbor:
+        assert shop.send.options(key="k").enqueue("b").created
+
+
+def test_a_running_job_is_not_deleted_and_it_is_said_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not acting.tell("x", DeleteStatus.RUNNING, as_json=False)
+
+    assert ("", "x  not deleted: it is running; cancel it first\n") == tuple(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("ids", "asked"),
+    [
+        (["a"], "Delete 1 job for good?"),
+        (["a", "b"], "Delete 2 jobs for good?"),
+        (["-"], "Delete all jobs that standard input names for good?"),
+    ],
+)
+def test_nothing_is_deleted_where_nobody_can_be_asked(shop: Shop, ids: list[str], asked: str) -> None:
+    (dead,) = shop.bury(1)
+
+    ended = shop.run("jobs", "delete", *ids, stdin=dead)
+
+    assert (2, ["dead"]) == (ended.code, states(shop))
+    assert f"{asked} Nobody is there to answer (no terminal); give --yes" in ended.err
+
+
+def test_ids_to_delete_come_from_a_listing(shop: Shop) -> None:
+    shop.bury(1, 2)
+
+    ended = shop.run("jobs", "delete", "-", "--yes", stdin=shop.run("dlq", "list", "--json").out)
+
+    assert (0, []) == (ended.code, states(shop))
+
+
 # --- dead letters
 
 
@@ -271,7 +377,15 @@ def test_all_are_not_requeued_where_nobody_can_be_asked(shop: Shop) -> None:
 def test_nothing_to_requeue_is_no_failure(shop: Shop) -> None:
     ended = shop.run("dlq", "requeue", "--all")
 
-    assert (0, "No such dead letters.\n") == (ended.code, ended.err)
+    assert (0, "No dead letters.\n") == (ended.code, ended.err)
+
+
+def test_no_dead_letters_and_none_that_match_are_told_apart(shop: Shop) -> None:
+    shop.bury(1)
+
+    assert "No such dead letters.\n" == shop.run("dlq", "list", "--queue", "mail").err
+    shop.run("dlq", "requeue", "--all", "--yes")
+    assert "No dead letters.\n" == shop.run("dlq", "list").err
 
 
 def test_a_taken_key_is_told_and_the_rest_done(shop: Shop) -> None:

@@ -23,6 +23,7 @@ from taskharbor import (
     UnknownTaskError,
 )
 from taskharbor.cli.exits import Exit, code_of
+from taskharbor.cli.listing import JOB_COLUMNS
 from taskharbor.cli.output import confirm, plain, progress
 from taskharbor.cli.tables import table
 from tests.fixtures.support import SOURCES
@@ -87,8 +88,32 @@ def test_long_texts_are_folded_to_a_terminals_width_and_ids_never(monkeypatch: p
     assert [True, True] == [any(line.startswith(row[0]) for line in lines) for row in ROWS]
 
 
-def test_a_terminal_too_narrow_for_a_table_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = on_a_terminal(monkeypatch, 30, ("id", "why"), ROWS)
+def test_on_a_narrow_terminal_the_id_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line.rstrip() for line in on_a_terminal(monkeypatch, 40, ("id", "why", "state"), NARROW)]
+
+    assert ["id", "  why                          state"] == lines[:2]
+    assert "0123456789-0123456789-01" == lines[2]
+    assert ["x" * 27 + "  running", "x" * 27, "x" * 26] == [line.strip() for line in lines[3:6]]
+    assert ["[bold]2", "  y                            dead"] == lines[6:]
+    assert 40 >= max(len(line) for line in lines)
+
+
+NARROW = [("0123456789-0123456789-01", "x" * 80, "running"), ("[bold]2", "y", "dead")]
+
+
+def test_a_list_of_jobs_folds_at_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = "01a20144-7778-74dd-b047-87f58dcd81f0"
+    row = (job, "succeeded", "shop.letters.send_one", "default", "1/5", "2030-01-01 10:00:00Z", "why " * 30)
+
+    lines = on_a_terminal(monkeypatch, 80, [name for name, _ in JOB_COLUMNS], [row, row])
+
+    assert 80 >= max(len(line.rstrip()) for line in lines)
+    assert 2 == [line.rstrip() for line in lines].count(job)
+    assert 61 == " ".join(lines).split().count("why")
+
+
+def test_a_terminal_too_narrow_for_an_id_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = on_a_terminal(monkeypatch, 20, ("id", "why"), ROWS)
 
     assert [["id", "why"], list(ROWS[0]), list(ROWS[1])] == [line.split() for line in lines]
 
@@ -158,7 +183,45 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(long_table: str) -> N
         told = writer.stderr.read()
         writer.wait(60)
 
-    assert b"" == told
+    assert (0, b"") == (writer.returncode, told)
+
+
+def test_acting_on_jobs_goes_on_when_nobody_reads_what_became_of_them() -> None:
+    program = (
+        "import sys\n"
+        "from taskharbor.cli.acting import act\n"
+        "from taskharbor.cli.entry import app, main\n"
+        "from taskharbor.driver import CancelStatus\n"
+        "done = 0\n"
+        "def do(ids):\n"
+        "    global done\n"
+        "    done += len(ids)\n"
+        "    return [CancelStatus.CANCELLED] * len(ids)\n"
+        "@app.command()\n"
+        "def much() -> None:\n"
+        "    try: act(map(str, range(20_000)), do, as_json=False)\n"
+        "    finally: print('done', done, file=sys.stderr)\n"
+        "sys.argv = ['taskharbor', 'much']\n"
+        "main()\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONPATH": str(SOURCES), "PATH": ""},
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert Exit.FAILED == ended.returncode
+    assert [
+        "Not all of it could be printed (Broken pipe); the work went on without.",
+        "done 20000",
+    ] == ended.stderr.splitlines()
 
 
 def test_a_bug_keeps_its_traceback_without_the_values() -> None:

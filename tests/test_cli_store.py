@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from taskharbor import Harbor
 from taskharbor.cli.exits import Exit
 from taskharbor.driver import Migration, SchemaVersion
 from taskharbor.drivers.memory import MemoryDriver
@@ -124,10 +126,12 @@ def test_info_tells_what_is_in_the_store(shop: Shop, tmp_path: Path) -> None:
     assert worker["worker"] in shown
 
 
-def test_info_of_a_store_without_tables_makes_none(shop: Shop) -> None:
-    told = shop.run("info", "--json").lines()[0]["store"]
+def test_info_of_a_store_without_tables_makes_none(shop: Shop, tmp_path: Path) -> None:
+    ended = shop.run("info", "--json")
 
-    assert (0, [], []) == (told["schema"]["present"], told["queues"], told["workers"])
+    assert (Exit.DEPLOYMENT, None) == (ended.code, ended.lines()[0]["store"])
+    assert f"Error: there is no file {tmp_path / 'shop.db'}; " in ended.err
+    assert [] == list(tmp_path.iterdir())
     assert Exit.FAILED == shop.run("migrate", "--check").code
 
 
@@ -169,9 +173,63 @@ def test_a_store_that_nobody_named_is_not_made_by_looking(shop: Shop, tmp_path: 
     assert not (tmp_path / "taskharbor.db").exists()
 
 
-def test_the_default_store_is_used_where_it_is(shop: Shop, tmp_path: Path) -> None:
-    assert 0 == shop.run_alone("migrate").code
+LOOKING = [
+    ["jobs", "list"],
+    ["jobs", "show", "x"],
+    ["jobs", "retry", "x"],
+    ["jobs", "cancel", "x"],
+    ["jobs", "delete", "x", "--yes"],
+    ["dlq", "list", "--json"],
+    ["dlq", "requeue", "--all", "--yes"],
+    ["dlq", "requeue", "x"],
+    ["info"],
+]
 
+
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_a_store_that_was_mistyped_is_told_and_not_made(
+    shop: Shop, tmp_path: Path, command: list[str]
+) -> None:
+    ended = shop.run_alone("--url", "sqlite:///typo.db", *command)
+
+    assert Exit.DEPLOYMENT == ended.code
+    assert (
+        f"Error: there is no file {tmp_path / 'typo.db'}; is it the store that is meant? The first enqueue or worker "
+        "makes it, or `taskharbor migrate`\n"
+    ) == ended.err
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_file_without_tables_for_jobs_is_told_and_left_as_it_is(shop: Shop, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mine.db")) as mine:
+        mine.execute("CREATE TABLE mine (x)")
+    before = (tmp_path / "mine.db").read_bytes()
+
+    ended = shop.run_alone("--url", "sqlite:///mine.db", "jobs", "list")
+
+    assert Exit.DEPLOYMENT == ended.code
+    assert f"there are no tables for jobs in {tmp_path / 'mine.db'}; " in ended.err
+    assert before == (tmp_path / "mine.db").read_bytes()
+
+
+def test_the_applications_tasks_are_told_without_its_store(shop: Shop, tmp_path: Path) -> None:
+    assert 0 == shop.run("tasks").code
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["migrate", "--check"]], ids=" ".join)
+def test_a_store_that_nobody_named_is_not_migrated(shop: Shop, tmp_path: Path, command: list[str]) -> None:
+    ended = shop.run_alone(*command)
+
+    assert (Exit.DEPLOYMENT, "") == (ended.code, ended.out)
+    assert "which store? There is no taskharbor.db in" in ended.err
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_the_default_store_is_used_where_it_is(shop: Shop, tmp_path: Path) -> None:
+    assert 0 == shop.run_alone("migrate", "--url", "sqlite:///taskharbor.db").code
+
+    assert 0 == shop.run_alone("migrate", "--check").code
     assert (tmp_path / "taskharbor.db").exists()
     assert "No such jobs.\n" == shop.run_alone("jobs", "list").err
 
@@ -245,6 +303,8 @@ def test_a_days_work(office: Office) -> None:
     second = office.run("worker", "--until-idle")
 
     assert 0 == second.code, second.err
+    assert f"the store is sqlite:///{office.folder / 'shop.db'}\n" in second.err
+    assert second.err.rstrip().endswith("done: 20 succeeded; left: nothing")
     done = office.jobs("--task", "row.load", "--oldest-first")
     assert rows == [job["id"] for job in done]
     assert [("succeeded", 100 + n) for n in range(20)] == [(job["state"], job["result"]) for job in done]
@@ -256,6 +316,33 @@ def test_a_worker_recycles_itself_when_it_was_told_to(office: Office) -> None:
     ended = office.run("worker", "--max-jobs", "2", "--concurrency", "1", "--prefetch", "0")
 
     assert Exit.RECYCLE == ended.code, ended.err
+    assert re.search(r"it has settled \d+ deliveries \(--max-jobs 2\)", ended.err)
+
+
+def test_a_worker_that_has_grown_says_so_as_the_limit_was_written(office: Office) -> None:
+    office.run("enqueue", "mail.send", "to=a")
+
+    ended = office.run("worker", "--max-memory", "1.5M")
+
+    assert Exit.RECYCLE == ended.code, ended.err
+    assert re.search(r"it holds [0-9.]+[MG] of memory after 1 deliveries \(--max-memory 1\.5M\)", ended.err)
+
+
+def test_a_worker_says_which_store_it_makes_and_what_it_leaves(office: Office) -> None:
+    first = office.run("worker", "--until-idle", "--url", "sqlite:///new.db")
+    for options in ([], ["--run-in", "1h"]):
+        office.run("enqueue", "mail.send", "to=a", *options)
+    with Harbor(f"sqlite:///{office.folder / 'shop.db'}") as harbor:
+        harbor.queues.pause("mail")
+    second = office.run("worker", "--until-idle")
+
+    made = f"the store is sqlite:///{office.folder / 'new.db'}, a file that is not there yet, and is made now"
+    assert made in first.err
+    assert first.err.rstrip().endswith("done: nothing; left: nothing")
+    assert (0, True) == (
+        second.code,
+        second.err.rstrip().endswith("done: nothing; left: 1 ready in paused queues, 1 due later"),
+    ), second.err
 
 
 def test_several_processes_need_a_store_that_they_can_share(office: Office) -> None:

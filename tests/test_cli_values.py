@@ -9,7 +9,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskharbor.cli.values import duration, instant, listed, pairs, size, told_duration
+from taskharbor.cli.values import duration, instant, listed, pairs, size, told_duration, told_size
 from tests.fixtures.support import steady
 
 
@@ -76,6 +76,27 @@ def test_a_size_is_a_number_with_a_unit_by_1024(text: str, meant: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"write 512M or 1\.5G"):
         size(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "0B"),
+        (1023, "1023B"),
+        (1024, "1K"),
+        (10 << 20, "10M"),
+        (59_117_568, "56.4M"),
+        (3 << 29, "1.5G"),
+        (5 << 40, "5T"),
+    ],
+)
+def test_a_size_is_told_as_it_is_written(count: int, told: str) -> None:
+    assert told == told_size(count)
+
+
+@given(st.integers(0, 1 << 60))
+def test_a_size_that_is_told_reads_as_nearly_the_same(count: int) -> None:
+    assert abs(size(told_size(count)) - count) <= max(1, count * 0.06)
 
 
 def test_an_instant_has_a_zone() -> None:

@@ -18,13 +18,15 @@ from typer.main import get_command
 
 from taskharbor.cli import launching
 from taskharbor.cli import worker as room
+from taskharbor.cli.closing import told_done, told_left
 from taskharbor.cli.entry import app, run
 from taskharbor.cli.launching import Orders, launch
 from taskharbor.cli.logs import JsonLines, LogFormat, LogLevel, TextLines
 from taskharbor.cli.target import Target
 from taskharbor.cli.values import told_duration
+from taskharbor.driver import QueueInfo
 from taskharbor.supervisor import Exit
-from taskharbor.worker import WorkerSettings
+from taskharbor.worker import WorkerCounts, WorkerSettings
 from tests.fixtures.support import SOURCES
 
 EVERYTHING = [
@@ -132,6 +134,10 @@ def test_application_and_store_stand_before_the_command_or_after_it(
         (["--processes", "0"], "--processes"),
         (["--within", "5m"], "--within goes with --until-idle"),
         (["--log-level", "loud"], "loud"),
+        (["--lease", "10ms"], "--lease 10ms: expected at least 100ms"),
+        (["--stall", "0s", "--processes", "2"], "--stall 0s: expected at least 100ms"),
+        (["--queues", ","], "--queues ',': expected one or more names, such as mail,default"),
+        (["--queues", "a,b,a"], "--queues: 'a' is named twice"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -285,4 +291,19 @@ def test_a_setting_that_cannot_be_ends_it_as_wrong_usage(tmp_path: Path) -> None
     ended = in_a_process("worker", "--app", "shop", "--lease", "1ms", cwd=tmp_path)
 
     assert (Exit.USAGE, 1) == (ended.code, len(ended.err.splitlines()))
-    assert "expected a timedelta of at least 0.1 s" in ended.err
+    assert "Error: --lease 1ms: expected at least 100ms\n" == ended.err
+
+
+def test_what_was_done_and_what_is_left_are_counted_by_what_keeps_it() -> None:
+    queues = [
+        QueueInfo(name="a", ready=1, scheduled=2, parked=3, running=1000),
+        QueueInfo(name="b", paused=True, ready=4, running=1),
+    ]
+    counts = WorkerCounts(settled={"succeeded": 1000, "dead": 2, "parked": 0}, stale=1)
+
+    assert "2 dead, 1,000 succeeded, 1 whose lease was lost" == told_done(counts)
+    assert (
+        "1 ready, 4 ready in paused queues, 2 due later, 3 parked, 1,001 leased by other workers"
+        == told_left(queues)
+    )
+    assert ("nothing", "nothing") == (told_done(WorkerCounts()), told_left([]))

@@ -20,7 +20,7 @@ from taskharbor import (
 )
 from taskharbor.drivers import available_drivers, driver_for
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.drivers.registry import redacted
+from taskharbor.errors import redacted
 from tests.fixtures.support import untyped
 
 Install = Callable[..., None]

@@ -37,8 +37,8 @@ MUTATIONS = [
     broken(
         "4.1",
         "enqueue",
-        "            begin += size\n",
-        "            begin += size + 1\n",
+        "            begin = end\n",
+        "            begin = end + width\n",
         "a job between two statements is left out",
     ),
     broken(
@@ -72,7 +72,7 @@ MUTATIONS = [
     ),
     broken(
         "4.2",
-        "control",
+        "look",
         'worker="" if lease is None else lease[0]',
         'worker=""',
         "nobody sees who holds a job",
@@ -314,8 +314,8 @@ MUTATIONS = [
     broken(
         "4.10",
         "enqueue",
-        "                max(run_at, now),\n",
-        "                run_at,\n",
+        "due = max(run_at, now)",
+        "due = run_at",
         "a run_at in the past overtakes",
     ),
     broken(
@@ -328,8 +328,8 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "for due, job_id, guarded, queue in heapq.merge(*([(*job, name) for job in jobs] for name, jobs in found)):",
-        "for due, job_id, guarded, queue in [(*job, name) for name, jobs in found for job in jobs]:",
+        "in heapq.merge(*lines):",
+        "in [job for line in lines for job in line]:",
         "queues are taken one after the other",
     ),
     broken(
@@ -363,9 +363,9 @@ MUTATIONS = [
     broken(
         "4.3",
         "settle",
-        "if len(fences) < len(settlements):",
-        "if False:",
-        "a job settled twice in one batch is counted twice",
+        "return bool(held == len(settlements) and not keyed)",
+        "return bool(held == len(fences) and not keyed)",
+        "a job settled twice in one batch is told twice that it was settled",
     ),
     broken(
         "4.9", "settle", " and not keyed", "", "the key of a job that succeeded with others is held for ever"

@@ -84,7 +84,10 @@ def test_a_directory_that_may_not_be_written_in(public: Path) -> None:
     told = as_nobody(public / "jobs.db", TELLS_WHY)
 
     assert f"UnusableStoreError the directory {public} is not writable for this user (uid " in told
-    assert "every process that enqueues or works needs to write to the file, and in its directory" in told
+    assert (
+        "every process that opens it, if only to look, needs to write to the file, and in its directory"
+        in told
+    )
     assert [] == os.listdir(public)
 
 

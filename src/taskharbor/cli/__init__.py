@@ -1,9 +1,10 @@
 """The command line: `taskharbor COMMAND`, an outer door that nothing inside imports.
 
 entry.py         the whole: global options, commands, errors and exit codes
-target.py        which harbor a command works on: `--app`, `--url`
+target.py        which harbor a command works on: `--app`, `--url`; store.py whether its store is there
 application.py   importing the user's application
-worker.py        `worker`: its options; launching.py starts it, logs.py sets logging up, serving.py runs it
+worker.py        `worker`: its options; launching.py starts it, logs.py sets logging up, serving.py runs it, signals.py
+                 hears what it is told, closing.py tells what `--until-idle` did and left
 enqueue.py       `enqueue`; arguments.py reads its arguments as the task declares them
 tasks.py jobs.py dlq.py migrate.py info.py     a file for each further family
 listing.py       pages of jobs; job_view.py shows one job

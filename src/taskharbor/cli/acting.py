@@ -12,8 +12,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 import typer
 
-from taskharbor.cli.output import json_line, line, note
-from taskharbor.driver import CancelStatus, RequeueStatus
+from taskharbor.cli.output import json_line, line, note, to_the_end
+from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
 from taskharbor.errors import OptionError
 
 BATCH = 500
@@ -28,7 +28,9 @@ ReasonOption: TypeAlias = Annotated[
     typer.Option("--reason", metavar="TEXT", help="Why; recorded on the job.", show_default="none"),
 ]
 
-Status: TypeAlias = CancelStatus | RequeueStatus
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+
+Status: TypeAlias = CancelStatus | RequeueStatus | DeleteStatus
 
 _TOLD: dict[StrEnum, str] = {
     CancelStatus.CANCELLED: "cancelled",
@@ -39,9 +41,12 @@ _TOLD: dict[StrEnum, str] = {
     RequeueStatus.KEY_TAKEN: "not requeued: another job has taken its idempotency key",
     RequeueStatus.NOT_DEAD: "not requeued: it is neither dead nor cancelled",
     RequeueStatus.MISSING: "there is no such job",
+    DeleteStatus.DELETED: "deleted",
+    DeleteStatus.RUNNING: "not deleted: it is running; cancel it first",
+    DeleteStatus.MISSING: "there is no such job",
 }
 _DONE: frozenset[StrEnum] = frozenset(
-    {CancelStatus.CANCELLED, CancelStatus.REQUESTED, RequeueStatus.REQUEUED}
+    {CancelStatus.CANCELLED, CancelStatus.REQUESTED, RequeueStatus.REQUEUED, DeleteStatus.DELETED}
 )
 
 
@@ -99,9 +104,10 @@ def act(
 ) -> bool:
     """Do it to all of them, tell what became of each, and return whether it could be done to every one."""
     well = True
-    for batch in batches(ids):
-        for job_id, status in zip(batch, do(batch), strict=True):
-            well &= tell(job_id, status, as_json=as_json)
+    with to_the_end():
+        for batch in batches(ids):
+            for job_id, status in zip(batch, do(batch), strict=True):
+                well &= tell(job_id, status, as_json=as_json)
     return well
 
 

@@ -125,8 +125,7 @@ def _harbor_at(app: str, module: ModuleType, attribute: str) -> Harbor:
     try:
         found = cast("object", reduce(getattr, attribute.split("."), module))
     except AttributeError as error:
-        names = [name for name in vars(module) if not name.startswith("_")]
-        hint = nearest(attribute, names) or _what_there_is(module)
+        hint = nearest(attribute, _candidates(module)) or _what_there_is(module)
         raise DeploymentError(f"--app {app!r}: {module.__name__!r} has no {attribute!r}{hint}") from error
     if isinstance(found, Harbor):
         return found
@@ -161,6 +160,16 @@ def _made(app: str, attribute: str, make: Callable[..., object]) -> Harbor:
 
 def _harbors_of(module: ModuleType) -> dict[str, Harbor]:
     return {name: found for name, found in vars(module).items() if isinstance(found, Harbor)}
+
+
+def _candidates(module: ModuleType) -> list[str]:
+    """Return names that may have been meant: Harbors, and the module's own functions, which may make one."""
+    own = [
+        name
+        for name, found in vars(module).items()
+        if inspect.isfunction(found) and found.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    return [*_harbors_of(module), *own]
 
 
 def _what_there_is(module: ModuleType) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskharbor.cli.acting import NoIdsArgument, ReasonOption, act, ids_of, operator, tell
+from taskharbor.cli.acting import NoIdsArgument, ReasonOption, YesOption, act, ids_of, operator, tell
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.listing import (
     DEAD_COLUMNS,
@@ -18,10 +18,11 @@ from taskharbor.cli.listing import (
     OldestOption,
     QueueFilter,
     TaskFilter,
+    hint_unknown_tasks,
     pages,
     show_list,
 )
-from taskharbor.cli.output import confirm, line, note, progress
+from taskharbor.cli.output import confirm, line, note, progress, to_the_end
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed
 from taskharbor.driver import RequeueStatus
@@ -51,6 +52,7 @@ def list_dead(
             harbor,
             wanted,
             DEAD_COLUMNS,
+            nothing=_nothing(wanted),
             after=after,
             limit=limit,
             oldest_first=oldest_first,
@@ -65,7 +67,7 @@ def requeue(
     every: Annotated[bool, typer.Option("--all", help="All dead letters that match, in pages.")] = False,
     queue: QueueFilter = None,
     task: TaskFilter = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    yes: YesOption = False,
     reason: ReasonOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
@@ -94,17 +96,22 @@ def _dead(queue: list[str] | None, task: list[str] | None) -> Filter:
     return Filter(states=(JobState.DEAD,), queues=listed(queue), tasks=tuple(task or ()))
 
 
+def _nothing(wanted: Filter) -> str:
+    return "No such dead letters." if wanted.queues or wanted.tasks else "No dead letters."
+
+
 def _requeue_all(harbor: Harbor, wanted: Filter, *, yes: bool, reason: str, as_json: bool) -> bool:
     """Requeue page after page, and return whether all could be."""
     counted = harbor.jobs.count(queues=wanted.queues, tasks=wanted.tasks)
     total = sum(some.count for some in counted if some.state is JobState.DEAD)
     if not total:
-        note("No such dead letters.")
+        note(_nothing(wanted))
+        hint_unknown_tasks(harbor, wanted.tasks)
         return True
     confirm(f"Requeue {total:,} dead letter{'' if total == 1 else 's'}?", yes=yes)
     by = operator()
     found: Counter[RequeueStatus] = Counter()
-    with progress("requeue", total) as advance:
+    with to_the_end(), progress("requeue", total) as advance:
         # One that dies again meanwhile stands before `after`, and is not met twice.
         for page in pages(harbor, wanted):
             ids = [record.id for record in page]

@@ -17,11 +17,12 @@ from msgspec import UNSET
 from taskharbor.call import Call, JobHandle, Options, Signature
 from taskharbor.cli.arguments import from_object, from_pairs
 from taskharbor.cli.listing import JsonOption
-from taskharbor.cli.output import json_line, line, note, progress
+from taskharbor.cli.output import json_line, line, note, progress, to_the_end
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import duration, instant, pairs
-from taskharbor.errors import OptionError, PayloadError
+from taskharbor.errors import OptionError, PayloadError, nearest
 from taskharbor.harbor import Harbor
+from taskharbor.job import DEFAULT_QUEUE
 from taskharbor.task import TaskDefinition
 
 CHUNK = 500
@@ -105,13 +106,26 @@ def enqueue(
     given = arguments or []
     with opened(ctx, tasks="enqueue") as harbor:
         task = harbor.task(name)
+        if queue is not None:
+            _warn_of_queue(harbor, queue)
         if given != ["-"]:
             handles = harbor.enqueue_many([_signature(task, _arguments(task, given), options)])
-            _tell(task, handles, as_json=as_json)
+            with to_the_end():
+                _tell(task, handles, as_json=as_json)
         elif key is not None:
             raise OptionError("enqueue -: a --key admits one job, and standard input may hold many")
         else:
             _enqueue_lines(harbor, task, options, sys.stdin.buffer, as_json=as_json)
+
+
+def _warn_of_queue(harbor: Harbor, queue: str) -> None:
+    """Warn of a queue that no worker serves by itself; one that is told to may be there, so it is no error."""
+    known = sorted({DEFAULT_QUEUE, *(task.options.queue for task in harbor.registry)})
+    if queue not in known:
+        hint = nearest(queue, known) or "."
+        note(
+            f"No task here declares the queue {queue!r}{hint} Only a worker that is told to serves it: --queues {queue}"
+        )
 
 
 def _arguments(task: TaskDefinition, given: Sequence[str]) -> msgspec.Struct:
@@ -141,18 +155,19 @@ def _enqueue_lines(
     """Enqueue a job for each line, chunk by chunk, so that however many there are, few are held."""
     stored = 0
     numbered = enumerate(source, 1)
-    with progress("enqueue", _size_of(source)) as advance:
-        while chunk := [(number, text) for number, text in islice(numbered, CHUNK)]:
-            signatures = list(_signatures(task, options, chunk, stored))
-            try:
-                handles = harbor.enqueue_many(signatures)
-            except PayloadError as error:
-                where = f"standard input, lines {chunk[0][0]} to {chunk[-1][0]}"
-                raise _failure(task, error, where, stored) from error
-            _tell(task, handles, as_json=as_json)
-            stored += len(handles)
-            advance(sum(len(text) for _, text in chunk))
-    note(f"{stored:,} job{'' if stored == 1 else 's'} enqueued")
+    with to_the_end():
+        with progress("enqueue", _size_of(source)) as advance:
+            while chunk := [(number, text) for number, text in islice(numbered, CHUNK)]:
+                signatures = list(_signatures(task, options, chunk, stored))
+                try:
+                    handles = harbor.enqueue_many(signatures)
+                except PayloadError as error:
+                    where = f"standard input, lines {chunk[0][0]} to {chunk[-1][0]}"
+                    raise _failure(task, error, where, stored) from error
+                _tell(task, handles, as_json=as_json)
+                stored += len(handles)
+                advance(sum(len(text) for _, text in chunk))
+        note(f"{stored:,} job{'' if stored == 1 else 's'} enqueued")
 
 
 def _signatures(
@@ -169,7 +184,7 @@ def _signatures(
 
 def _failure(task: TaskDefinition, error: PayloadError, where: str, stored: int) -> PayloadError:
     return PayloadError(
-        f"{where}: {error}; {stored:,} jobs, whose ids were printed, were enqueued before",
+        f"{where}: {error}; {stored:,} jobs were enqueued before",
         task=task.name,
         path=error.path,
         reason=error.reason,

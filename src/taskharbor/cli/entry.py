@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,7 +13,7 @@ from taskharbor.cli.enqueue import enqueue
 from taskharbor.cli.exits import Exit, code_of
 from taskharbor.cli.info import info, installed_version
 from taskharbor.cli.migrate import migrate
-from taskharbor.cli.output import note
+from taskharbor.cli.output import ReaderGone, hush, note
 from taskharbor.cli.target import CommonApp, UrlOption
 from taskharbor.cli.tasks import tasks
 from taskharbor.cli.worker import worker
@@ -71,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
         app(list(arguments), prog_name="taskharbor")
     except SystemExit as ended:
         return _flushed(ended.code if isinstance(ended.code, int) else Exit.OK)
+    except ReaderGone:  # of what only looks: see `output`
+        return Exit.OK
     except TaskHarborError as error:
         note(f"Error: {error}")
         return _flushed(code_of(error))
@@ -82,7 +83,5 @@ def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer would be tried again, and complained about, when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code or Exit.FAILED
+        hush()  # what is left in the buffer would be tried again, and complained about, when the interpreter ends
     return code

@@ -10,11 +10,11 @@ __all__ = ["MEANINGS", "Exit", "code_of"]
 MEANINGS = {
     Exit.OK: "It did what was asked. A worker drained.",
     Exit.FAILED: "Something that was asked could not be done: no such job, a job that is not dead, a key that is "
-    "taken, a store that is not up to date (`migrate --check`). What could be done was done.",
+    "taken, a store that is not up to date (`migrate --check`), ids that nobody reads. What could be done was done.",
     Exit.USAGE: "The command line is wrong: an unknown option, a value that cannot be, arguments that do not fit the "
     "task, a question that nobody is there to answer.",
     Exit.DEPLOYMENT: "What runs is not what was meant: the application cannot be imported, a URL that no driver knows, "
-    "a missing package, an unknown task, a store that cannot be used as it is.",
+    "a missing package, an unknown task, a store that is not there, or cannot be used as it is.",
     Exit.UNAVAILABLE: "The store cannot be reached now. Try again.",
     Exit.UNFINISHED: "A worker stopped, and a handler would not end. Its job stays leased until another worker "
     "reclaims it.",

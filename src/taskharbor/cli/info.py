@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 
@@ -12,13 +11,12 @@ import typer
 from taskharbor.cli.exits import code_of
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note, told_time
+from taskharbor.cli.store import refuse_missing, schema_of, url_of
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, Target, UrlOption, default_file, harbor_of, target_of
-from taskharbor.driver import Capability, MigratingDriver, QueueInfo, SchemaVersion, WorkerInfo, WorkerList
+from taskharbor.driver import QueueInfo, SchemaVersion, WorkerInfo, WorkerList
 from taskharbor.drivers import available_drivers
-from taskharbor.drivers.registry import DEFAULT_URL, redacted
 from taskharbor.errors import TaskHarborError
-from taskharbor.harbor import Harbor
 
 
 class StoreView(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,37 +87,18 @@ def info(
 def _look(target: Target) -> StoreView:
     harbor = harbor_of(target)
     try:
+        refuse_missing(harbor)
         driver = harbor.driver
-        schema = (
-            driver.schema_version()
-            if Capability.MIGRATIONS in driver.capabilities and isinstance(driver, MigratingDriver)
-            else None
-        )
-        if schema is not None and not schema.present:  # looking must not make the tables
-            queues: Sequence[QueueInfo] = ()
-            workers: Sequence[WorkerInfo] = ()
-        else:
-            queues = harbor.queues.list()
-            workers = harbor.ask(lambda store: store.worker_list(WorkerList()))
         return StoreView(
-            url=_told_url(target, harbor),
+            url=url_of(target.url, target.app, driver),
             driver=driver.name,
             capabilities=sorted(driver.capabilities),
-            schema=schema,
-            queues=queues,
-            workers=workers,
+            schema=schema_of(driver),
+            queues=harbor.queues.list(),
+            workers=harbor.ask(lambda store: store.worker_list(WorkerList())),
         )
     finally:
         harbor.close()
-
-
-def _told_url(target: Target, harbor: Harbor) -> str | None:
-    if target.url:
-        return redacted(target.url)
-    if target.app:
-        path: object = getattr(harbor.driver, "path", None)  # of a store in a file
-        return f"{harbor.driver.name}:///{path}" if isinstance(path, str) else None
-    return redacted(os.environ.get("TASKHARBOR_URL") or DEFAULT_URL)
 
 
 def _show(found: Info) -> None:

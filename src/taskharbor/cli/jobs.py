@@ -1,4 +1,4 @@
-"""`taskharbor jobs`: look at jobs, retry them, cancel them."""
+"""`taskharbor jobs`: look at jobs, retry them, cancel them, delete them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskharbor.cli.acting import IdsArgument, ReasonOption, act, batches, ids_of, operator
+from taskharbor.cli.acting import IdsArgument, ReasonOption, YesOption, act, batches, ids_of, operator
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.job_view import for_people, for_programs
 from taskharbor.cli.listing import (
@@ -21,8 +21,9 @@ from taskharbor.cli.listing import (
     TaskFilter,
     show_list,
     states_of,
+    told_states,
 )
-from taskharbor.cli.output import json_line, line, note
+from taskharbor.cli.output import confirm, json_line, line, note
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed
 from taskharbor.control import not_found
@@ -30,7 +31,7 @@ from taskharbor.driver import JobGet
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord
 
-commands = typer.Typer(no_args_is_help=True, help="Look at jobs, retry them, cancel them.")
+commands = typer.Typer(no_args_is_help=True, help="Look at jobs, retry them, cancel them, delete them.")
 
 
 @commands.command("list")
@@ -41,7 +42,7 @@ def list_jobs(
         typer.Option(
             "--state",
             metavar="STATES",
-            help="Only in these states; with commas, or repeated.",
+            help=f"Only in these states; with commas, or repeated: {told_states()}.",
             show_default="all",
         ),
     ] = None,
@@ -67,6 +68,7 @@ def list_jobs(
             harbor,
             wanted,
             JOB_COLUMNS,
+            nothing="No such jobs.",
             after=after,
             limit=limit,
             oldest_first=oldest_first,
@@ -134,6 +136,26 @@ def cancel(
     with opened(ctx) as harbor:
         by = operator()
         well = act(ids_of(ids), lambda some: harbor.jobs.cancel(some, reason=reason, by=by), as_json=as_json)
+    if not well:
+        raise typer.Exit(Exit.FAILED)
+
+
+@commands.command("delete")
+def delete(
+    ctx: typer.Context,
+    ids: IdsArgument,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Remove jobs for good, with their arguments, results and keys, in whatever state; running ones are left."""
+    with opened(ctx) as harbor:
+        many = (
+            "all jobs that standard input names" if "-" in ids else f"{len(ids):,} job{'s'[: len(ids) > 1]}"
+        )
+        confirm(f"Delete {many} for good?", yes=yes)
+        well = act(ids_of(ids), harbor.jobs.delete, as_json=as_json)
     if not well:
         raise typer.Exit(Exit.FAILED)
 

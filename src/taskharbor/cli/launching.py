@@ -17,6 +17,7 @@ import msgspec
 
 from taskharbor.cli.exits import code_of
 from taskharbor.cli.logs import LogFormat, LogLevel, configure_logging
+from taskharbor.cli.store import file_of, url_of
 from taskharbor.cli.target import Target, harbor_of
 from taskharbor.cli.values import told_duration
 from taskharbor.driver import Capability, require
@@ -24,6 +25,7 @@ from taskharbor.errors import TaskHarborError
 from taskharbor.supervisor import PROCESS_VARIABLE, Exit, supervise
 
 if TYPE_CHECKING:
+    from taskharbor.harbor import Harbor
     from taskharbor.working import WorkerOptions
 
 logger = logging.getLogger("taskharbor.worker")
@@ -130,6 +132,7 @@ def _serve(orders: Orders, number: str) -> int:
     harbor = harbor_of(orders.target, tasks="worker")
     if number:
         require(harbor.driver, Capability.SHARED, "a worker of several processes")
+    _tell_store(orders.target, harbor)
     code = serve(
         harbor,
         settings,
@@ -138,6 +141,14 @@ def _serve(orders: Orders, number: str) -> int:
         max_memory=orders.max_memory,
     )
     leave(code)
+
+
+def _tell_store(target: Target, harbor: Harbor) -> None:
+    """Log which store is served: a worker at the wrong one waits there in peace, for ever."""
+    path = file_of(harbor.driver)
+    new = "" if path is None or os.path.exists(path) else ", a file that is not there yet, and is made now"
+    told = url_of(target.url, target.app, harbor.driver) or f"the application's own ({harbor.driver.name})"
+    logger.info("the store is %s%s", told, new)
 
 
 def _logged(run: Callable[[], int]) -> int:

@@ -19,6 +19,11 @@ from taskharbor.job import TERMINAL, JobRecord, JobState
 
 PAGE = 500
 
+UNFINISHED = "unfinished"
+"""Stands for every state that is not terminal."""
+_STATES = [state.value for state in JobState if state is not JobState.WAITING]
+"""`waiting` is for flows, which this release has not: a list of nothing would answer a question nobody asked."""
+
 QueueFilter: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,6 +64,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
 
 
+def told_states() -> str:
+    """Return the states that can be asked for."""
+    return f"{', '.join(_STATES)}; or {UNFINISHED}, which is all that have not ended"
+
+
 def states_of(given: Sequence[str] | None) -> Sequence[JobState]:
     """Return the states that are named.
 
@@ -67,13 +77,13 @@ def states_of(given: Sequence[str] | None) -> Sequence[JobState]:
     """
     found: list[JobState] = []
     for name in listed(given):
-        try:
+        if name == UNFINISHED:
+            found.extend(state for state in JobState if state not in TERMINAL)
+        elif name in _STATES:
             found.append(JobState(name))
-        except ValueError as error:
-            known = [state.value for state in JobState]
-            raise OptionError(
-                f"--state {name!r}: no such state{nearest(name, known)}; there are {', '.join(known)}"
-            ) from error
+        else:
+            hint = nearest(name, [*_STATES, UNFINISHED])
+            raise OptionError(f"--state {name!r}: no job has this state{hint}; there are {told_states()}")
     return found
 
 
@@ -106,6 +116,14 @@ def pages(
         left = None if left is None else left - len(found)
 
 
+def why_of(job: JobRecord) -> str:
+    """Return why a job is in its state, without what stands in the other columns."""
+    told = f"task {job.task!r} is not registered in the worker that met it"
+    if job.state is JobState.PARKED and job.reason.startswith(told):
+        return "task unknown to the worker that met it"
+    return job.reason
+
+
 Columns: TypeAlias = tuple[tuple[str, Callable[[JobRecord], str]], ...]
 
 JOB_COLUMNS: Columns = (
@@ -115,7 +133,7 @@ JOB_COLUMNS: Columns = (
     ("queue", lambda job: job.queue),
     ("attempts", lambda job: f"{job.attempt}/{job.max_attempts}"),
     ("due or ended", lambda job: told_time(moment_of(job))),
-    ("why", lambda job: job.reason),
+    ("why", why_of),
 )
 DEAD_COLUMNS: Columns = (
     ("id", lambda job: job.id),
@@ -133,17 +151,32 @@ def moment_of(job: JobRecord) -> datetime | None:
     return job.finished_at if job.state in TERMINAL else job.due_at
 
 
+def hint_unknown_tasks(harbor: Harbor, names: Sequence[str]) -> None:
+    """Say which of these names no task of the application has, where there is one."""
+    known = [task.name for task in harbor.registry]
+    for name in names:
+        if known and name not in known:
+            note(f"No task here is named {name!r}{nearest_task(name, known)}")
+
+
+def nearest_task(name: str, known: Sequence[str]) -> str:
+    """Return a hint; a name without its module is near, however long the module's is."""
+    whole = [task for task in known if task.endswith(f".{name}")]
+    return f"; did you mean {whole[0]!r}?" if whole else nearest(name, known)
+
+
 def show_list(
     harbor: Harbor,
     wanted: Filter,
     columns: Columns,
     *,
+    nothing: str,
     after: str,
     limit: int,
     oldest_first: bool,
     as_json: bool,
 ) -> None:
-    """Print the jobs that match, and how to see more of them."""
+    """Print the jobs that match, and how to see more of them; for people `nothing`, if there are none."""
     rows: list[Sequence[str]] = []
     shown, last = 0, ""
     for page in pages(harbor, wanted, after=after, limit=limit, newest_first=not oldest_first):
@@ -153,11 +186,13 @@ def show_list(
                 json_line(for_programs(harbor, record))
             else:
                 rows.append([read(record) for _, read in columns])
+    if not shown:
+        if not as_json:
+            note(nothing)
+        hint_unknown_tasks(harbor, wanted.tasks)
     if as_json:
         return
     if rows:
         table([name for name, _ in columns], rows)
-    else:
-        note("No such jobs.")
     if shown == limit:
         note(f"There may be more: --after {last}")

@@ -25,8 +25,8 @@ def migrate(
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Bring the store's tables to the version that this release works with."""
-    harbor = harbor_of(target_of(ctx), may_create=not check)
+    """Bring the store's tables to the version that this release works with; make a store that is named."""
+    harbor = harbor_of(target_of(ctx))
     try:
         driver = _migrating(harbor.driver)
         before = driver.schema_version()

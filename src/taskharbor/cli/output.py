@@ -1,27 +1,89 @@
 """What is printed: lines for people, JSON lines for programs, progress and questions on standard error.
 
 Whatever comes out of a store may hold control characters, which a terminal would obey. They are shown as escapes.
+
+A reader may go away (`| head`). Whoever only looks then ends, quietly and well: it was read as far as anybody wanted.
+Whoever changes something goes on `to_the_end`, since half of what was asked was asked by nobody.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import msgspec
 import typer
 
+from taskharbor.cli.exits import Exit
 from taskharbor.codec.hooks import enc_hook
 from taskharbor.errors import OptionError
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
 
 
+class ReaderGone(Exception):
+    """Nobody reads standard output any more."""
+
+
+class _Unheard(msgspec.Struct):
+    """What kept standard output from being printed, while something is done to its end."""
+
+    why: OSError | None = None
+
+
+_unheard: ContextVar[_Unheard | None] = ContextVar("taskharbor_cli_unheard", default=None)
+
+
+@contextmanager
+def to_the_end() -> Generator[None]:
+    """Go on although nobody reads what is printed; say so on standard error afterwards.
+
+    Raises:
+        Exit: with 1, if not all could be printed.
+    """
+    unheard = _Unheard()
+    token = _unheard.set(unheard)
+    try:
+        yield
+    finally:
+        _unheard.reset(token)
+        if unheard.why is not None:
+            note(f"Not all of it could be printed ({unheard.why.strerror}); the work went on without.")
+    if unheard.why is not None:
+        raise typer.Exit(Exit.FAILED)
+
+
+def echo(text: str | bytes) -> None:
+    """Print a line as it is.
+
+    Raises:
+        ReaderGone: nobody reads it, and nothing is done `to_the_end`.
+    """
+    try:
+        typer.echo(text)
+    except OSError as error:
+        unheard = _unheard.get()
+        if unheard is None and not isinstance(error, BrokenPipeError):
+            raise
+        hush()
+        if unheard is None:
+            raise ReaderGone from error
+        unheard.why = error
+
+
+def hush() -> None:
+    """Let what is printed from now on go nowhere, with what is left in the buffer."""
+    with suppress(OSError, ValueError):  # no file at all, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def json_line(value: object) -> None:
     """Print one value as one line of JSON; times as ISO 8601, bytes as base64."""
-    typer.echo(_encoder.encode(value))
+    echo(_encoder.encode(value))
 
 
 def json_text(value: object) -> bytes:
@@ -42,7 +104,7 @@ def plain(text: str, *, lines: bool = False) -> str:
 
 def line(text: str = "") -> None:
     """Print a line for people."""
-    typer.echo(plain(text))
+    echo(plain(text))
 
 
 def note(text: str) -> None:

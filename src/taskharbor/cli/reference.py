@@ -22,8 +22,9 @@ from taskharbor.cli.exits import MEANINGS
 MARK = "<!-- What follows is written by: python -m taskharbor.cli.reference docs/reference/cli.md -->"
 
 _COMMON = frozenset({"--app", "--url", "--help", "--install-completion", "--show-completion"})
-_LAST = """A code keeps its meaning from release to release. Errors are one line on standard error; a worker's go
-to its log. What they mean is told in [errors](errors.md).
+_LAST = """A code keeps its meaning from release to release. Errors are one line on standard error, but for
+what the parser of options refuses: that stands in a box, with the usage above it. A worker that has read its
+options tells errors in its log. What they mean is told in [errors](errors.md).
 """
 _FOLLOWS = "Every command takes `--app` and `--url` as well.\n"
 

@@ -11,19 +11,22 @@ the parent's death                      drain
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import msgspec
 
+from taskharbor.cli.closing import tell_closing
+from taskharbor.cli.signals import heard_by, signals_restored, stacks_on_request
+from taskharbor.cli.values import told_size
+from taskharbor.errors import LifespanError
 from taskharbor.supervisor import Exit, Lifeline
 from taskharbor.supervisor.memory import resident_bytes
 from taskharbor.worker import Worker, WorkerSettings, run_in_own_loop
@@ -60,6 +63,8 @@ def serve(
 
     Returns:
         `Exit.OK` after a drain, `Exit.RECYCLE` to be started afresh, `Exit.UNFINISHED` if handlers would not end.
+        `Exit.FAILED` if the application's deps could not be closed: outcomes are written and the store is closed all
+        the same, and the application's error is in the log.
 
     Raises:
         DeploymentError: the worker cannot start as things are, and could not on another try.
@@ -73,12 +78,14 @@ def serve(
 
     async def main() -> Exit:
         code = await serving.main()
+        if until_idle is not None:
+            await tell_closing(harbor, settings, worker)
         if code is not Exit.UNFINISHED:  # else the keeper still needs the store
             await harbor.aclose()
         return code
 
     try:
-        with _signals_restored(), _stacks_on_request():
+        with signals_restored(), stacks_on_request():
             return run_in_own_loop(main)
     finally:
         worker.loop_closed()
@@ -129,9 +136,11 @@ class _Serving:
         """Start the worker, work, and stop."""
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
+        unfinished: list[str] = []
+        closed = True
         with ExitStack() as heard:
             for number, react in self._reactions():
-                heard.enter_context(_heard(loop, number, react))
+                heard.enter_context(heard_by(loop, number, react))
             if self._lifeline is not None:
                 loop.add_reader(self._lifeline, self._on_lifeline)
                 heard.callback(loop.remove_reader, self._lifeline)
@@ -147,8 +156,16 @@ class _Serving:
                     raise
                 logger.info("halted before the worker had started")
                 return Exit.OK
+            except LifespanError as error:
+                if not self._started:
+                    raise
+                # The application's own error: its traceback, and none of ours.
+                logger.error("%s", error, exc_info=error.__cause__)
+                closed = False
         if unfinished:
             return Exit.UNFINISHED
+        if not closed:
+            return Exit.FAILED
         return Exit.RECYCLE if self._recycles else Exit.OK
 
     def _reactions(self) -> list[tuple[signal.Signals, Callable[[], None]]]:
@@ -196,12 +213,11 @@ class _Serving:
 
     def _limit_passed(self, jobs: int) -> str | None:
         if self._max_jobs is not None and jobs >= self._max_jobs:
-            return f"it has settled {jobs} deliveries (max_jobs={self._max_jobs})"
+            return f"it has settled {jobs} deliveries (--max-jobs {self._max_jobs})"
         held = 0 if self._max_memory is None else resident_bytes()
         if self._max_memory is not None and held > self._max_memory:
-            return (
-                f"it holds {held:,} bytes of memory after {jobs} deliveries (max_memory={self._max_memory:,})"
-            )
+            limit = told_size(self._max_memory)
+            return f"it holds {told_size(held)} of memory after {jobs} deliveries (--max-memory {limit})"
         return None
 
     # --- being told to end
@@ -238,49 +254,3 @@ class _Serving:
             not self._started and self._task is not None
         ):  # no job is in hand yet: a start that hangs is given up
             self._task.cancel()
-
-
-@contextmanager
-def _heard(
-    loop: asyncio.AbstractEventLoop, number: signal.Signals, react: Callable[[], None]
-) -> Generator[None]:
-    """Call `react` on the loop for each such signal; afterwards ignore it, since the worker has ended already."""
-    try:
-        loop.add_signal_handler(number, react)
-    except NotImplementedError:  # Windows has no signal handlers on loops
-        signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(react))
-        yield
-    else:
-        try:
-            yield
-        finally:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _signals_restored() -> Generator[None]:
-    """Give the signals back at the end to who heard them before."""
-    heard = [signal.SIGTERM, signal.SIGINT]
-    if sys.platform != "win32":
-        heard.append(signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-@contextmanager
-def _stacks_on_request() -> Generator[None]:
-    """Write the stacks of all threads to standard error on each SIGUSR1, even while the event loop is blocked."""
-    stream = sys.__stderr__
-    if sys.platform == "win32" or stream is None:
-        yield
-        return
-    faulthandler.register(signal.SIGUSR1, stream, all_threads=True)
-    try:
-        yield
-    finally:
-        faulthandler.unregister(signal.SIGUSR1)

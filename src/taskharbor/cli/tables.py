@@ -1,13 +1,15 @@
-"""Tables for people: a line each, on a terminal with long texts folded to its width."""
+"""Tables for people: a line each; on a terminal folded to its width.
+
+Where the columns do not fit beside each other, the first one, an id or a name that people copy, gets a line of its own,
+and the others stand folded beneath it.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-import typer
-
-from taskharbor.cli.output import plain
+from taskharbor.cli.output import echo, plain
 
 _STYLES = {
     "dead": "red",
@@ -20,6 +22,10 @@ _STYLES = {
 # Beyond so many rows nobody reads them folded, and measuring each takes long.
 _MANY = 500
 _SHORT = 20
+"""Up to so many characters a text stays whole beside the others;"""
+_SHORTER = 10
+"""and so many beneath its id."""
+_GAP = 2
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -27,36 +33,63 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = [[plain(cell) for cell in row] for row in rows]
     everything = [*([headers] if headers else []), *shown]
     widths = [max(len(cell) for cell in column) for column in zip(*everything, strict=True)]
-    if sys.stdout.isatty() and len(rows) <= _MANY and _fits(widths):
-        _fold(headers, shown, widths)
-        return
+    if sys.stdout.isatty() and len(rows) <= _MANY:
+        columns = _terminal_width()
+        beside = _shrunk(widths[1:], columns - widths[0] - _GAP, _SHORT)
+        beneath = _shrunk(widths[1:], columns - _GAP, _SHORTER)
+        if beside is not None:
+            _print_grid(headers, shown, [widths[0], *beside])
+            return
+        if beneath is not None and widths[0] <= columns:
+            _stack(headers, shown, beneath)
+            return
     for row in everything:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _folds(number: int, width: int) -> bool:
-    """Return whether a column may be folded: not the ids, which stand first and are copied, and nothing short."""
-    return bool(number) and width > _SHORT
-
-
-def _fits(widths: Sequence[int]) -> bool:
-    """Return whether a terminal is wide enough for a table; on others it is the lines that are folded."""
+def _terminal_width() -> int:
     from rich.console import Console
 
-    least = sum(_SHORT if _folds(number, width) else width for number, width in enumerate(widths))
-    return least + 2 * len(widths) <= Console().width
+    return Console().width
 
 
-def _fold(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+def _shrunk(widths: Sequence[int], room: int, least: int) -> Sequence[int] | None:
+    """Return widths that fit into so much room, the longest shortened first; None if one would be below `least`."""
+    shrunk = [min(width, room) for width in widths]
+    while sum(shrunk) + _GAP * len(shrunk) > room:
+        longest = max(shrunk, default=0)
+        if longest <= least:
+            return None
+        shrunk[shrunk.index(longest)] -= 1
+    return shrunk
+
+
+def _stack(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    """Print the first cell of each row on a line of its own, and the others beneath it, in columns of these widths."""
+    for number, row in enumerate([headers, *rows] if headers else rows):
+        style = "bold" if headers and not number else ""
+        _print_grid([], [row[:1]], [len(row[0])], style)
+        _print_grid([], [row[1:]], widths, style, indent=_GAP)
+
+
+def _print_grid(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    style: str = "",
+    indent: int = 0,
+) -> None:
+    """Print a table whose columns have these widths; what is longer is folded."""
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headers), header_style="bold")
+    grid = Table(
+        box=None, padding=(0, _GAP, 0, 0), show_header=bool(headers), header_style="bold", style=style
+    )
     for number, width in enumerate(widths):
-        grid.add_column(
-            headers[number] if headers else "", no_wrap=not _folds(number, width), overflow="fold"
-        )
+        grid.add_column(headers[number] if headers else "", width=width, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False, markup=False).print(grid)
+        grid.add_row(*(Text(cell, style=_STYLES.get(cell, style)) for cell in row))
+    Console(highlight=False, markup=False).print(Padding(grid, (0, 0, 0, indent), expand=False))

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from taskharbor.cli.application import load
+from taskharbor.cli.store import refuse_missing
 from taskharbor.drivers.registry import DEFAULT_URL
 from taskharbor.errors import DeploymentError
 from taskharbor.harbor import Harbor
@@ -80,13 +81,12 @@ CommonApp: TypeAlias = Annotated[
 ]
 
 
-def harbor_of(target: Target, *, tasks: str = "", may_create: bool = False) -> Harbor:
+def harbor_of(target: Target, *, tasks: str = "") -> Harbor:
     """Return the harbor that is meant.
 
     Args:
         target: what was said.
         tasks: which command needs the application's tasks; "" where a store is enough.
-        may_create: a store that is not there yet may be made in the current directory, though nobody named it.
 
     Raises:
         DeploymentError: the application cannot be imported; or it is needed, and was not named; or nobody said which
@@ -100,7 +100,7 @@ def harbor_of(target: Target, *, tasks: str = "", may_create: bool = False) -> H
         raise DeploymentError(
             f"{tasks} needs your tasks: say where they are, --app module:harbor (or TASKHARBOR_APP)"
         )
-    if not target.named() and not may_create and not default_file().exists():
+    if not target.named() and not default_file().exists():
         raise DeploymentError(
             f"which store? There is no {default_file().name} in {Path.cwd()}; give --app module:harbor, --url URL, or "
             "set TASKHARBOR_APP or TASKHARBOR_URL"
@@ -115,9 +115,15 @@ def default_file() -> Path:
 
 @contextmanager
 def opened(ctx: typer.Context, *, tasks: str = "") -> Generator[Harbor]:
-    """Give the harbor that is meant, and close it at the end; raises as `harbor_of`."""
+    """Give the harbor that is meant, and close it at the end; raises as `harbor_of`.
+
+    A command that works on the application's tasks may be the first to use a store, and makes it then. The others look
+    for what is there already: `refuse_missing` keeps them from making it.
+    """
     harbor = harbor_of(target_of(ctx), tasks=tasks)
     try:
+        if not tasks:
+            refuse_missing(harbor)
         yield harbor
     finally:
         harbor.close()

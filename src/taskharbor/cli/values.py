@@ -69,6 +69,16 @@ def size(text: str) -> int:
     return int(float(found["number"]) * 1024 ** (" KMGT".index((found["unit"] or " ").upper())))
 
 
+def told_size(count: int) -> str:
+    """Return so many bytes as people read them: `56.4M`; the largest unit of which there is one, to a tenth."""
+    number, unit = float(count), "B"
+    for larger in "KMGT":
+        if number < 1024:
+            break
+        number, unit = number / 1024, larger
+    return f"{number:.1f}".removesuffix(".0") + unit
+
+
 def instant(text: str) -> datetime:
     """Return the instant written in ISO 8601, with its zone.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 from taskharbor.cli.launching import Orders, launch
 from taskharbor.cli.logs import LogFormat, LogLevel
 from taskharbor.cli.target import AppOption, UrlOption, target_of
-from taskharbor.cli.values import duration, listed, size
+from taskharbor.cli.values import duration, listed, size, told_duration
 from taskharbor.errors import OptionError
+
+_SHORTEST = timedelta(milliseconds=100)
 
 
 def worker(
@@ -124,7 +127,7 @@ def worker(
             metavar="N",
             min=1,
             envvar="TASKHARBOR_MAX_JOBS",
-            help="Recycle a process after so many jobs: it drains, and a fresh one takes its place.",
+            help="Recycle a process after at least so many jobs: it drains, and a fresh one takes its place.",
             show_default="never",
         ),
     ] = None,
@@ -140,7 +143,10 @@ def worker(
         ),
     ] = None,
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="Stop when nothing is running and nothing is due.")
+        bool,
+        typer.Option(
+            "--until-idle", help="Stop when nothing runs here and nothing is due; tell what is left."
+        ),
     ] = False,
     within: Annotated[
         timedelta | None,
@@ -171,9 +177,12 @@ def worker(
     """Run jobs until told to stop. The first SIGTERM or Ctrl-C drains, the second cancels what runs."""
     if within is not None and not until_idle:
         raise OptionError("--within goes with --until-idle")
+    for name, value in (("--lease", lease), ("--stall", stall)):
+        if value is not None and value < _SHORTEST:
+            raise OptionError(f"{name} {told_duration(value)}: expected at least {told_duration(_SHORTEST)}")
     orders = Orders(
         target=target_of(ctx),
-        queues=list(listed(queues)) if queues else None,
+        queues=_queues(queues) if queues else None,
         concurrency=concurrency,
         handler_processes=handler_processes,
         lease=lease,
@@ -189,3 +198,13 @@ def worker(
         log_format=log_format,
     )
     raise typer.Exit(launch(orders, processes))
+
+
+def _queues(given: Sequence[str]) -> list[str]:
+    names = list(listed(given))
+    if not names:
+        raise OptionError(f"--queues {','.join(given)!r}: expected one or more names, such as mail,default")
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise OptionError(f"--queues: {twice[0]!r} is named twice")
+    return names

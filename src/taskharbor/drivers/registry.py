@@ -21,8 +21,6 @@ from taskharbor.errors import DeploymentError, DriverURLError, MissingExtraError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["DEFAULT_URL", "ENTRY_POINTS", "available_drivers", "driver_for", "open_driver", "redacted"]
-
 ENTRY_POINTS = "taskharbor.drivers"
 DEFAULT_URL = "sqlite:///taskharbor.db"
 

@@ -4,12 +4,14 @@
     schema       the tables, as numbered migrations
     rows         between the words of the contract and what the tables hold
     routine      a verb as a generator: it yields statements and receives rows
-    enqueue, reserve, settle, lease, control, queue, upkeep     the verbs, a family a file
+    enqueue, reserve, settle, lease, look, control, queue, upkeep     the verbs, a family a file
     leaving      how jobs leave a lease: back into a lane, or into the history or the dead letters
     connection   one connection: opened, checked, its errors read
+    forks        no connection is open while the process forks
     transaction  running routines: several of them in one transaction, again while the file is locked
     courtesy     heartbeats first
     checkpoint   folding the log back into the file
+    desk         a thread with a connection, and the line before it
     store        the verbs' two faces: a thread of its own for event loops, and a blocking one
     joining      enqueue in a transaction of the caller's own
     bell         wake-ups, in this process and across processes

@@ -82,14 +82,17 @@ def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
         key = job.key
         if key is not None:
             keys += (job.task, key, job.id, job.digest, duration_micros(job.key_ttl))
-        run_at = _run_at(job, now)
+        run_at = due = now
+        if job.run_at is not None or job.run_in is not None:
+            run_at = _run_at(job, now)
+            due = max(run_at, now)
         rows += (
             job.id,
             job.task,
             job.queue,
             number,
             job.priority,
-            max(now, run_at),
+            due,
             # Its one attempt must not be spent unseen (rule 4).
             int(job.retry.max_attempts == 1),
             run_at,
@@ -112,9 +115,10 @@ def _insert_many(insert: str, cells: Sequence[Cell], width: int) -> Routine[None
     row = f"({', '.join('?' * width)})"
     begin = 0
     for size in _SIZES:
+        sql = insert + ", ".join([row] * size)
         while len(cells) - begin >= size * width:
             end = begin + size * width
-            yield Query(insert + ", ".join([row] * size), cells[begin:end])
+            yield Query(sql, cells[begin:end])
             begin = end
 
 

@@ -56,8 +56,8 @@ class Place(msgspec.Struct, frozen=True):
         for what, where in ((path, "file"), (folder, "directory")):
             if what.exists() and not os.access(what, os.W_OK):
                 raise UnusableStoreError(
-                    f"the {where} {what} is not writable for this user (uid {_uid()}); every process that opens it, if only "
-                    "to look, needs to write to the file, and in its directory"
+                    f"the {where} {what} is not writable for this user (uid {_uid()}); every process that opens it, "
+                    "if only to look, needs to write to the file, and in its directory"
                 )
         kind = None if self.network else network_file_system(self.path)
         if kind is not None:

@@ -5,10 +5,11 @@ Batches go in and out as JSON text beside one blob that holds all their payloads
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from operator import attrgetter
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -42,31 +43,27 @@ class Options(msgspec.Struct, frozen=True):
     keep_result: bool
 
 
+_Shared: TypeAlias = tuple[str, int, RetryNumbers, timedelta, timedelta, bool]
+_shared: Callable[[NewJob], _Shared] = attrgetter(*Options.__struct_fields__)
+"""Return those fields of a job that make its `Options`."""
+
+
 class OptionsBook:
     """Options by the number they are stored under. The number is a digest, so what is known stays true."""
 
     def __init__(self) -> None:
         self._known: dict[int, Options] = {}
         self._numbers: dict[Options, tuple[int, str, int]] = {}
-        self._last: tuple[Options, tuple[int, str, int]] | None = None
+        self._last: tuple[_Shared | None, tuple[int, str, int]] = None, (0, "", 0)
         self._decode = msgspec.json.Decoder(Options).decode
 
     def number(self, job: NewJob) -> tuple[int, str, int]:
         """Return the number, text and retention of a job's options."""
-        if (
-            self._last is not None
-        ):  # jobs of one batch mostly share theirs, and comparing is quicker than hashing
-            last, found = self._last
-            if (
-                last.retry is job.retry
-                and last.fingerprint == job.fingerprint
-                and last.codec == job.codec
-                and last.key_ttl is job.key_ttl
-                and last.retain is job.retain
-                and last.keep_result is job.keep_result
-            ):
-                return found
-        options = Options(job.codec, job.fingerprint, job.retry, job.key_ttl, job.retain, job.keep_result)
+        shared = _shared(job)
+        last, found = self._last
+        if shared == last:  # as with most jobs of one batch; comparing is quicker than hashing
+            return found
+        options = Options(*shared)
         known = self._numbers.get(options)
         if known is None:
             text = _encoder.encode(options)
@@ -75,7 +72,7 @@ class OptionsBook:
             if len(self._numbers) >= _CACHED:
                 self._numbers.clear()
             self._numbers[options] = known
-        self._last = options, known
+        self._last = shared, known
         return known
 
     def fetch(self, numbers: Iterable[int]) -> Routine[dict[int, Options]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from taskharbor.driver import (
@@ -41,8 +38,9 @@ from taskharbor.driver import (
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.sqlite import control, enqueue, lease, reserve, settle, upkeep
+from taskharbor.drivers.sqlite import control, enqueue, lease, look, reserve, settle, upkeep
 from taskharbor.drivers.sqlite import queue as queues
+from taskharbor.drivers.sqlite.desk import Desk, OpenTransactions
 from taskharbor.drivers.sqlite.transaction import AnyAsk, Ask, Transactions
 from taskharbor.errors import StoreUnavailable
 from taskharbor.job import JobRecord
@@ -51,16 +49,13 @@ from taskharbor.settlement import Settled
 Q = TypeVar("Q", bound=Request)
 T = TypeVar("T")
 
-OpenTransactions = Callable[[], tuple[Transactions, Callable[[], None]]]
-"""Opens a connection, and returns what runs routines on it, and what closes it."""
-
 
 class SqliteStore:
     """Every verb, on one event loop. A thread of its own does the waiting for the disk."""
 
     def __init__(self, open_transactions: OpenTransactions) -> None:
         """Prepare it; `open` connects."""
-        self._desk = _Desk(open_transactions)
+        self._desk = Desk(open_transactions)
 
     async def open(self) -> None:
         """Connect.
@@ -93,13 +88,13 @@ class SqliteStore:
         return await self._desk.ask(Ask(settle.job_settle, request, writes=bool(request.settlements)))
 
     async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
-        return await self._desk.ask(Ask(control.job_get, request, writes=False))
+        return await self._desk.ask(Ask(look.job_get, request, writes=False))
 
     async def job_find(self, request: JobFind) -> Sequence[JobRecord]:
-        return await self._desk.ask(Ask(control.job_find, request, writes=False))
+        return await self._desk.ask(Ask(look.job_find, request, writes=False))
 
     async def job_count(self, request: JobCount) -> Sequence[Counted]:
-        return await self._desk.ask(Ask(control.job_count, request, writes=False))
+        return await self._desk.ask(Ask(look.job_count, request, writes=False))
 
     async def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         return await self._desk.ask(Ask(control.job_cancel, request, writes=True))
@@ -134,90 +129,6 @@ class SqliteStore:
         )
 
 
-class _Desk:
-    """A thread with a connection, and the line before it. What stands in line is carried out together."""
-
-    def __init__(self, open_transactions: OpenTransactions) -> None:
-        self._open_transactions = open_transactions
-        self._loop = asyncio.get_running_loop()
-        self._line: queue.SimpleQueue[tuple[AnyAsk, asyncio.Future[None]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._closed = self._loop.create_future()
-        self._closing = False
-
-    async def open(self) -> None:
-        opened: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(
-            target=self._main, args=(opened,), name="taskharbor-sqlite", daemon=True
-        )
-        self._thread.start()
-        try:
-            await asyncio.shield(opened)
-        except BaseException:  # cancelled, say, while it waited for a lock: nobody will close this
-            self._closing = True
-            self._line.put(None)
-            opened.cancel()
-            raise
-
-    async def ask(self, ask: Ask[Q, T]) -> T:
-        if self._closing:
-            raise StoreUnavailable("this store is closed")
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._line.put((ask, done))
-        await done
-        return ask.result()
-
-    async def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._line.put(None)
-        await asyncio.shield(self._closed)
-
-    def _main(self, opened: asyncio.Future[None]) -> None:
-        try:
-            transactions, close = self._open_transactions()
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever opens
-            self._tell(_fail, [opened], error)
-            self._tell(_end, [self._closed])
-            return
-        self._tell(_end, [opened])
-        try:
-            while self._serve(transactions):
-                pass
-        finally:
-            close()
-            self._tell(_end, [self._closed])
-
-    def _serve(self, transactions: Transactions) -> bool:
-        """Carry out all that stands in line; return whether to go on."""
-        line = [self._line.get()]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                line.append(self._line.get_nowait())
-        asked = [entry for entry in line if entry is not None]
-        if asked:
-            transactions.run([ask for ask, _ in asked])
-            self._tell(_end, [done for _, done in asked])
-            transactions.tidy()
-        return None not in line
-
-    def _tell(self, what: Callable[..., None], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed
-            self._loop.call_soon_threadsafe(what, *args)
-
-
-def _end(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
-
-
-def _fail(futures: list[asyncio.Future[None]], error: BaseException) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
-
-
 class BlockingSqliteStore:
     """The verbs of a producer, for any thread. Threads that ask at once share a transaction, and so a sync."""
 
@@ -231,7 +142,7 @@ class BlockingSqliteStore:
         return self._ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs)))
 
     def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
-        return self._ask(Ask(control.job_get, request, writes=False))
+        return self._ask(Ask(look.job_get, request, writes=False))
 
     def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         return self._ask(Ask(control.job_cancel, request, writes=True))

@@ -1,0 +1,62 @@
+"""Whether a store is there, and what it is called: for commands that only look, and for a worker's log."""
+
+from __future__ import annotations
+
+import os
+
+from taskharbor.driver import Capability, Driver, MigratingDriver, SchemaVersion
+from taskharbor.drivers.registry import DEFAULT_URL
+from taskharbor.errors import DeploymentError, redacted
+from taskharbor.harbor import Harbor
+
+
+def refuse_missing(harbor: Harbor) -> None:
+    """Refuse a store that was never made: looking would make it, and tell of nothing in it.
+
+    Raises:
+        DeploymentError: there is no such file, or there are no tables in it.
+        TaskHarborError: whatever keeps the driver from looking.
+    """
+    schema = schema_of(harbor.driver)
+    if schema is None or schema.present:
+        return
+    raise DeploymentError(
+        f"{_nothing_there(harbor.driver)}; is it the store that is meant? The first enqueue or worker makes it, or "
+        "`taskharbor migrate`"
+    )
+
+
+def schema_of(driver: Driver) -> SchemaVersion | None:
+    """Return where a store's tables stand; None where there are none to migrate. Makes nothing."""
+    if Capability.MIGRATIONS in driver.capabilities and isinstance(driver, MigratingDriver):
+        return driver.schema_version()
+    return None
+
+
+def file_of(driver: Driver) -> str | None:
+    """Return the absolute path of a store that is a file."""
+    path: object = getattr(driver, "path", None)
+    return path if isinstance(path, str) else None
+
+
+def url_of(url: str | None, app: str | None, driver: Driver) -> str | None:
+    """Return the URL of a store, without secrets, its file with its whole path; None if only the application knows it.
+
+    Args:
+        url: what `--url` said.
+        app: what `--app` said.
+        driver: what came of both.
+    """
+    path = file_of(driver)
+    if path is not None:
+        return f"{driver.name}:///{path}"
+    if url or not app:
+        return redacted(url or os.environ.get("TASKHARBOR_URL") or DEFAULT_URL)
+    return None
+
+
+def _nothing_there(driver: Driver) -> str:
+    path = file_of(driver)
+    if path is not None and not os.path.exists(path):
+        return f"there is no file {path}"
+    return f"there are no tables for jobs in {path or f'the store ({driver.name})'}"
