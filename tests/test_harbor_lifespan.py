@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
-from taskharbor import Context, Harbor, JobState, LifespanError, Registry, task
+from taskharbor import Context, Harbor, JobState, LifespanError, Registry, StoreUnavailable, task
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.worker import Lifespan
-from tests.support.work import ENOUGH, await_event, drains_noted, threads_named
+from tests.support.work import ENOUGH, TroubledDriver, await_event, drains_noted, fails, threads_named
 
 
 class Database:
@@ -172,7 +172,7 @@ def test_a_function_that_is_no_context_manager_is_told_at_the_start() -> None:
 
 
 def test_an_error_while_they_are_closed_is_told_where_the_worker_ends() -> None:
-    """The jobs are settled all the same."""
+    """As the application's error, with its cause. The jobs are settled all the same."""
     registry = Registry()
 
     @task(registry=registry)
@@ -186,6 +186,42 @@ def test_an_error_while_they_are_closed_is_told_where_the_worker_ends() -> None:
 
     with Harbor(MemoryDriver(), registry=registry, deps=deps) as harbor:
         job = work.enqueue()
-        with pytest.raises(OSError, match="could not close"), harbor.worker_thread():
+        with (
+            pytest.raises(
+                LifespanError, match="deps could not be closed: OSError: could not close"
+            ) as failed,
+            harbor.worker_thread(),
+        ):
             job.wait(ENOUGH)
+        assert isinstance(failed.value.__cause__, OSError)
         assert job.status().state is JobState.SUCCEEDED
+
+
+def test_an_error_while_they_are_closed_does_not_hide_why_the_worker_could_not_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That is raised, and the other is in the log."""
+    driver = TroubledDriver()
+    driver.before = fails(1000, "worker_announce")
+
+    @contextmanager
+    def deps() -> Generator[None]:
+        yield
+        raise OSError("could not close")
+
+    with (
+        Harbor(driver, registry=Registry(), deps=deps) as harbor,
+        pytest.raises(StoreUnavailable),
+        harbor.worker_thread(),
+    ):
+        pytest.fail("it started")
+    with (
+        Harbor(MemoryDriver(), registry=a_registry([]), deps=deps) as harbor,
+        pytest.raises(LifespanError, match="has no dependencies"),
+        harbor.worker_thread(),
+    ):
+        pytest.fail("it started")
+
+    assert 2 == caplog.messages.count(
+        "the harbor's deps could not be closed: OSError: could not close; mend what Harbor(deps=...) does at its end"
+    )

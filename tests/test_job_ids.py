@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from taskharbor.job import new_job_id, new_token
+from taskharbor.job import new_job_id, new_job_ids, new_token
 from tests.fixtures.support import fork
 
 
@@ -36,6 +36,26 @@ def test_a_hundred_thousand_ids_in_a_row_only_grow() -> None:
     ids = [new_job_id() for _ in range(100_000)]
 
     assert all(one < other for one, other in pairwise(ids))
+
+
+def test_ids_made_together_grow_and_stand_between_those_made_before_and_after() -> None:
+    before = new_job_id()
+
+    together = new_job_ids(10_000)
+    after = new_job_id()
+
+    ids = [before, *together, after]
+    assert 10_002 == len(ids)
+    assert all(one < other for one, other in pairwise(ids))
+    assert {7} == {uuid.UUID(text).version for text in together}
+
+
+def test_no_ids_are_an_empty_list_and_hold_up_no_later_one() -> None:
+    before = new_job_id()
+
+    assert [] == new_job_ids(0)
+
+    assert before < new_job_id()
 
 
 def test_ids_made_by_many_threads_are_distinct_and_grow_in_each() -> None:

@@ -37,6 +37,7 @@ from tests.support.work import (
     eventually,
     fails,
     states,
+    threads_named,
 )
 
 IDLE = timedelta(0)
@@ -237,6 +238,33 @@ def test_why_it_cannot_start_is_raised() -> None:
         serve_here(harbor)
 
 
+def test_deps_that_cannot_be_closed_are_the_applications_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Told with its own traceback and by code 1; outcomes are written and the store is closed all the same."""
+    registry, driver = Registry(), TroubledDriver()
+
+    @task(registry=registry)
+    async def work() -> None:
+        """Succeed."""
+
+    @asynccontextmanager
+    async def deps() -> AsyncGenerator[int]:
+        yield 1
+        raise RuntimeError("the pool would not close")
+
+    with Harbor(driver, registry=registry, deps=deps) as harbor:
+        job = work.enqueue()
+
+        assert Exit.FAILED == serve_here(harbor, until_idle=IDLE)
+
+        assert job.status().state is JobState.SUCCEEDED
+        assert not threads_named("taskharbor-leases")
+    (told,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "the harbor's deps could not be closed: RuntimeError: the pool would not close" in told.message
+    assert told.exc_info is not None
+    assert isinstance(told.exc_info[1], RuntimeError)
+    assert __file__ in caplog.text
+
+
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the watchdog may end the process."""
     settings = WorkerSettings(
@@ -378,7 +406,7 @@ def test_it_recycles_after_so_many_deliveries(said: Said) -> None:
         assert Exit.RECYCLE == serve_here(harbor, max_jobs=10)
 
         assert {"succeeded": 5, "dead": 5} == states(harbor)
-    assert said("it has settled 10 deliveries (max_jobs=10)", 1)
+    assert said("it has settled 10 deliveries (--max-jobs 10)", 1)
 
 
 def test_it_recycles_when_it_has_grown_too_large(said: Said) -> None:
@@ -394,7 +422,7 @@ def test_it_recycles_when_it_has_grown_too_large(said: Said) -> None:
 
         assert Exit.RECYCLE == serve_here(harbor, max_memory=1)
 
-    assert said("bytes of memory after 1 deliveries (max_memory=1)", 1)
+    assert said("of memory after 1 deliveries (--max-memory 1B)", 1)
 
 
 def test_without_a_job_it_never_recycles() -> None:

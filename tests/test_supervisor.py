@@ -19,6 +19,7 @@ import pytest
 from taskharbor import DeploymentError, OptionError, UsageError
 from taskharbor.supervisor import Exit, supervise
 from taskharbor.supervisor.restart import LONGEST_SECONDS, STEADY_SECONDS, Backoff, final, told, worst
+from taskharbor.worker.watchdog import STALLED_EXIT_CODE
 from tests.support.led import ROLLS, SERVES, Led, children, lives, state
 from tests.support.work import ENOUGH, SECOND, eventually
 
@@ -97,6 +98,21 @@ def test_an_end_is_told_by_name() -> None:
     assert "was killed by signal 40" == told(-40)
     assert "ended with code 75 (stalled)" == told(75)
     assert "ended with code 99" == told(99)
+
+
+def test_an_end_by_the_supervisors_own_signal_is_told_as_its_own() -> None:
+    """Nobody has to look for who else has sent it."""
+    sent = {signal.SIGTERM, signal.SIGKILL}
+
+    assert "was ended by our SIGTERM while it started" == told(-15, sent=sent, ready=False)
+    assert "was ended by our SIGKILL" == told(-9, sent=sent, ready=True)
+    assert "was killed by SIGINT" == told(-2, sent=sent, ready=False)
+    assert "ended with code 0 (ok)" == told(0, sent=sent, ready=True)
+
+
+def test_the_code_of_a_stalled_worker_is_known_to_the_supervisor() -> None:
+    """The watchdog, which knows nothing of supervisors, ends its process with it."""
+    assert Exit(STALLED_EXIT_CODE) is Exit.STALLED
 
 
 # --- refusals
@@ -374,6 +390,7 @@ def test_who_does_not_end_is_killed_when_its_time_is_over(led: Led) -> None:
     led.expect("SIGTERM", "SIGTERM")
     assert Exit.UNFINISHED == led.end()
     assert 2 == led.log().count("has not ended in its time and is killed")
+    assert 2 == led.log().count("was ended by our SIGKILL")
 
 
 def test_a_stop_in_the_middle_of_a_start_is_not_lost(led: Led) -> None:
@@ -397,6 +414,7 @@ subprocess.Popen = Interrupted
         int(line.rpartition("pid ")[2].rstrip(")")) for line in led.log().splitlines() if "is started" in line
     ]
     assert 4 == len(started)
+    assert 4 == led.log().count("was ended by our SIGTERM while it started")
     assert [pid for pid in started if state(pid)] == []
 
 

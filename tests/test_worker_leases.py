@@ -9,6 +9,8 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from taskharbor import Context, Harbor, JobState, Registry, Retry, task
 from taskharbor.driver import (
     JobCancel,
@@ -23,6 +25,8 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.job import new_token
+from taskharbor.worker.leases import Unreported
+from tests.fixtures.support import untyped
 from tests.support.work import (
     ENOUGH,
     HOUR,
@@ -91,6 +95,37 @@ def test_a_stalled_worker_in_the_users_process_suspends_and_resumes() -> None:
         assert runs == [1, 2, 1]
 
 
+def test_a_stall_is_told_with_the_job_that_blocks_and_those_beside_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By id and task; what they carry stays out of the log."""
+    registry, blocked, beside, go_on = Registry(), threading.Event(), threading.Event(), threading.Event()
+
+    @task(registry=registry, name="blocks")
+    async def block(_secret: str) -> None:
+        await asyncio.to_thread(await_event, beside)
+        blocked.set()
+        go_on.wait(20)
+
+    @task(registry=registry, name="waits")
+    def wait() -> None:
+        beside.set()
+        go_on.wait(20)
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread(stall=150 * MS):
+        blocks, waits = block.enqueue("a secret"), wait.enqueue()
+        await_event(blocked)
+        eventually(lambda: "has been blocked" in caplog.text, "the record of the stall")
+        go_on.set()
+        for job in (blocks, waits):
+            job.wait(ENOUGH)
+
+    (told,) = [line for line in caplog.messages if "has been blocked" in line]
+    assert f"It is in the handler of job {blocks.id} (task 'blocks')" in told
+    assert f"beside it ran job {waits.id} (task 'waits')" in told
+    assert "secret" not in told
+
+
 _STALLS = """
 import threading
 from datetime import timedelta
@@ -117,6 +152,7 @@ def test_a_stalled_worker_ends_the_process_that_exists_for_it() -> None:
     assert ended.returncode == 75
     assert "a_handler_that_blocks" in ended.stderr
     assert "has been blocked" in ended.stderr
+    assert "(task '__main__.a_handler_that_blocks')" in ended.stderr
 
 
 def test_an_async_handler_is_told_when_its_lease_was_lost() -> None:
@@ -166,6 +202,74 @@ def test_starts_are_reported_with_the_next_extend() -> None:
         eventually(lambda: harbor.look(job.id).started, "the report")
         go_on.set()
         job.wait(ENOUGH)
+
+
+def test_a_handler_that_has_run_for_a_while_is_reported_before_the_next_extend() -> None:
+    """So that whoever looks sees it started; each at the cost of one extend, however long its lease."""
+    registry, driver, go_on = Registry(), TroubledDriver(), threading.Event()
+
+    @task(registry=registry)
+    def in_thread() -> None:
+        go_on.wait(20)
+
+    @task(registry=registry)
+    async def on_loop() -> None:
+        await asyncio.to_thread(go_on.wait, 20)
+
+    with Harbor(driver, registry=registry) as harbor, harbor.worker_thread(lease=HOUR):
+        first = in_thread.enqueue()
+        eventually(lambda: harbor.look(first.id).started, "the first report")
+        second = on_loop.enqueue()
+        eventually(lambda: harbor.look(second.id).started, "the second report")
+        written = [request for _, request in driver.asked if isinstance(request, LeaseExtend)]
+        go_on.set()
+        for job in (first, second):
+            job.wait(ENOUGH)
+
+    starts = [[job_id for hold in request.leases for job_id in hold.started] for request in written]
+    assert [[first.id], [second.id]] == [started for started in starts if started]
+    assert 2 == len([request for request in written if request.leases])
+    assert len(written) <= 3, "beside them there is the first heartbeat of upkeep"
+
+
+def test_only_who_is_found_unreported_twice_makes_an_extend_come_early() -> None:
+    """Short jobs never do, however many there are, and after a report it begins anew."""
+    unreported = Unreported()
+    a, b, c = (untyped(object()) for _ in range(3))
+
+    assert not unreported.look([])
+    assert not unreported.look([a, b])
+    assert not unreported.look([c]), "the others have ended"
+    assert not unreported.look([])
+    assert not unreported.look([a])
+    assert unreported.look([b, a])
+    assert not unreported.look([b, a]), "just asked for"
+    assert unreported.look([a])
+
+
+def test_a_job_lost_without_a_known_start_is_told_as_that(caplog: pytest.LogCaptureFixture) -> None:
+    """It may have begun: it may be what its worker died of."""
+    registry, driver = Registry(), MemoryDriver()
+
+    @task(registry=registry, name="lost")
+    async def work() -> None:
+        """Succeed."""
+
+    with Harbor(driver, registry=registry) as harbor:
+        job = work.enqueue()
+
+        async def lose() -> None:
+            async with driver.connect() as store:
+                await reserve_as_a_ghost(store)
+
+        asyncio.run(lose())
+        with harbor.worker_thread(lease=LEASE):
+            job.wait(ENOUGH)
+
+    assert (
+        f"job {job.id} (task 'lost', queue 'default') was lost with worker ghost: "
+        "no start of it was known, and it is ready again"
+    ) in caplog.messages
 
 
 def test_the_register_knows_a_worker_while_it_works() -> None:

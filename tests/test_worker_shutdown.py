@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator
@@ -12,6 +13,7 @@ import pytest
 
 from taskharbor import Context, Harbor, JobState, LifespanError, Registry, Retry, UsageError, task
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.worker import stopping
 from tests.support.work import (
     ENOUGH,
     LEASE,
@@ -372,3 +374,82 @@ def test_the_end_of_a_worker_waits_for_no_job_that_was_scheduled() -> None:
             pass
         assert job.status().state is JobState.SCHEDULED
         assert ENOUGH > SECOND
+
+
+def test_a_drain_says_again_and_again_for_whom_it_waits(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many handlers, and which jobs, ten of them at most. When they have ended, it is silent."""
+    caplog.set_level(logging.INFO, "taskharbor")
+    monkeypatch.setattr(stopping, "_TELL_AGAIN_SECONDS", 0.005)
+    registry, started = Registry(), threading.Barrier(13)
+
+    def told() -> list[str]:
+        return [line for line in caplog.messages if "waits for" in line]
+
+    @task(registry=registry, name="slow")
+    def work(_secret: str) -> None:
+        started.wait(ENOUGH.total_seconds())
+        eventually(lambda: len(told()) >= 3)
+
+    with (
+        Harbor(MemoryDriver(), registry=registry) as harbor,
+        harbor.worker_thread(concurrency=12, grace=ENOUGH),
+    ):
+        jobs = [work.enqueue("a secret") for _ in range(12)]
+        started.wait(ENOUGH.total_seconds())
+
+    first = told()[0]
+    named = [job.id for job in jobs if f"job {job.id} (task 'slow')" in first]
+    assert "waits for 12 running handlers, within its grace of 20 s: " in first
+    assert 10 == len(named)
+    assert first.endswith(", and 2 more")
+    assert "secret" not in caplog.text
+    assert "cancels" not in caplog.text
+
+
+def test_what_is_cancelled_when_the_grace_ends_is_named_and_what_is_handed_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A job that may not start twice is cancelled too, and not handed back."""
+    registry, started = Registry(), threading.Barrier(3)
+
+    @task(registry=registry, name="again")
+    def again() -> None:
+        started.wait(ENOUGH.total_seconds())
+        spin()
+
+    @task(registry=registry, name="once", retry=ONCE)
+    def once() -> None:
+        started.wait(ENOUGH.total_seconds())
+        spin()
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor:
+        with harbor.worker_thread(grace=MS) as thread:
+            first, second = again.enqueue(), once.enqueue()
+            started.wait(ENOUGH.total_seconds())
+        name = thread.worker.name
+
+    cancelled = next(line for line in caplog.messages if "cancels" in line)
+    assert cancelled.startswith(f"the grace of 0.001 s is over: worker {name} cancels 2 handlers: ")
+    assert f"job {first.id} (task 'again')" in cancelled
+    assert f"job {second.id} (task 'once')" in cancelled
+    assert f"worker {name} hands back 1 cancelled jobs: job {first.id} (task 'again')" in caplog.messages
+
+
+def test_a_halt_says_that_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """And not that a grace is over."""
+    registry, started = Registry(), threading.Event()
+
+    @task(registry=registry)
+    async def work() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    with Harbor(MemoryDriver(), registry=registry) as harbor, harbor.worker_thread() as worker:
+        work.enqueue()
+        await_event(started)
+        worker.halt()
+
+    assert 1 == caplog.text.count("it was told to halt: worker")
+    assert "grace" not in caplog.text

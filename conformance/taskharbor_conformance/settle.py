@@ -494,3 +494,14 @@ async def a_record_tells_when_a_job_may_be_taken_next(bench: Bench) -> None:
 
     assert (began + HOUR, None, bench.now + SECOND) == (scheduled.due_at, running.due_at, retrying.due_at)
     assert began + HOUR == retrying.run_at
+
+
+@case("4.3", "4.13")
+async def a_success_that_stands_twice_in_a_batch_is_written_once(bench: Bench) -> None:
+    job_id = await bench.enqueue()
+    delivery = await bench.take_one()
+
+    answers = await bench.answers(success(delivery, b"first"), success(delivery, b"second"))
+
+    assert [SettleStatus.SETTLED, SettleStatus.ALREADY] == [answer.status for answer in answers]
+    assert b"first" == (await bench.record(job_id)).result

@@ -16,7 +16,7 @@
     |   |-- SchemaError           the store's tables are of another version than this release works with
     |   |-- UnusableStoreError    the store is there, and cannot be used as it is: no permission, no database, bad disk
     |   |-- UnknownTaskError      a job names a task that nobody here declares
-    |   `-- LifespanError         the dependencies could not be built, or are not what a task expects
+    |   `-- LifespanError         the dependencies could not be built or closed, or are not what a task expects
     |-- JobError                  about one job: look at it
     |   |-- JobFailed             it is a dead letter; carries the remote error
     |   |-- JobCancelled          it was cancelled
@@ -142,7 +142,7 @@ class UnknownTaskError(DeploymentError, LookupError):
 
 
 class LifespanError(DeploymentError):
-    """The harbor's `deps` could not be built, or are not what a task's `Context[...]` declares."""
+    """The harbor's `deps` could not be built or closed, or are not what a task's `Context[...]` declares."""
 
 
 class JobError(TaskHarborError):

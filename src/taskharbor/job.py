@@ -153,6 +153,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     operations: tuple[Operation, ...] = ()
 
 
+_VERSION_7 = 0x7000_8000_0000_0000_0000
+"""The version and variant bits of a UUIDv7."""
 _last_id_time = 0
 _id_lock = threading.Lock()
 _id_random = random.Random()
@@ -170,22 +172,31 @@ if hasattr(os, "register_at_fork"):
 
 
 def new_job_id() -> str:
-    """Return a UUIDv7 that sorts after every one this process made before.
+    """Return a UUIDv7 that sorts after every one this process made before."""
+    return new_job_ids(1)[0]
+
+
+def new_job_ids(count: int) -> list[str]:
+    """Return so many UUIDv7 in order, which sort after every one this process made before.
 
     The 12 bits after the version hold the part of the millisecond (RFC 9562, section 6.2, method 3), pushed on by one
-    where the clock gives the same or an earlier value, so jobs enqueued in a row keep their order.
+    from each to the next, and where the clock gives the same or an earlier value, so jobs enqueued in a row keep their
+    order.
     """
     global _last_id_time  # noqa: PLW0603 - one sequence a process is the point
-    ns = time.time_ns()
-    stamp = (ns // 1_000_000) << 12 | (ns % 1_000_000) * 4096 // 1_000_000
+    ms, part = divmod(time.time_ns(), 1_000_000)
+    stamp = ms << 12 | part * 4096 // 1_000_000
     with _id_lock:
-        if stamp <= _last_id_time:
-            stamp = _last_id_time + 1
-        _last_id_time = stamp
-        tail = _id_random.getrandbits(62)
-    head = f"{stamp >> 12:012x}"
-    low = f"{0x8000000000000000 | tail:016x}"
-    return f"{head[:8]}-{head[8:]}-7{stamp & 0xFFF:03x}-{low[:4]}-{low[4:]}"
+        begin = max(stamp, _last_id_time + 1)
+        _last_id_time = begin + count - 1
+    draw = _id_random.getrandbits
+    return [_written(stamp, draw(62)) for stamp in range(begin, begin + count)]
+
+
+def _written(stamp: int, tail: int) -> str:
+    number = (stamp >> 12) << 80 | (stamp & 0xFFF) << 64 | _VERSION_7 | tail
+    text = number.to_bytes(16).hex()  # quicker than formatting the parts
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def new_token() -> int:

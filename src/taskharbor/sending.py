@@ -26,7 +26,9 @@ from taskharbor.driver import (
     require,
 )
 from taskharbor.errors import DuplicateJob, KeyConflict, OptionError, StoreError, UsageError
-from taskharbor.job import NewJob, OnConflict
+from taskharbor.job import NewJob, OnConflict, new_job_ids
+
+_CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making a `Sent`
 
 
 class Sender:
@@ -103,7 +105,8 @@ class Sender:
         check = self._check if check is None else check
         return JobEnqueue(
             jobs=[
-                call.callee.new_job(call.arguments, call.options, self._codec, check=check) for call in calls
+                call.callee.new_job(call.arguments, call.options, self._codec, check=check, job_id=job_id)
+                for job_id, call in zip(new_job_ids(len(calls)), calls, strict=True)
             ],
             all_or_none=True,
         )
@@ -186,6 +189,8 @@ def calls_of(signatures: object) -> list[Call]:
 def _sent(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
     left_out = False
     for job, answer in zip(jobs, answers, strict=True):
+        if answer.status is _CREATED:
+            continue
         if answer.status is EnqueueStatus.CONFLICT:
             raise KeyConflict(
                 f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} with other arguments; "
@@ -205,6 +210,6 @@ def _sent(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
     if left_out:
         raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
     return [
-        Sent(answer.job_id, answer.status is EnqueueStatus.CREATED or answer.job_id == job.id)
+        Sent(answer.job_id, answer.status is _CREATED or answer.job_id == job.id)
         for job, answer in zip(jobs, answers, strict=True)
     ]

@@ -37,10 +37,19 @@ class Callee(Protocol):
         """Return whether results are stored."""
         ...
 
-    def new_job(self, arguments: msgspec.Struct, options: Options, codec: Codec, *, check: bool) -> NewJob:
+    def new_job(
+        self,
+        arguments: msgspec.Struct,
+        options: Options,
+        codec: Codec,
+        *,
+        check: bool,
+        job_id: str | None = None,
+    ) -> NewJob:
         """Return the job to store.
 
-        `check` decodes the payload once more, strictly, so that what no handler could read is refused here.
+        `check` decodes the payload once more, strictly, so that what no handler could read is refused here. `job_id` is
+        from `new_job_ids`, which makes many at once for less; None makes one.
 
         Raises:
             PayloadError: the arguments do not fit the signature.

@@ -21,7 +21,7 @@ from taskharbor.errors import BlockingCallError, DeadlockError, NoHarborError
 from taskharbor.job import JobRecord
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """What became of a call that was sent."""
 
     job_id: str

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from taskharbor.driver.store import Enqueued, EnqueueStatus
 from taskharbor.job import NewJob, OnConflict
 
+_CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making an answer
+
 
 class Holder(NamedTuple):
     """Who holds an idempotency key."""
@@ -49,12 +51,13 @@ def admit(
     refused = False
     for job in jobs:
         answer = _answer(job, known, new, holders, taken)
-        if answer.status is EnqueueStatus.CREATED:
+        answers.append(answer)
+        if answer.status is _CREATED:
             new[job.id] = job
             if job.key is not None:
                 taken[job.task, job.key] = Holder(job.id, job.digest)
-        refused = refused or _refuses(job, answer)
-        answers.append(answer)
+        else:
+            refused = refused or _refuses(job, answer)
     if not (refused and all_or_none):
         return Admission(answers, list(new.values()))
     told = [
@@ -81,7 +84,7 @@ def _answer(
         if holder is not None:
             same = holder.digest == job.digest
             return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder.job_id)
-    return Enqueued(EnqueueStatus.CREATED, job.id)
+    return Enqueued(_CREATED, job.id)
 
 
 def _refuses(job: NewJob, answer: Enqueued) -> bool:

@@ -60,6 +60,8 @@ class Child:
         """It was killed, as it would not end."""
         self.kill_at: float | None = None
         """When patience ends, on the monotonic clock."""
+        self.sent = set[int]()
+        """The signals that it was sent."""
 
     def lived(self) -> float:
         """Return for how many seconds it has lived."""
@@ -87,6 +89,7 @@ class Child:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal. Nobody else can be hit by it: until it is reaped, the process keeps its id."""
+        self.sent.add(number)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 

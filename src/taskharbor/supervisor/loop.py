@@ -154,10 +154,11 @@ class Supervisor:
 
     def _on_end(self, slot: Slot, child: Child, code: int) -> None:
         lived = child.lived()
+        how = told(code, sent=child.sent, ready=child.ready)
         slot.child = None
         self._has_worked = self._has_worked or child.ready
         if self._stopping or (self._until_idle and code in (Exit.OK, Exit.UNFINISHED) and not child.asked):
-            logger.info("process %d %s", slot.number, told(code))
+            logger.info("process %d %s", slot.number, how)
             self._codes.append(final(code, asked=child.asked, killed=child.killed))
             slot.finish()
             self._roll.over(slot)
@@ -167,7 +168,7 @@ class Supervisor:
             logger.error(
                 "process %d %s before any has worked; all end, as another try would end alike",
                 slot.number,
-                told(code),
+                how,
             )
             self._codes.append(Exit(code))
             slot.finish()
@@ -186,7 +187,7 @@ class Supervisor:
             "process %d (pid %d) %s after %.1f s; another one starts %s",
             slot.number,
             child.pid,
-            told(code),
+            how,
             lived,
             f"in {wait:.1f} s" if wait else "now",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from taskharbor.supervisor.exits import Exit
 
@@ -80,13 +80,21 @@ def worst(codes: Iterable[Exit]) -> Exit:
     return max(codes, key=_SEVERITY.index, default=Exit.OK)
 
 
-def told(code: int) -> str:
-    """Return how a process ended, in words that follow `process 1`."""
+def told(code: int, *, sent: Container[int] = (), ready: bool = True) -> str:
+    """Return how a process ended, in words that follow `process 1`.
+
+    Args:
+        code: its exit code, or minus the signal it died of.
+        sent: the signals that the supervisor had sent it: it died of our doing then, and nobody else's.
+        ready: whether it had come up.
+    """
     if code < 0:
         try:
             name = signal.Signals(-code).name
         except ValueError:  # real-time signals have no names
             name = f"signal {-code}"
+        if -code in sent:
+            return f"was ended by our {name}" + ("" if ready else " while it started")
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     names = {known.value: known.name.lower() for known in Exit}
     return f"ended with code {code}" + (f" ({names[code]})" if code in names else "")

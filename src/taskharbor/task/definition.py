@@ -38,6 +38,8 @@ from taskharbor.task.reading import Handler, Reading
 
 RunIn: TypeAlias = Literal["process"]
 
+_replace = msgspec.structs.replace
+
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `@task(...)` declares; each call may override the first group with `options(...)`."""
@@ -59,6 +61,8 @@ class Coder(msgspec.Struct, frozen=True):
     encode: Encode
     decode_arguments: Callable[[bytes], msgspec.Struct]
     decode_result: Callable[[bytes], object]
+    blank: NewJob
+    """What all jobs have in common that are called without options: copying it is quicker than filling one in."""
 
 
 class TaskDefinition:
@@ -94,8 +98,8 @@ class TaskDefinition:
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
-        self._retry_numbers = options.retry.numbers()
         self._coders: dict[str, tuple[Codec, Coder]] = {}
+        self._last_given: tuple[Options, dict[str, object]] = NO_OPTIONS, {}
 
     @property
     def keep_result(self) -> bool:
@@ -130,11 +134,20 @@ class TaskDefinition:
             codec.encoder(),
             codec.decoder(self.arguments_type),
             codec.decoder(cast("type[object]", self.reading.returns)),
+            self._blank(codec.name),
         )
         self._coders[codec.name] = codec, coder
         return coder
 
-    def new_job(self, arguments: msgspec.Struct, options: Options, codec: Codec, *, check: bool) -> NewJob:
+    def new_job(
+        self,
+        arguments: msgspec.Struct,
+        options: Options,
+        codec: Codec,
+        *,
+        check: bool,
+        job_id: str | None = None,
+    ) -> NewJob:
         """Return the job to store; see `Callee.new_job`."""
         codec = self.codec or codec
         coder = self.coder(codec)
@@ -145,36 +158,34 @@ class TaskDefinition:
                 self.refuse_change("arguments", arguments, arrived)
         except CodecError as error:
             raise self._unfit("arguments", error) from error
+        job = _replace(coder.blank, id=job_id or new_job_id(), payload=payload, meta={})
+        return job if options is NO_OPTIONS else self._with_options(job, arguments, options)
+
+    def _blank(self, codec: str) -> NewJob:
         mine = self.options
-        job = NewJob(
-            id=new_job_id(),
+        return NewJob(
+            id="",
             task=self.name,
-            payload=payload,
-            codec=codec.name,
+            payload=b"",
+            codec=codec,
             fingerprint=self.fingerprint,
             queue=mine.queue,
             priority=mine.priority,
-            retry=self._retry_numbers,
+            retry=mine.retry.numbers(),
             timeout=mine.timeout,
             key_ttl=mine.key_ttl,
             keep_result=mine.keep_result,
             retain=mine.retain,
         )
-        return job if options is NO_OPTIONS else self._with_options(job, arguments, options)
 
     def _with_options(self, job: NewJob, arguments: msgspec.Struct, options: Options) -> NewJob:
-        given: dict[str, object] = {
-            name: value
-            for name in ("queue", "priority", "run_at", "run_in", "key", "key_ttl", "timeout", "meta")
-            if (value := getattr(options, name)) is not UNSET
-        }
-        if options.retry is not UNSET:
-            given["retry"] = options.retry.numbers()
-        if options.on_conflict is not UNSET:
-            given["on_conflict"] = OnConflict(options.on_conflict)
+        last, given = self._last_given
+        if last is not options:  # calls of one batch often share theirs
+            given = _given(options)
+            self._last_given = options, given
         if options.key is not UNSET:
-            given["digest"] = self._digest(arguments, job.payload)
-        return msgspec.structs.replace(job, **given)
+            given = {**given, "digest": self._digest(arguments, job.payload)}
+        return _replace(job, **given)
 
     def _digest(self, arguments: msgspec.Struct, payload: bytes) -> bytes:
         # Of plain, ordered JSON rather than of the payload: encryption and unordered sets differ from call to call.
@@ -212,6 +223,20 @@ class TaskDefinition:
             path=error.path,
             reason=str(error),
         )
+
+
+def _given(options: Options) -> dict[str, object]:
+    """Return the fields of a job that options set, but for the digest, which depends on the arguments, too."""
+    given: dict[str, object] = {
+        name: value
+        for name in ("queue", "priority", "run_at", "run_in", "key", "key_ttl", "timeout", "meta")
+        if (value := getattr(options, name)) is not UNSET
+    }
+    if options.retry is not UNSET:
+        given["retry"] = options.retry.numbers()
+    if options.on_conflict is not UNSET:
+        given["on_conflict"] = OnConflict(options.on_conflict)
+    return given
 
 
 def _canonical_hook(value: object) -> object:

@@ -90,7 +90,7 @@ class Upkeep:
 
 _FATES = {
     SettleKind.RETRY: "its attempt counts as failed",
-    SettleKind.RELEASE: "it had not started and is ready again",
+    SettleKind.RELEASE: "no start of it was known, and it is ready again",
     SettleKind.BURY: "it is a dead letter now",
     SettleKind.CANCEL: "it is cancelled, as was asked",
 }

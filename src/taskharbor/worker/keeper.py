@@ -1,39 +1,40 @@
 """Keeping leases: from a thread, an event loop and a connection of its own, so that a blocked loop does not lose them.
 
-The same thread is the watchdog. It asks the worker's loop to turn now and then; when that does not happen for `stall`,
-it dumps every thread's stack and, in a process started for the worker, ends the process: its leases expire and others
-take its jobs over. In a process of the user's own it stops extending instead, until the loop turns again.
+Starts are reported with the extend that keeps a lease, at a third of it. A handler that has run for half a second is
+not left unreported for so long: the next extend comes at once. So short jobs cost no round trip of their own, and
+whoever looks at a long one sees that it has started.
+
+The same thread makes the watchdog's rounds. While the worker's loop is stalled, nothing is extended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import logging
-import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
+from typing import Final
 
 from taskharbor.driver import CancelRequest, Driver, JobSettle, LeaseExtend, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import settlement
-from taskharbor.worker.leases import Leases
+from taskharbor.worker.leases import Leases, Unreported
 from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.watchdog import Watchdog
 
 logger = logging.getLogger("taskharbor.worker")
 
-STALLED_EXIT_CODE = 75
-"""Of a process ended by the watchdog: EX_TEMPFAIL of sysexits.h, 'try again'."""
+_LOOK_SECONDS: Final = 0.5
+"""Between two looks for handlers whose start is not reported. Found twice, one has run for so long at least."""
 
 
 class Keeper:
-    """The thread that extends leases, and watches the worker's loop."""
+    """The thread that extends leases, and lends itself to the watchdog."""
 
     def __init__(
         self,
@@ -56,8 +57,6 @@ class Keeper:
         self._worker = worker
         self._lease = lease
         self._interval = lease.total_seconds() / 3
-        self._stall = stall.total_seconds()
-        self._owns_process = owns_process
         self._on_cancels = on_cancels
         self._on_lost = on_lost
         self._on_unknown = on_unknown
@@ -67,10 +66,10 @@ class Keeper:
         """Done once leases can be kept, or have been found not to be."""
         self._failing = False
         self._watched = asyncio.get_running_loop()
-        self._last_turn = time.monotonic()
-        self._turn_asked = False
-        self.stalled = False
-        """The worker's loop is blocked; nothing is extended and nothing should be reserved."""
+        self._watchdog = Watchdog(
+            leases, worker=worker, stall=stall, owns_process=owns_process, on_turn=self._on_turn
+        )
+        self._unreported = Unreported()
         self._lingering: set[Run] = set()
         self._ended: deque[Run] = deque()
         self._settled_late: set[Run] = set()
@@ -118,19 +117,26 @@ class Keeper:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         retry_in: float | None = None
         next_extend = time.monotonic() + self._interval
+        next_watch = next_look = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:
             store = await self._connect(stack)
             while not self._stopping or self._lingering:
+                wait = min(next_extend, next_watch, next_look) - time.monotonic()
+                nudged = await self._sleep(max(wait, 0.0))
                 now = time.monotonic()
-                wait = min(next_extend - now, max(self._stall / 4, 0.02))
-                if await self._sleep(max(wait, 0.0)):
-                    next_extend = time.monotonic()
-                self._watch()
-                if time.monotonic() < next_extend and not self._ended:
+                if now >= next_watch:
+                    next_watch = now + self._watchdog.every
+                    self._watch()
+                early = False
+                if now >= next_look:
+                    next_look = now + _LOOK_SECONDS
+                    # A store that is away is asked at its own pace.
+                    early = self._unreported.look(self._leases.unreported()) and retry_in is None
+                if not (nudged or early or now >= next_extend or self._ended):
                     continue
                 try:
                     await self._settle_late(store)
-                    if not self.stalled:
+                    if not self._watchdog.stalled:
                         await self._extend(store)
                     retry_in = None
                     self._works()
@@ -209,46 +215,12 @@ class Keeper:
     @property
     def suspended(self) -> bool:
         """Return whether leases are not kept at present, so that nothing should be reserved."""
-        return self.stalled or self._failing
+        return self._watchdog.stalled or self._failing
 
-    def _turned(self) -> None:
-        self._turn_asked = False
-        self._last_turn = time.monotonic()
-        if self.stalled:
-            self.stalled = False
-            logger.warning("the event loop of worker %s turns again; it goes on", self._worker)
-            self.nudge()
-            self._on_resume()
+    def _on_turn(self) -> None:
+        self.nudge()
+        self._on_resume()
 
     def _watch(self) -> None:
-        if self._stopping:
-            return
-        if not self._turn_asked:
-            self._turn_asked = True
-            self._last_turn = time.monotonic()
-            self._tell(self._turned)
-            return
-        blocked = time.monotonic() - self._last_turn
-        if blocked < self._stall or self.stalled:
-            return
-        self.stalled = True
-        logger.critical(
-            "the event loop of worker %s has been blocked for %.1f s; the stacks of all threads go to standard error. "
-            "%s A handler that blocks belongs in a `def` task, which runs in a thread",
-            self._worker,
-            blocked,
-            "The process ends now, and its jobs run again elsewhere."
-            if self._owns_process
-            else "Until it turns, its leases are not extended, and others may run its jobs.",
-        )
-        _dump_stacks()
-        if self._owns_process:
-            os._exit(STALLED_EXIT_CODE)
-
-
-def _dump_stacks() -> None:
-    # faulthandler writes to a file descriptor, even while other threads hold locks; replaced streams may have none.
-    with contextlib.suppress(Exception):
-        stream = sys.__stderr__
-        if stream is not None:
-            faulthandler.dump_traceback(stream, all_threads=True)
+        if not self._stopping:
+            self._watchdog.look()

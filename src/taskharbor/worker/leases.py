@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from taskharbor.driver import LeaseHold
 from taskharbor.worker.run import Run
 
@@ -45,14 +47,34 @@ class Leases:
 
     def runs(self) -> list[Run]:
         """Return all that run."""
-        return [*self.running.values(), *self.orphans]
+        return [*self.running.copy().values(), *self.orphans.copy()]
+
+    def unreported(self) -> list[Run]:
+        """Return the runs that have begun, and whose start the store has not been told under a lease it may know."""
+        return [
+            run
+            for run in self.running.copy().values()
+            if run.started and not run.reported and run.delivery.token in self.held
+        ]
 
     def holds(self) -> tuple[list[LeaseHold], list[Run]]:
         """Return what to extend, and the runs whose start it reports."""
         starts: dict[int, list[str]] = {token: [] for token in self.held.copy()}
-        reported: list[Run] = []
-        for run in list(self.running.copy().values()):
-            if run.started and not run.reported and run.delivery.token in starts:
-                starts[run.delivery.token].append(run.delivery.id)
-                reported.append(run)
+        reported = [run for run in self.unreported() if run.delivery.token in starts]
+        for run in reported:
+            starts[run.delivery.token].append(run.delivery.id)
         return [LeaseHold(token, started) for token, started in starts.items()], reported
+
+
+class Unreported:
+    """Finds the handlers that have run for a while without a report of their start, and costs no job anything."""
+
+    def __init__(self) -> None:
+        self._before: frozenset[Run] = frozenset()
+
+    def look(self, runs: Iterable[Run]) -> bool:
+        """Return whether some of these were unreported at the look before too. Then the next look begins anew."""
+        now = frozenset(runs)
+        found = not self._before.isdisjoint(now)
+        self._before = frozenset() if found else now
+        return found

@@ -19,11 +19,13 @@ from datetime import timedelta
 from typing import Any
 
 from taskharbor.outcome import Released
+from taskharbor.settlement import SettleKind, settlement
 from taskharbor.worker.background import Background
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.intake import Intake
 from taskharbor.worker.keeper import Keeper
 from taskharbor.worker.leases import Leases
+from taskharbor.worker.naming import named
 from taskharbor.worker.own_loop import in_own_thread
 from taskharbor.worker.register import Register
 from taskharbor.worker.run import Run, Stop
@@ -33,6 +35,8 @@ from taskharbor.worker.settling import Settling
 logger = logging.getLogger("taskharbor.worker")
 
 _INTERRUPT_AGAIN_SECONDS = 0.25
+_TELL_AGAIN_SECONDS = 10.0
+"""How often a drain says for which handlers it still waits."""
 _LEAST_SECONDS = 1.0
 """What a store is given to answer, and dependencies to close, however short `halt` is."""
 
@@ -145,9 +149,47 @@ class Stopping:
         await self._give_up_on(reserving)
         await self._within_reason(self._intake.guarded_done(), "guard-end")
         self._intake.release_buffer()
-        await self._wait_for_runs(self._settings.grace, until_halt=True)
+        telling = asyncio.ensure_future(self._tell_what_runs())
+        try:
+            await self._wait_for_runs(self._settings.grace, until_halt=True)
+        finally:
+            telling.cancel()
+
+    async def _tell_what_runs(self) -> None:
+        """Say which handlers the drain waits for, again and again until cancelled."""
+        while running := self._leases.runs():
+            logger.info(
+                "worker %s waits for %d running handlers, within its grace of %g s: %s",
+                self._worker,
+                len(running),
+                self._settings.grace.total_seconds(),
+                named(running),
+            )
+            await asyncio.sleep(_TELL_AGAIN_SECONDS)
 
     async def _halt_runs(self) -> None:
+        stopped = self._leases.runs()
+        if not stopped:
+            return
+        logger.warning(
+            "%s: worker %s cancels %d handlers: %s",
+            "it was told to halt"
+            if self._halt.is_set()
+            else f"the grace of {self._settings.grace.total_seconds():g} s is over",
+            self._worker,
+            len(stopped),
+            named(stopped),
+        )
+        await self._cancel_runs()
+        ended = [run for run in stopped if run not in self._leases.runs()]
+        back = [run for run in ended if self._is_handed_back(run)]
+        if back:
+            logger.warning("worker %s hands back %d cancelled jobs: %s", self._worker, len(back), named(back))
+
+    def _is_handed_back(self, run: Run) -> bool:
+        return settlement(run.ending(self._worker), run.delivery).kind is SettleKind.RELEASE
+
+    async def _cancel_runs(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.halt.total_seconds()
         while self._leases.running or self._leases.orphans:

@@ -36,7 +36,7 @@ from taskharbor.worker.execution import Execution
 from taskharbor.worker.intake import Intake
 from taskharbor.worker.keeper import Keeper
 from taskharbor.worker.leases import Leases
-from taskharbor.worker.lifespan import opened
+from taskharbor.worker.lifespan import closed_in_time, closed_unstarted, opened
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.preparing import Plans
 from taskharbor.worker.register import Register
@@ -83,7 +83,7 @@ class Worker:
             await self._start()
             self._started = True
         except BaseException:
-            await self._stack.aclose()
+            await closed_unstarted(self._stack)
             raise
         finally:
             self._start_ended.set()
@@ -253,16 +253,15 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain and stop, as `stop` does; then close the dependencies, in the task that opened them."""
+        """Drain and stop, as `stop` does; then close the dependencies, in the task that opened them.
+
+        Raises:
+            LifespanError: the dependencies could not be closed. All else has ended as it should.
+        """
         try:
             await self.stop()
         finally:
-            limit = max(self._settings.halt.total_seconds(), 1.0)
-            try:
-                async with asyncio.timeout(limit):
-                    await self._stack.aclose()
-            except TimeoutError:
-                logger.error("the dependencies of worker %s were not closed within %g s", self.name, limit)
+            await closed_in_time(self._stack, self.name, max(self._settings.halt.total_seconds(), 1.0))
 
     async def stop(self) -> list[str]:
         """Drain, then stop: wait `grace` for running handlers, cancel those left, hand back what did not finish.

@@ -157,11 +157,11 @@ class BlockingSqliteStore:
                     with self._line_lock:
                         line, self._line = self._line, []
                     self._transactions.run(line)
-                    self._transactions.tidy()
                 except BaseException:
                     # Ctrl-C, as a rule: what the others asked may or may not have been written.
                     for other in line:
                         if not other.ended:
                             other.fail(StoreUnavailable("it was interrupted while it was written; ask again"))
                     raise
+                self._transactions.tidy()
         return ask.result()

@@ -29,7 +29,7 @@ from taskharbor.drivers.sqlite.forks import Steady
 from taskharbor.drivers.sqlite.place import Place
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Row, Wakes
 from taskharbor.drivers.sqlite.rows import OptionsBook, Step
-from taskharbor.errors import StoreUnavailable, TaskHarborError, UnusableStoreError
+from taskharbor.errors import StoreUnavailable, UnusableStoreError
 
 logger = logging.getLogger("taskharbor.sqlite")
 
@@ -150,7 +150,7 @@ class Transactions:
         try:
             for begin in (_READ, _WRITE):
                 self._commit([Ask(self._fold, Request(), writes=begin == _WRITE)], begin)
-        except (sqlite3.Error, TaskHarborError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was asked has been written and answered
             if not self._told_unfolded:  # once, not with every commit while the disk is full
                 logger.warning("the log of %s cannot be folded back now: %s", self._place.path, error)
             self._told_unfolded = True
