@@ -200,7 +200,7 @@ class _Walk:
         if len(found) == 1 and not solo and not any(job.guarded for job in found[0][1]):
             return self._take_plain(*found[0])
         # Ids differ, so queues are never compared.
-        lines = ([(*job, queue) for job in jobs] for queue, jobs in found)
+        lines = ([(job.due, job.id, job.guarded, queue) for job in jobs] for queue, jobs in found)
         for due, job_id, guarded, queue in heapq.merge(*lines):
             if self._left[queue] <= 0:
                 self._note_due(due)
