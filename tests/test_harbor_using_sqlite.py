@@ -210,10 +210,7 @@ def test_a_connection_that_always_has_a_transaction_open_is_joined(harbor: Harbo
     assert ([1], [1]) == (orders(file), jobs(harbor))
 
 
-@pytest.mark.parametrize(
-    "reads_text",
-    [str, pytest.param(bytes, marks=pytest.mark.xfail(strict=True, reason="joining.check_connection"))],
-)
+@pytest.mark.parametrize("reads_text", [str, bytes])
 def test_how_the_caller_reads_rows_changes_nothing(
     harbor: Harbor, connection: sqlite3.Connection, reads_text: type
 ) -> None:

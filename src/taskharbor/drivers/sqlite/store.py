@@ -56,6 +56,7 @@ class SqliteStore:
     def __init__(self, open_transactions: OpenTransactions) -> None:
         """Prepare it; `open` connects."""
         self._desk = Desk(open_transactions)
+        self._found_some = False
 
     async def open(self) -> None:
         """Connect.
@@ -74,7 +75,11 @@ class SqliteStore:
         return await self._desk.ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs)))
 
     async def job_reserve(self, request: JobReserve) -> Reservation:
-        return await self._desk.ask(Ask(reserve.job_reserve, request, writes=True, looks=reserve.nothing_due))
+        # Who found jobs the last time will, as a rule, find more, and need not look before.
+        looks = None if self._found_some else reserve.nothing_due
+        answer = await self._desk.ask(Ask(reserve.job_reserve, request, writes=True, looks=looks))
+        self._found_some = bool(answer.deliveries)
+        return answer
 
     async def lease_extend(self, request: LeaseExtend) -> LeaseExtended:
         return await self._desk.ask(
