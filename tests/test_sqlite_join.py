@@ -597,3 +597,22 @@ def test_threads_that_share_a_connection_take_turns_within_its_transaction(
 
     assert [1] * 40 == [sum(created) for created in zip(*told, strict=True)]
     assert 40 == len(stored(path))
+
+
+def test_tables_that_cannot_be_made_within_the_callers_transaction_are_asked_for_before(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "fresh.db"
+    with (
+        closing(sqlite3.connect(path)) as connection,
+        Harbor(driver_on(path), registry=registry) as harbor,
+    ):
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+
+        with (
+            pytest.raises(UsageError, match="no tables for jobs yet.*taskharbor migrate"),
+            harbor.using(connection),
+        ):
+            ship.enqueue(1)

@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from taskharbor.clock import Clock, SystemClock, micros
 from taskharbor.driver import (
     Capability,
@@ -36,9 +38,12 @@ from taskharbor.drivers.sqlite.routine import Routine, Wakes
 from taskharbor.drivers.sqlite.rows import OptionsBook, Step
 from taskharbor.drivers.sqlite.store import BlockingSqliteStore, SqliteStore
 from taskharbor.drivers.sqlite.transaction import Ask, Transactions, carry
-from taskharbor.errors import SchemaError, UsageError
+from taskharbor.errors import SchemaError, StoreUnavailable, UsageError
 
 T = TypeVar("T")
+
+_BRIEFLY = 0.1
+"""Seconds."""
 
 
 def open_driver(url: str) -> SqliteDriver:
@@ -104,12 +109,19 @@ class SqliteDriver:
         """Return the way into a sqlite3 connection's transaction; see `Harbor.using`."""
         joined = check_connection(connection, self._place)
         if schema_missing(self._checked(self.schema_version())):
-            if joined.in_transaction:  # which we would wait for, and it for us
+            try:
+                # An open transaction may be one that writes: we would wait for it, and it for us.
+                patience = _BRIEFLY if joined.in_transaction else self._place.busy_timeout
+                SqliteDriver(
+                    msgspec.structs.replace(self._place, busy_timeout=patience), self._clock
+                ).migrate()
+            except StoreUnavailable as error:
+                if not joined.in_transaction:
+                    raise
                 raise UsageError(
                     f"harbor.using(): {self._place.path} has no tables for jobs yet, and none can be made while this "
                     "transaction is open; run `taskharbor migrate` once, when you deploy"
-                )
-            self.migrate()
+                ) from error
         return JoinedConnection(joined, self._place, self._clock, self._bell)
 
     def watch_queues(self, queues: Sequence[str], wake: Wake) -> Subscription:
