@@ -612,7 +612,7 @@ def test_tables_that_cannot_be_made_within_the_callers_transaction_are_asked_for
         connection.execute("BEGIN IMMEDIATE")
 
         with (
-            pytest.raises(UsageError, match="no tables for jobs yet.*taskharbor migrate"),
+            pytest.raises(UsageError, match=r"no tables for jobs yet.*taskharbor migrate"),
             harbor.using(connection),
         ):
             ship.enqueue(1)
