@@ -21,6 +21,16 @@ def migrate(
         bool,
         typer.Option("--check", help="Change nothing; end with 1 if there is something to run."),
     ] = False,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", metavar="N", min=1, help="Go to version N only, not to the newest."),
+    ] = None,
+    sql: Annotated[
+        bool,
+        typer.Option(
+            "--sql", help="Change nothing; print the statements that would run, for review or for psql."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -35,7 +45,10 @@ def migrate(
                 f"the store's tables are of version {before.present}, and this release of TaskHarbor knows them up to "
                 f"{before.wanted}; upgrade TaskHarbor here"
             )
-        ran: Sequence[Migration] = () if check else driver.migrate()
+        if sql:
+            _print_sql(_missing(driver, before, to))
+            return
+        ran: Sequence[Migration] = () if check else driver.migrate(to)
         after = before if check else driver.schema_version()
     finally:
         harbor.close()
@@ -43,7 +56,7 @@ def migrate(
         _print_json(before, after, ran)
     else:
         _print(before, after, ran)
-    if after.present != after.wanted:
+    if after.present < (after.wanted if to is None else to):
         raise typer.Exit(Exit.FAILED)
 
 
@@ -55,6 +68,23 @@ def _migrating(driver: Driver) -> MigratingDriver:
             "this is a bug in it"
         )
     return driver
+
+
+def _missing(driver: MigratingDriver, stands: SchemaVersion, to: int | None) -> list[Migration]:
+    wanted = stands.wanted if to is None else to
+    return [migration for migration in driver.migrations if stands.present < migration.number <= wanted]
+
+
+def _print_sql(missing: Sequence[Migration]) -> None:
+    """Print a script: each migration is a transaction of its own, and notes that it was run."""
+    for migration in missing:
+        line(f"-- {migration.number:04d} {migration.name}")
+        line("BEGIN;")
+        for statement in migration.statements:
+            line(f"{statement};")
+        line("COMMIT;")
+    if not missing:
+        line("-- nothing to run")
 
 
 def _print_json(before: SchemaVersion, after: SchemaVersion, ran: Sequence[Migration]) -> None:

@@ -158,7 +158,7 @@ class MigratingDriver(Protocol):
 
     @property
     def migrations(self) -> Sequence[Migration]:
-        """Return every migration this release knows, in order."""
+        """Return every migration this release knows, in order, as one would run it by hand: each notes itself."""
         ...
 
     def schema_version(self) -> SchemaVersion:
@@ -170,12 +170,12 @@ class MigratingDriver(Protocol):
         """
         ...
 
-    def migrate(self) -> Sequence[Migration]:
-        """Bring the tables to the version wanted, and return what was run; nothing if they were there already.
+    def migrate(self, to: int | None = None) -> Sequence[Migration]:
+        """Bring the tables to the version wanted, or only to `to`, and return what was run; nothing if they were there.
 
         Raises:
             StoreUnavailable: it cannot be reached now.
-            SchemaError: the tables are newer than this release.
+            SchemaError: the tables are newer than this release, or it knows no version `to`.
             DeploymentError: it cannot be used.
         """
         ...

@@ -52,8 +52,26 @@ def _open_sqlite(url: str) -> Driver:
     return open_sqlite(url)
 
 
-_LATER = frozenset({"postgresql", "postgres", "redis", "rediss"})
-_OWN: dict[str, OpenDriver] = {"memory": _open_memory, "sqlite": _open_sqlite}
+def _open_postgres(url: str) -> Driver:
+    try:
+        from taskharbor.drivers.postgres import open_driver as open_postgres
+    except ImportError as error:  # psycopg raises its own where its binary part does not load
+        raise MissingExtraError(
+            f"postgresql:// needs psycopg and psycopg_pool, which cannot be imported here ({error}); install them: "
+            "pip install 'taskharbor[postgres]'",
+            extra="postgres",
+        ) from error
+    return open_postgres(url)
+
+
+_LATER = frozenset({"redis", "rediss"})
+_OWN: dict[str, OpenDriver] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
+    "postgresql+embedded": _open_postgres,
+}
 
 
 def available_drivers() -> dict[str, str]:

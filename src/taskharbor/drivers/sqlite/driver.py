@@ -141,7 +141,7 @@ class SqliteDriver:
     @property
     def migrations(self) -> Sequence[Migration]:
         """Return every migration this release knows, in order."""
-        return schema.MIGRATIONS
+        return schema.scripts()
 
     def schema_version(self) -> SchemaVersion:
         """Return where the file's tables stand, changing nothing: no file is made where there is none."""
@@ -160,12 +160,15 @@ class SqliteDriver:
         finally:
             close(connection)
 
-    def migrate(self) -> Sequence[Migration]:
-        """Bring the tables to the version wanted, and return what was run."""
+    def migrate(self, to: int | None = None) -> Sequence[Migration]:
+        """Bring the tables to the version wanted, or only to `to`, and return what was run."""
+        wanted = schema.checked_version(to)
         self._checked(self.schema_version())
         transactions = self._connect_raw()
         try:
-            return _ask(transactions, schema.migrate, writes=True)
+            return _ask(
+                transactions, lambda step, request: schema.migrate(step, request, wanted), writes=True
+            )
         finally:
             transactions.close()
 

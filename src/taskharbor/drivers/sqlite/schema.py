@@ -139,6 +139,27 @@ MIGRATIONS = (
 )
 
 WANTED = MIGRATIONS[-1].number
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS taskharbor_migration "
+    "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, run_at INTEGER NOT NULL)"
+)
+
+
+def scripts() -> tuple[Migration, ...]:
+    """Return every migration as one would run it by hand: it notes itself."""
+    return tuple(
+        Migration(
+            migration.number,
+            migration.name,
+            (
+                _TABLE,
+                *migration.statements,
+                f"""INSERT INTO taskharbor_migration (number, name, run_at)
+    VALUES ({migration.number}, '{migration.name}', unixepoch() * 1000000)""",  # noqa: S608 - our own constants
+            ),
+        )
+        for migration in MIGRATIONS
+    )
 
 
 def version(step: Step, request: Request) -> Routine[SchemaVersion]:
@@ -150,8 +171,23 @@ def version(step: Step, request: Request) -> Routine[SchemaVersion]:
     return SchemaVersion(int(present), WANTED)
 
 
-def migrate(step: Step, request: Request) -> Routine[list[Migration]]:
-    """Run what is missing, and return it.
+def checked_version(to: int | None) -> int:
+    """Return the version to migrate to.
+
+    Raises:
+        SchemaError: this release knows no such version.
+    """
+    if to is None:
+        return WANTED
+    if not 1 <= to <= WANTED:
+        raise SchemaError(
+            f"there is no version {to} of the tables: this release knows versions 1 to {WANTED}"
+        )
+    return to
+
+
+def migrate(step: Step, request: Request, wanted: int = WANTED) -> Routine[list[Migration]]:
+    """Run what is missing up to a version, and return it.
 
     Raises:
         SchemaError: the tables are newer than this release.
@@ -159,11 +195,8 @@ def migrate(step: Step, request: Request) -> Routine[list[Migration]]:
     stands = yield from version(step, request)
     refuse_newer(stands)
     if not stands.present:
-        yield Query(
-            "CREATE TABLE IF NOT EXISTS taskharbor_migration "
-            "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, run_at INTEGER NOT NULL)"
-        )
-    missing = [migration for migration in MIGRATIONS if migration.number > stands.present]
+        yield Query(_TABLE)
+    missing = [migration for migration in MIGRATIONS if stands.present < migration.number <= wanted]
     for migration in missing:
         for statement in migration.statements:
             yield Query(statement)

@@ -1,0 +1,24 @@
+"""The PostgreSQL driver: the production store. `docs/postgres.md` draws its tables and tells how to run it.
+
+place        which database a URL names, and our settings in it
+schema       the tables, as numbered migrations          migrating    bringing them to a version
+routine      what a verb is written as                   step         what it works with
+rows         between the contract's words and the tables
+enqueue      job_enqueue                                  reserve      job_reserve, with its marks
+marks        where the next reserve begins in each lane   settle       job_settle, with leaving
+leaving      how jobs leave for the history               slots        the ring of the history's partitions
+lease        lease_extend, lease_reclaim                  control      job_cancel, job_requeue, job_delete
+look         job_get, job_find, job_count                 queue        pauses
+stray        jobs that some could not run                 upkeep       the register, history_prune
+connection   opening, and what errors mean                carry        running a routine
+desk         asking, and asking again                     store        the verbs' two faces
+joining      the caller's own transaction                 bell         wake-ups by LISTEN and NOTIFY
+embedded     a server that TaskHarbor starts itself       driver       the whole
+"""
+
+from __future__ import annotations
+
+from taskharbor.drivers.postgres.driver import PostgresDriver, open_driver
+from taskharbor.drivers.postgres.place import Place
+
+__all__ = ["Place", "PostgresDriver", "open_driver"]

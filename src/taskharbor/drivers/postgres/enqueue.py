@@ -1,0 +1,286 @@
+"""job_enqueue: jobs without a key by one statement; jobs with one by one more only if some key is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from taskharbor.clock import EPOCH, duration_micros
+from taskharbor.driver import Enqueued, EnqueueStatus, Holder, JobEnqueue, admit
+from taskharbor.drivers.postgres.routine import (
+    Cell,
+    Query,
+    Routine,
+    nullable_array,
+    plain_array,
+    text_array,
+)
+from taskharbor.drivers.postgres.rows import (
+    BATCH_BYTES,
+    CLOCK,
+    NORMAL,
+    OptionsBook,
+    interval_of,
+    json_text,
+)
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.job import NewJob
+
+_ROWS = 2000
+"""Jobs in one statement, at most."""
+_CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making an answer
+
+# A job that ended is looked for only in those partitions of the history in which it can be: their numbers are written
+# into the statement, so that the others have no part in its plan.
+_ENDED = """ended AS MATERIALIZED (SELECT h.id FROM taskharbor.history h
+    WHERE h.slot IN ({slots}) AND h.id = ANY (SELECT id FROM said))"""
+# Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
+_SAID = f"""WITH {CLOCK},
+batch AS MATERIALIZED (SELECT * FROM unnest($2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
+    $6::text::bigint[], $7::text::bigint[], $8::text::boolean[])
+    WITH ORDINALITY b(task, queue, options, priority, retain, timeout, guarded, number)),
+said AS MATERIALIZED (SELECT * FROM unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
+    $12::text::integer[], $16::text::timestamptz[], $17::text::bigint[], $13::text::text[], $14::text::text[],
+    $18::text::json[]) s(id, batch, start, size, run_at, run_in, key, digest, meta)),
+{_ENDED}"""
+_ADD = f"""added AS (INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, timeout, guarded, lane,
+    key, digest, meta, payload, enqueued_at, run_at, due)
+SELECT s.id, b.task, b.queue, b.options, b.priority, b.retain, b.timeout, b.guarded, {NORMAL}, s.key, s.digest, s.meta,
+    substring($15::bytea FROM s.start FOR s.size), c.now, w.run_at, greatest(w.run_at, c.now)
+FROM clock c, {{said}} s JOIN batch b ON b.number = s.batch,
+    LATERAL (SELECT coalesce(c.now + {interval_of("s.run_in")}, s.run_at, c.now) AS run_at) w
+ON CONFLICT (id) DO NOTHING RETURNING id)
+SELECT id::text FROM added"""
+_PLAIN = f"""{_SAID},
+fresh AS (SELECT * FROM said WHERE id NOT IN (SELECT id FROM ended)),
+{_ADD.format(said="fresh")}"""
+_KEYED = f"""{_SAID},
+fresh AS MATERIALIZED (SELECT s.* FROM said s WHERE id NOT IN (SELECT id FROM ended)
+    AND NOT EXISTS (SELECT FROM taskharbor.job j WHERE j.id = s.id)),
+taken AS (INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
+    SELECT b.task, s.key, s.id, s.digest, o.ttl FROM fresh s JOIN batch b ON b.number = s.batch
+    JOIN unnest($19::text::bigint[]) WITH ORDINALITY o(ttl, number) ON o.number = s.batch
+    WHERE s.key IS NOT NULL ORDER BY b.task, s.key
+    ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
+        expires_at = NULL WHERE k.expires_at <= (SELECT now FROM clock)
+    RETURNING k.job_id),
+free AS (SELECT * FROM fresh WHERE key IS NULL OR id IN (SELECT job_id FROM taken)),
+{_ADD.format(said="free")}"""
+_HOLDERS = """SELECT k.task, k.name, k.job_id::text, k.digest
+    FROM unnest($2::text::text[], $3::text::text[]) w(task, name) JOIN taskharbor.key k USING (task, name)
+    WHERE k.expires_at IS NULL OR k.expires_at > coalesce($1::text::timestamptz, clock_timestamp())"""
+_KNOWN = """SELECT id::text FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
+    UNION ALL SELECT id::text FROM taskharbor.history WHERE id = ANY ($1::text::uuid[])"""
+_TAKE_BACK_KEYS = """DELETE FROM taskharbor.key k USING unnest($2::text::text[], $3::text::text[]) w(task, name)
+    WHERE k.task = w.task AND k.name = w.name AND k.job_id = ANY ($1::text::uuid[])"""
+_TAKE_BACK = "DELETE FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])"
+
+
+def needs_transaction(request: JobEnqueue) -> bool:
+    """Return whether it may come to more than one statement that have to be written together."""
+    jobs = request.jobs
+    if len(jobs) == 1:
+        return False
+    return any(job.key is not None for job in jobs) or _bulky(jobs)
+
+
+def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
+    """Store jobs and return one answer each, in order."""
+    jobs = request.jobs
+    if any(job.key is not None for job in jobs):
+        answers = yield from _with_keys(step, request)
+    else:
+        created = yield from _add(step, jobs, keyed=False)
+        if len(created) == len(jobs):  # as a rule
+            answers = [Enqueued(_CREATED, job.id) for job in jobs]
+        else:
+            known = {job.id for job in jobs}.difference(created)
+            answers = admit(jobs, known=known, holders={}, all_or_none=request.all_or_none).answers
+    if step.repeated:
+        # An id is made for one call: what is stored under it was written by the first asking, whose answer was lost.
+        answers = [
+            Enqueued(_CREATED, job.id)
+            if answer.status is EnqueueStatus.EXISTING and answer.job_id == job.id
+            else answer
+            for job, answer in zip(jobs, answers, strict=True)
+        ]
+    step.wakes.queues.update(
+        {job.queue for job, answer in zip(jobs, answers, strict=True) if answer.status is _CREATED}
+    )
+    return answers
+
+
+def _with_keys(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
+    """Take the keys and store the jobs; where some were taken before, look who has them, and decide again."""
+    jobs = request.jobs
+    first: dict[tuple[str, str], NewJob] = {}
+    for job in jobs:
+        if job.key is not None:
+            first.setdefault((job.task, job.key), job)
+    # Two of a batch that want one key cannot both be asked for it at once.
+    sent = [job for job in jobs if job.key is None or first[job.task, job.key] is job]
+    created = yield from _add(step, sent, keyed=True)
+    while True:
+        rest = {job.id for job in jobs} - created
+        if not rest:
+            return [Enqueued(_CREATED, job.id) for job in jobs]
+        ids = plain_array(sorted(rest))
+        known = {row[0] for row in (yield Query(_KNOWN, (ids,)))}
+        wanted = [(job.task, job.key) for job in jobs if job.key is not None and job.id in rest]
+        holders: dict[tuple[str, str], Holder] = {}
+        if wanted:
+            tasks, names = zip(*wanted, strict=True)
+            found = yield Query(_HOLDERS, (step.now, text_array(tasks), text_array(names)))
+            holders = {
+                (task, name): Holder(job_id, bytes.fromhex(digest))
+                for task, name, job_id, digest in found
+                # Taken a moment ago by this very batch: those come to it as `taken` in `admit`.
+                if job_id not in created
+            }
+        answers, new = admit(jobs, known=known, holders=holders, all_or_none=request.all_or_none)
+        missing = [job for job in new if job.id not in created]
+        if not new and created:
+            ids = plain_array(sorted(created))
+            tasks, names = zip(*first, strict=True)
+            yield Query(_TAKE_BACK_KEYS, (ids, text_array(tasks), text_array(names)))
+            yield Query(_TAKE_BACK, (ids,))
+        if not missing:
+            return answers
+        # Whoever had their keys has given them up meanwhile.
+        created |= yield from _add(step, missing, keyed=True)
+
+
+def _add(step: Step, jobs: Sequence[NewJob], *, keyed: bool) -> Routine[set[str]]:
+    """Store what can be stored, and return its ids."""
+    created: set[str] = set()
+    made_at = _made_at(min([job.id for job in jobs])) if jobs else EPOCH
+    now = None if step.now is None else datetime.fromisoformat(step.now)
+    slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
+    sql = _statement(slots, keyed=keyed)
+    for part in _parts(jobs):
+        rows = yield Query(sql, _parameters(step, part, keyed=keyed))
+        created.update([row[0] for row in rows])
+    return created
+
+
+def _bulky(jobs: Sequence[NewJob]) -> bool:
+    return len(jobs) > _ROWS or sum([len(job.payload) for job in jobs]) > BATCH_BYTES
+
+
+def _parts(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    """Yield jobs in parts that one statement can take."""
+    if not _bulky(jobs):
+        if jobs:
+            yield jobs
+        return
+    part: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        if part and (len(part) >= _ROWS or size + len(job.payload) > BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += len(job.payload)
+    yield part
+
+
+def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool) -> list[Cell]:
+    batches = _Batches(step.book)
+    numbers = [batches.number(job) for job in jobs]
+    starts: list[int] = []
+    begin = 1
+    for job in jobs:
+        starts.append(begin)
+        begin += len(job.payload)
+    ids = [job.id for job in jobs]
+    cells: list[Cell] = [
+        step.now,
+        *batches.cells(),
+        plain_array(ids),
+        plain_array(numbers),
+        plain_array(starts),
+        plain_array([len(job.payload) for job in jobs]),
+        text_array([job.key for job in jobs]) if keyed else None,
+        nullable_array([None if job.key is None else _digest(job) for job in jobs]) if keyed else None,
+        b"".join([job.payload for job in jobs]),
+        None,
+        None,
+        None,
+    ]
+    if any(job.run_at is not None for job in jobs):
+        cells[15] = nullable_array([None if job.run_at is None else job.run_at.isoformat() for job in jobs])
+    if any(job.run_in is not None for job in jobs):
+        cells[16] = nullable_array(
+            [None if job.run_in is None else duration_micros(job.run_in) for job in jobs]
+        )
+    if any(job.meta for job in jobs):
+        cells[17] = text_array([json_text(job.meta) if job.meta else None for job in jobs])
+    if keyed:
+        cells.append(batches.key_ttls())
+    return cells
+
+
+def _digest(job: NewJob) -> str:
+    return job.digest.hex() or '""'
+
+
+def _made_at(job_id: str) -> datetime:
+    """Return the instant at which an id was made: a UUIDv7 begins with its milliseconds."""
+    return EPOCH + timedelta(milliseconds=int(job_id[:8] + job_id[9:13], 16))
+
+
+@lru_cache(maxsize=100)
+def _statement(slots: tuple[int, ...], *, keyed: bool) -> str:
+    return (_KEYED if keyed else _PLAIN).replace("{slots}", ", ".join(map(str, slots)))
+
+
+class _Batches:
+    """The words that jobs of one statement have in common, each kind of them once."""
+
+    def __init__(self, book: OptionsBook) -> None:
+        self._book = book
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._jobs: list[NewJob] = []
+        self._last: tuple[tuple[object, ...] | None, int] = None, 0
+
+    def number(self, job: NewJob) -> int:
+        """Return the number of the batch that a job is of, from 1."""
+        words = (
+            job.task,
+            job.queue,
+            job.codec,
+            job.fingerprint,
+            job.retry,
+            job.key_ttl,
+            job.keep_result,
+            job.priority,
+            job.retain,
+            job.timeout,
+        )
+        last, number = self._last
+        if words == last:  # comparing is quicker than hashing
+            return number
+        number = self._numbers.setdefault(words, len(self._jobs) + 1)
+        if number > len(self._jobs):
+            self._jobs.append(job)
+        self._last = words, number
+        return number
+
+    def cells(self) -> list[Cell]:
+        """Return the parameters `$2` to `$8`."""
+        jobs = self._jobs
+        return [
+            text_array([job.task for job in jobs]),
+            text_array([job.queue for job in jobs]),
+            text_array([self._book.text(job) for job in jobs]),
+            plain_array([job.priority for job in jobs]),
+            plain_array([duration_micros(job.retain) for job in jobs]),
+            nullable_array([None if job.timeout is None else duration_micros(job.timeout) for job in jobs]),
+            # Its one attempt must not be spent unseen (rule 4).
+            plain_array([job.retry.max_attempts == 1 for job in jobs]),
+        ]
+
+    def key_ttls(self) -> str:
+        """Return how long each batch's keys stay taken after the job has ended."""
+        return plain_array([duration_micros(job.key_ttl) for job in self._jobs])

@@ -1,0 +1,150 @@
+"""lease_extend and lease_reclaim: keeping leases, and taking them back from the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from taskharbor.clock import duration_micros, from_micros
+from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
+from taskharbor.drivers.postgres.leaving import ENDED, KEYS
+from taskharbor.drivers.postgres.routine import (
+    Query,
+    Routine,
+    nullable_array,
+    plain_array,
+    text_array,
+)
+from taskharbor.drivers.postgres.rows import CLOCK, FRONT, NORMAL, SOLO, interval_of, json_text, micros_of
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.job import JobState
+from taskharbor.settlement import SOLO_CRASHES, AfterCrash, SettleKind, after_crash
+
+_NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
+_EXTEND = f"""WITH clock AS MATERIALIZED (SELECT {_NOW} AS now),
+said AS MATERIALIZED (SELECT token, array_agg(job) FILTER (WHERE job IS NOT NULL) AS started
+    FROM unnest($2::text::bigint[], $3::text::uuid[]) s(token, job) GROUP BY token),
+held AS MATERIALIZED (SELECT token FROM taskharbor.lease WHERE token IN (SELECT token FROM said)
+    ORDER BY token FOR UPDATE),
+kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::text::bigint")},
+    duration = $4::text::bigint, started = CASE WHEN s.started IS NULL THEN l.started ELSE l.started ||
+        ARRAY(SELECT unnest(s.started) EXCEPT SELECT unnest(l.started)) END
+    FROM clock c, said s WHERE l.token = s.token AND l.token IN (SELECT token FROM held) RETURNING l.token),
+heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text RETURNING worker)
+SELECT {micros_of("c.now")}, ARRAY(SELECT token FROM kept), EXISTS (SELECT FROM heard),
+    (SELECT coalesce(json_agg(json_build_array(id, cancel)), '[]')::text FROM taskharbor.job
+        WHERE cancel IS NOT NULL AND token IN (SELECT token FROM said)) FROM clock c"""
+_EXPIRED = f"""SELECT token, worker, jobs::text[], started::text[] FROM taskharbor.lease
+    WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0
+    ORDER BY token FOR UPDATE SKIP LOCKED"""
+_OF_LEASES = """SELECT id::text, token, task, queue, options, attempt, crashes, lost, cancel FROM taskharbor.job
+    WHERE id = ANY ($1::text::uuid[]) AND token = ANY ($2::text::bigint[]) ORDER BY id FOR UPDATE"""
+_DROP = "DELETE FROM taskharbor.lease WHERE token = ANY ($1::text::bigint[])"
+_RECLAIM = f"""WITH {CLOCK},
+said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::text[], $4::text::integer[], $5::text::integer[],
+    $6::text::integer[], $7::text::bigint[], $8::text::smallint[], $9::text::text[], $10::text::text[])
+    s(id, state, attempt, crashes, lost, after, lane, reason, error)),
+error AS MATERIALIZED (SELECT s.id, CASE WHEN s.error IS NOT NULL THEN
+    jsonb_set(s.error::jsonb, '{{at}}', to_jsonb(c.now))::text END AS text FROM said s, clock c),
+gone AS (DELETE FROM taskharbor.job j USING said s JOIN error e USING (id) WHERE j.id = s.id AND s.state IS NOT NULL
+    RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
+        s.crashes, true AS guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.operations, j.errors,
+        j.awaited, s.state, s.attempt AS attempts, s.reason AS said_reason, e.text::json AS error,
+        NULL::bigint AS settler, NULL AS codec, NULL::bytea AS result),
+{ENDED}, {KEYS},
+back AS (UPDATE taskharbor.job j SET token = NULL, settled = NULL, guarded = true, attempt = s.attempt,
+    crashes = s.crashes, lost = s.lost, due = c.now + {interval_of("coalesce(s.after, 0)")},
+    lane = CASE WHEN s.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
+    errors = CASE WHEN e.text IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || e.text || ']')::json
+        ELSE (left(j.errors::text, -1) || ',' || e.text || ']')::json END
+    FROM clock c, said s JOIN error e USING (id) WHERE j.id = s.id AND s.state IS NULL RETURNING j.id)
+SELECT id::text FROM gone WHERE awaited"""
+
+_cancels = msgspec.json.Decoder(list[tuple[str, str]])
+
+
+def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
+    """Keep a worker's leases, write its starts, tell it of cancels."""
+    pairs = [(hold.token, job_id) for hold in request.leases for job_id in (hold.started or (None,))]
+    ((now, kept, known, cancels),) = yield Query(
+        _EXTEND,
+        (
+            step.now,
+            plain_array([token for token, _ in pairs]),
+            nullable_array([job_id for _, job_id in pairs]),
+            str(duration_micros(request.lease)),
+            request.worker,
+        ),
+    )
+    there = set(kept)
+    return LeaseExtended(
+        expires_at=from_micros(now + duration_micros(request.lease)),
+        lost=[hold.token for hold in request.leases if hold.token not in there],
+        cancels=[CancelRequest(job_id, reason) for job_id, reason in _cancels.decode(cancels)],
+        known_worker=known,
+    )
+
+
+def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaimed]]:
+    """Take back the jobs of workers that are gone."""
+    expired = yield Query(_EXPIRED, (step.now, str(duration_micros(request.observed))))
+    tokens: dict[int, str] = {}
+    ids: list[str] = []
+    started: set[str] = set()
+    for token, worker, jobs, begun in expired:
+        if len(ids) >= request.limit:
+            break
+        tokens[token] = worker
+        ids += jobs
+        started.update(begun)
+    if not tokens:
+        return []
+    held = yield Query(_OF_LEASES, (plain_array(ids), plain_array(tokens)))
+    fates: list[AfterCrash] = []
+    states: list[JobState | None] = []
+    attempts: list[int] = []
+    reclaimed: list[Reclaimed] = []
+    for job_id, token, task, queue, options, attempt, crashes, lost, cancel in held:
+        begun = job_id in started
+        fate = after_crash(
+            started=begun,
+            attempt=attempt,
+            crashes=crashes,
+            lost=lost,
+            numbers=step.book.read(options).retry,
+            worker=tokens[token],
+        )
+        kind, state = fate.kind, None
+        if cancel is not None:
+            kind, state = SettleKind.CANCEL, JobState.CANCELLED
+            fate = msgspec.structs.replace(fate, reason=cancel)
+        elif kind is SettleKind.BURY:
+            state = JobState.DEAD
+        else:
+            step.wakes.queues.add(queue)
+        fates.append(fate)
+        states.append(state)
+        attempts.append(attempt + begun)
+        reclaimed.append(Reclaimed(job_id=job_id, task=task, queue=queue, worker=tokens[token], fate=kind))
+    if held:
+        awaited = yield Query(
+            _RECLAIM,
+            (
+                step.now,
+                plain_array([row[0] for row in held]),
+                nullable_array(states),
+                plain_array(attempts),
+                plain_array([fate.crashes for fate in fates]),
+                plain_array([fate.lost for fate in fates]),
+                nullable_array(
+                    [None if fate.after is None else duration_micros(fate.after) for fate in fates]
+                ),
+                plain_array([NORMAL if fate.after is not None else FRONT for fate in fates]),
+                text_array([fate.reason for fate in fates]),
+                text_array([None if fate.error is None else json_text(fate.error) for fate in fates]),
+            ),
+        )
+        step.wakes.jobs.extend([row[0] for row in awaited])
+    yield Query(_DROP, (plain_array(tokens),))
+    return reclaimed

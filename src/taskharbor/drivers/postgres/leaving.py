@@ -1,0 +1,35 @@
+"""How jobs leave their leases, or their lanes, for the history: parts that several statements are made of.
+
+`gone` stands for what was deleted from the live jobs: their columns, and beside them `state`, `attempts`,
+`said_reason`, `error`, `settler`, `codec` and `result`. `clock` gives the time.
+"""
+
+from __future__ import annotations
+
+from taskharbor.drivers.postgres.rows import DEAD, LONG, interval_of
+
+_KEPT = """id, task, queue, options, priority, run_at, enqueued_at, timeout, retain, deliveries, crashes, guarded,
+    stray, stray_reason, key, digest, meta, payload, operations"""
+_EXPIRY = f"(c.now + {interval_of('g.retain')})"
+
+ENDED = f"""slots AS MATERIALIZED (SELECT g.retain, s.slot
+    FROM (SELECT DISTINCT retain FROM gone) g CROSS JOIN clock c
+    JOIN taskharbor.slot s ON s.day = ({_EXPIRY} AT TIME ZONE 'UTC')::date),
+kept AS (INSERT INTO taskharbor.history ({_KEPT}, slot, state, finished_at, expires_at, attempt, settled,
+        reason, errors, result_codec, result)
+    SELECT {_KEPT}, CASE WHEN g.state = 'dead' THEN {DEAD} ELSE coalesce(
+            (SELECT s.slot FROM slots s WHERE s.retain = g.retain), {LONG}) END,
+        g.state, c.now, CASE WHEN g.state = 'dead' THEN 'infinity' ELSE {_EXPIRY} END, g.attempts, g.settler,
+        g.said_reason, CASE WHEN g.error IS NULL THEN g.errors WHEN g.errors IS NULL THEN ('[' || g.error || ']')::json
+            ELSE (left(g.errors::text, -1) || ',' || g.error || ']')::json END,
+        CASE WHEN g.state = 'succeeded' THEN g.codec END, CASE WHEN g.state = 'succeeded' THEN g.result END
+    FROM gone g, clock c)"""
+KEYS = f"""keys AS (UPDATE taskharbor.key k SET expires_at = c.now + {interval_of("k.ttl")} FROM clock c,
+    (SELECT task, key, id FROM gone WHERE key IS NOT NULL ORDER BY task, key) g
+    WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id)"""
+# A lease goes with the last of its jobs.
+LEASES = """leaves AS MATERIALIZED (SELECT token, count(*) AS jobs FROM {left} WHERE token IS NOT NULL GROUP BY token
+    ORDER BY token),
+spent AS (DELETE FROM taskharbor.lease l USING leaves v WHERE l.token = v.token AND l.remaining <= v.jobs),
+shrunk AS (UPDATE taskharbor.lease l SET remaining = l.remaining - v.jobs FROM leaves v
+    WHERE l.token = v.token AND l.remaining > v.jobs)"""

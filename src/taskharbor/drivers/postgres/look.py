@@ -1,0 +1,204 @@
+"""job_get, job_find, job_count: records of jobs, from the live ones and the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from taskharbor.clock import from_micros
+from taskharbor.driver import Counted, JobCount, JobFind, JobGet
+from taskharbor.drivers.postgres.routine import Cell, Query, Routine, Row, plain_array, text_array
+from taskharbor.drivers.postgres.rows import DEAD, Options, micros_of, read_meta, real_ids
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.stray import Stray, parked_strays, strays
+from taskharbor.job import AttemptError, JobRecord, JobState, Operation
+
+_errors = msgspec.json.Decoder(tuple[AttemptError, ...])
+_operations = msgspec.json.Decoder(tuple[Operation, ...])
+
+_NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
+_SHARED = f"""j.id, j.task, j.queue, j.options, j.priority, {micros_of("j.run_at")} AS run_at,
+    {micros_of("j.enqueued_at")} AS enqueued_at, j.attempt, j.deliveries, j.crashes, j.guarded, j.stray, j.key,
+    j.meta::text AS meta, j.payload, j.errors::text AS errors, j.operations::text AS operations"""
+# $2: the kinds of strays that no live worker may take.
+_STATE = f"""CASE WHEN j.token IS NOT NULL THEN 'running' WHEN j.stray = ANY ($2::text::integer[]) THEN 'parked'
+    WHEN j.due <= {_NOW} THEN 'ready' WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END"""
+_LIVE = f"""SELECT {_SHARED}, {_STATE} AS state, j.stray_reason AS reason,
+    CASE WHEN j.token IS NULL THEN {micros_of("j.due")} END AS due, NULL::bigint AS finished_at,
+    l.worker, {micros_of("l.expires_at")} AS expires_at, coalesce(j.id = ANY (l.started), false) AS started,
+    j.cancel IS NOT NULL AS cancelled, NULL::bytea AS result, NULL::text AS result_codec
+    FROM taskharbor.job j LEFT JOIN taskharbor.lease l ON l.token = j.token"""
+_HISTORY = f"""SELECT {_SHARED}, j.state, j.reason, NULL::bigint, {micros_of("j.finished_at")}, NULL,
+    NULL::bigint, false, false, j.result, j.result_codec
+    FROM taskharbor.history j"""
+_BY_ID = f"""{_LIVE} WHERE j.id = ANY ($3::text::uuid[]) UNION ALL {_HISTORY} WHERE j.id = ANY ($3::text::uuid[])"""
+_COUNT = f"""SELECT j.queue, j.task, {_STATE} AS state, count(*) FROM taskharbor.job j WHERE {{which}} GROUP BY 1, 2, 3
+    UNION ALL SELECT j.queue, j.task, j.state, count(*) FROM taskharbor.history j WHERE {{which}} GROUP BY 1, 2, 3"""
+_LEASED = "j.id IN (SELECT unnest(jobs) FROM taskharbor.lease) AND j.token IS NOT NULL"
+
+
+class _Job(msgspec.Struct, array_like=True):
+    """The columns of a job in the order of `_LIVE` and `_HISTORY`."""
+
+    id: str
+    task: str
+    queue: str
+    options: str
+    priority: int
+    run_at: int
+    enqueued_at: int
+    attempt: int
+    deliveries: int
+    crashes: int
+    guarded: bool
+    stray: int
+    key: str | None
+    meta: str | None
+    payload: bytes
+    errors: str | None
+    operations: str | None
+    state: str
+    reason: str | None
+    due: int | None
+    finished_at: int | None
+    worker: str | None
+    lease_expires_at: int | None
+    started: bool
+    cancelled: bool
+    result: bytes | None
+    result_codec: str | None
+
+
+def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
+    """Return one record an id, in order."""
+    rows = yield Query(_BY_ID, (step.now, "{}", plain_array(real_ids(request.ids))))
+    records = {record.id: record for record in (yield from _records(step, rows))}
+    return [records.get(job_id) for job_id in request.ids]
+
+
+def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
+    """Return the matching jobs in order of id."""
+    parked = yield from parked_strays(step)
+    cells: list[Cell] = [step.now, plain_array(sorted(parked))]
+
+    def parameter(cell: str) -> str:
+        cells.append(cell)
+        return f"${len(cells)}::text"
+
+    conditions: list[str] = []
+    if request.after:
+        # Any text may be asked for; the server compares what are ids, as text as well.
+        after = parameter(request.after)
+        whole = f"{after}::uuid" if real_ids([request.after]) else None
+        sign = "<" if request.newest_first else ">"
+        conditions.append(f"j.id {sign} {whole}" if whole else f"j.id::text {sign} {after}")
+    if request.queues:
+        conditions.append(f"j.queue = ANY ({parameter(text_array(sorted(request.queues)))}::text[])")
+    if request.tasks:
+        conditions.append(f"j.task = ANY ({parameter(text_array(sorted(request.tasks)))}::text[])")
+    if request.key is not None:
+        conditions.append(f"j.key = {parameter(request.key)}")
+    tables = [
+        " WHERE ".join((table, " AND ".join((*states, *conditions)) or "true"))
+        for table, states in _tables(request.states)
+    ]
+    if not tables:
+        return []
+    order = "DESC" if request.newest_first else "ASC"
+    limit = parameter(str(request.limit))
+    parts = [f"({table} ORDER BY j.id {order} LIMIT {limit}::bigint)" for table in tables]
+    rows = yield Query(
+        f"SELECT * FROM ({' UNION ALL '.join(parts)}) j WHERE {_NOW} IS NOT NULL AND $2::text IS NOT NULL "
+        f"ORDER BY id {order} LIMIT {limit}::bigint",
+        cells,
+    )
+    return (yield from _records(step, rows))
+
+
+def _tables(wanted: frozenset[JobState]) -> list[tuple[str, list[str]]]:
+    """Return which tables hold jobs in these states, each with the conditions for them."""
+    if not wanted:
+        return [(_LIVE, []), (_HISTORY, [])]
+    tables: list[tuple[str, list[str]]] = []
+    live = sorted(wanted & _LIVE_STATES)
+    ended = sorted(wanted & {JobState.SUCCEEDED, JobState.CANCELLED})
+    if live == [JobState.RUNNING]:
+        tables.append((_LIVE, [_LEASED]))  # leased jobs have no index of their own: their leases name them
+    elif live:
+        tables.append((_LIVE, [f"{_STATE} IN ({_words(live)})"]))
+    if ended:
+        tables.append((_HISTORY, [f"j.slot <> {DEAD}", f"j.state IN ({_words(ended)})"]))
+    if JobState.DEAD in wanted:
+        tables.append((_HISTORY, [f"j.slot = {DEAD}"]))
+    return tables
+
+
+_LIVE_STATES = frozenset(
+    {JobState.RUNNING, JobState.PARKED, JobState.READY, JobState.RETRYING, JobState.SCHEDULED}
+)
+
+
+def _words(states: Sequence[str]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
+    """Return counts sorted by queue, task and state."""
+    parked = yield from parked_strays(step)
+    cells: list[Cell] = [step.now, plain_array(sorted(parked))]
+    which = "true"
+    if request.queues:
+        cells.append(text_array(sorted(request.queues)))
+        which += f" AND j.queue = ANY (${len(cells)}::text::text[])"
+    if request.tasks:
+        cells.append(text_array(sorted(request.tasks)))
+        which += f" AND j.task = ANY (${len(cells)}::text::text[])"
+    rows = yield Query(_COUNT.replace("{which}", which), cells)
+    return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]
+
+
+def _records(step: Step, rows: Sequence[Row]) -> Routine[list[JobRecord]]:
+    jobs = [_Job(*row) for row in rows]
+    astray = any(job.stray for job in jobs)
+    kinds = (yield from strays()) if astray else {}
+    parked = (yield from parked_strays(step)) if astray else set[int]()
+    return [_record(job, step.book.read(job.options), kinds, parked) for job in jobs]
+
+
+def _record(job: _Job, options: Options, kinds: dict[int, Stray], parked: set[int]) -> JobRecord:
+    state = JobState(job.state)
+    if job.stray in parked and state in _LIVE_STATES and state is not JobState.RUNNING:
+        state = JobState.PARKED
+    return JobRecord(
+        id=str(job.id),
+        task=job.task,
+        queue=job.queue,
+        state=state,
+        priority=job.priority,
+        run_at=from_micros(job.run_at),
+        enqueued_at=from_micros(job.enqueued_at),
+        due_at=None if job.due is None else from_micros(job.due),
+        finished_at=None if job.finished_at is None else from_micros(job.finished_at),
+        attempt=job.attempt,
+        max_attempts=options.retry.max_attempts,
+        deliveries=job.deliveries,
+        guarded=job.guarded,
+        crashes=job.crashes,
+        worker=job.worker or "",
+        lease_expires_at=None if job.lease_expires_at is None else from_micros(job.lease_expires_at),
+        started=job.started,
+        cancel_requested=job.cancelled,
+        reason=job.reason or "",
+        refused_by=tuple(sorted(kinds[job.stray].refused_by)) if job.stray in kinds else (),
+        key=job.key,
+        meta=read_meta(job.meta),
+        payload=job.payload,
+        codec=options.codec,
+        fingerprint=options.fingerprint,
+        result=job.result,
+        result_codec=job.result_codec or "",
+        keep_result=options.keep_result,
+        errors=() if job.errors is None else _errors.decode(job.errors),
+        operations=() if job.operations is None else _operations.decode(job.operations),
+    )

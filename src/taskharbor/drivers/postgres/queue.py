@@ -1,0 +1,56 @@
+"""queue_pause, queue_resume, queue_list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskharbor.clock import from_micros
+from taskharbor.driver import QueueInfo, QueueList, QueuePause, QueueResume
+from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
+from taskharbor.drivers.postgres.rows import micros_of
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.stray import parked_strays
+
+_NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
+_PAUSE = f"""INSERT INTO taskharbor.pause (queue, paused_at, paused_by, reason)
+    SELECT q, {_NOW}, $3::text, $4::text FROM unnest($2::text::text[]) q ORDER BY q ON CONFLICT DO NOTHING"""
+_RESUME = "DELETE FROM taskharbor.pause WHERE queue = ANY ($1::text::text[])"
+_PAUSED = f"SELECT queue, {micros_of('paused_at')}, paused_by, reason FROM taskharbor.pause"
+_LIVE = f"""SELECT queue, CASE WHEN token IS NOT NULL THEN 'running'
+    WHEN stray = ANY ($2::text::integer[]) THEN 'parked' WHEN due > {_NOW} THEN 'scheduled' ELSE 'ready' END AS state,
+    count(*) FROM taskharbor.job GROUP BY 1, 2"""
+
+
+def queue_pause(step: Step, request: QueuePause) -> Routine[None]:
+    """Pause queues."""
+    yield Query(_PAUSE, (step.now, text_array(dict.fromkeys(request.queues)), request.by, request.reason))
+
+
+def queue_resume(step: Step, request: QueueResume) -> Routine[None]:
+    """Resume queues."""
+    yield Query(_RESUME, (text_array(request.queues),))
+    step.wakes.queues.update(request.queues)
+
+
+def queue_list(step: Step, request: QueueList) -> Routine[Sequence[QueueInfo]]:
+    """Return the queues that hold live jobs or are paused, sorted by name."""
+    paused = {queue: (at, by, reason) for queue, at, by, reason in (yield Query(_PAUSED))}
+    parked = yield from parked_strays(step)
+    counts: dict[str, dict[str, int]] = {queue: {} for queue in paused}
+    for queue, state, count in (yield Query(_LIVE, (step.now, plain_array(sorted(parked))))):
+        counts.setdefault(queue, {})[state] = count
+    return [_queue(queue, counts[queue], paused.get(queue)) for queue in sorted(counts)]
+
+
+def _queue(name: str, counts: dict[str, int], pause: tuple[int, str, str] | None) -> QueueInfo:
+    return QueueInfo(
+        name=name,
+        paused=pause is not None,
+        paused_at=None if pause is None else from_micros(pause[0]),
+        paused_by="" if pause is None else pause[1],
+        reason="" if pause is None else pause[2],
+        ready=counts.get("ready", 0),
+        scheduled=counts.get("scheduled", 0),
+        parked=counts.get("parked", 0),
+        running=counts.get("running", 0),
+    )

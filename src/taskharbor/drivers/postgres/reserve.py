@@ -1,0 +1,263 @@
+"""job_reserve: one statement walks the lanes in order, takes what may be taken, and leases it.
+
+It locks rows that nobody else holds, lane by lane, until it has enough; then it writes the token into them, which no
+index has a part in. Where each lane is entered is told by `marks`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+
+import msgspec
+
+from taskharbor.clock import duration_micros, from_micros
+from taskharbor.driver import JobReserve, Reservation
+from taskharbor.drivers.postgres.marks import BEGINNING, Lane, Marks, Position, Seen
+from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array, text_array
+from taskharbor.drivers.postgres.rows import (
+    NORMAL,
+    SOLO,
+    TAKEN_COLUMNS,
+    TAKEN_NAMES,
+    as_duration,
+    deliveries,
+    interval_of,
+    micros_of,
+)
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.stray import Stray, strays
+
+_LANES = range(SOLO, NORMAL + 1)
+_PRIORITIES = range(10)
+_NO_ID = "00000000-0000-0000-0000-000000000000"
+_SCANS = 5
+"""In one reserve, at most."""
+_LOCKED_MICROS = 250_000
+"""When to look again where others hold what is due."""
+
+
+class _Told(msgspec.Struct, array_like=True, frozen=True):
+    """What a scan tells beside the jobs it took."""
+
+    seen: Seen
+    held_until: int | None
+    """Until when the token is held already, in microseconds since 1970."""
+    paused: frozenset[str]
+    newest_stray: int
+    held_back: bool
+    left: tuple[tuple[int, int, str], ...] | None
+    """Where it came to the end of all lanes: number of a lane, due and id of the first free job left in it."""
+    workers: int | None
+
+
+_told = msgspec.json.Decoder(_Told)
+
+# $1 the present; of each lane $2 queue, $3 stray, $4 priority, $5 lane, $6 its place in the order, $7 and $8 where it
+# is entered, $9 how many jobs of it at most; $10 token, $11 how many jobs, $12 how many guarded, $13 worker, $14 lease,
+# $15 how many to look at, $16 whether workers are to be counted, $17 and $18 quotas of queues, $19 the newest
+# kind of strays that is known: with another one the lanes are not all, and nothing is taken.
+_LANE = """j.queue = l.queue AND j.stray = l.stray AND j.priority = l.priority AND j.lane = l.lane
+            AND (j.due, j.id) > (l.due, l.id) AND j.token IS NULL"""
+_FREE = f"""(SELECT j.ctid AS spot, j.due, j.id, j.guarded FROM taskharbor.job j
+            WHERE {_LANE} AND j.due <= (SELECT now FROM clock)
+            ORDER BY j.due, j.id LIMIT l.room FOR UPDATE SKIP LOCKED)"""
+# A solo job is always guarded, and one is taken at most. The lanes come in order, and LIMIT asks for no more of them
+# than it needs.
+_COUNTED = f"""row_number() OVER w AS n, count(*) FILTER (WHERE lane = {SOLO}) OVER w AS solos,
+        count(*) FILTER (WHERE guarded AND lane <> {SOLO}) OVER w AS guards"""
+_ALONE = f"""candidate AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
+        SELECT l.lane, j.* FROM lane l CROSS JOIN LATERAL {_FREE} j LIMIT $15::text::integer) f
+    WINDOW w AS (ROWS UNBOUNDED PRECEDING)),
+walked AS (SELECT count(*) AS jobs FROM candidate),"""
+# Of several queues, jobs of one priority and lane are merged by due time; and some queues give only so many.
+_MERGED = f"""found AS MATERIALIZED (SELECT m.* FROM generate_series(0, {len(_PRIORITIES) * len(_LANES) - 1}) g(line)
+    CROSS JOIN LATERAL (SELECT l.line, l.queue, l.lane, j.* FROM lane l CROSS JOIN LATERAL {_FREE} j
+        WHERE l.line = g.line ORDER BY j.due, j.id) m LIMIT $15::text::integer),
+candidate AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
+        SELECT *, row_number() OVER (PARTITION BY queue ORDER BY line, due, id) AS nth FROM found) f
+    LEFT JOIN unnest($17::text::text[], $18::text::integer[]) q(queue, room) ON q.queue = f.queue
+    WHERE f.nth <= coalesce(q.room, f.nth) WINDOW w AS (ORDER BY f.line, f.due, f.id)),
+walked AS (SELECT count(*) AS jobs FROM found),"""
+_SCAN = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, statement_timestamp()) AS now),
+held AS MATERIALIZED (SELECT expires_at FROM taskharbor.lease WHERE token = $10::text::bigint AND remaining > 0),
+lane AS MATERIALIZED (SELECT l.* FROM unnest($2::text::text[], $3::text::integer[], $4::text::smallint[],
+    $5::text::smallint[], $6::text::integer[], $7::text::timestamptz[], $8::text::uuid[], $9::text::integer[])
+    WITH ORDINALITY l(queue, stray, priority, lane, line, due, id, room, number)
+    WHERE NOT EXISTS (SELECT FROM held) AND l.queue NOT IN (SELECT queue FROM taskharbor.pause)
+    AND $19::text::integer = (SELECT coalesce(max(id), 0) FROM taskharbor.stray)),
+{{candidates}}
+taken AS (UPDATE taskharbor.job j SET token = $10::text::bigint, settled = NULL, deliveries = j.deliveries + 1
+    FROM (SELECT n, spot FROM candidate WHERE (lane <> {SOLO} OR solos = 1)
+        AND guards + least(solos, 1) <= $12::text::integer ORDER BY n LIMIT $11::text::integer) c
+    WHERE j.ctid = c.spot RETURNING {TAKEN_COLUMNS}, j.stray, c.n, j.id AS uid),
+leased AS (INSERT INTO taskharbor.lease AS l (token, worker, expires_at, duration, jobs, remaining)
+    SELECT $10::text::bigint, $13::text, (SELECT now FROM clock) + {interval_of("$14::text::bigint")},
+        $14::text::bigint, array_agg(uid), count(*) FROM taken HAVING count(*) > 0
+    ON CONFLICT (token) DO UPDATE SET worker = excluded.worker, expires_at = excluded.expires_at,
+        duration = excluded.duration, jobs = excluded.jobs, remaining = excluded.remaining, started = '{{}}'
+        WHERE l.remaining <= 0),
+told AS MATERIALIZED (SELECT json_build_array(
+    json_build_array({micros_of("(SELECT now FROM clock)")}, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+        (SELECT coalesce(json_agg(x::text::bigint), '[]') FROM pg_snapshot_xip(pg_current_snapshot()) x)),
+    (SELECT {micros_of("expires_at")} FROM held),
+    (SELECT coalesce(json_agg(queue), '[]') FROM taskharbor.pause WHERE queue = ANY ($2::text::text[])),
+    (SELECT coalesce(max(id), 0) FROM taskharbor.stray),
+    stopped,
+    CASE WHEN NOT stopped AND (SELECT jobs FROM walked) < $15::text::integer THEN (
+        SELECT coalesce(json_agg(json_build_array(l.number, {micros_of("f.due")}, f.id)), '[]')
+        FROM lane l CROSS JOIN LATERAL (SELECT j.due, j.id FROM taskharbor.job j
+            WHERE {_LANE} AND j.id NOT IN (SELECT uid FROM taken) ORDER BY j.due, j.id LIMIT 1) f) END,
+    CASE WHEN $16::text::boolean THEN (SELECT count(*) FROM taskharbor.worker) END)::text AS words
+    FROM (SELECT count(*) < $11::text::integer AND EXISTS (SELECT FROM candidate
+        WHERE guards + least(solos, 1) > $12::text::integer) AS stopped FROM taken) s)
+SELECT {TAKEN_NAMES}, stray, n, CASE WHEN n IS NOT DISTINCT FROM (SELECT min(n) FROM taken) THEN words END
+FROM told LEFT JOIN taken ON true"""
+# Every parameter is used in both, if only to have a type.
+_SCAN_ALONE = _SCAN.replace("{candidates}", _ALONE) + " WHERE $17::text IS NOT NULL AND $18::text IS NOT NULL"
+_SCAN_MERGED = _SCAN.replace("{candidates}", _MERGED)
+_HELD = f"""SELECT {TAKEN_COLUMNS} FROM taskharbor.lease l CROSS JOIN unnest(l.jobs) WITH ORDINALITY e(id, number)
+    JOIN taskharbor.job j ON j.id = e.id AND j.token = l.token WHERE l.token = $1::text::bigint
+    ORDER BY j.priority, j.lane, j.due, j.id"""
+
+
+class Walker:
+    """What one worker's reserves know from those before: its marks, and the kinds of strays there are."""
+
+    def __init__(self) -> None:
+        self.marks = Marks()
+        self._strays: dict[int, Stray] = {}
+        self._newest_stray = 0
+
+    def walk(self, step: Step, request: JobReserve) -> Routine[Reservation]:
+        """Lease the next jobs that may run."""
+        marks = self.marks if request.now is None else Marks()  # a test's present is not the server's
+        scans = 0
+        while True:
+            marks.begin()
+            lanes = self._lanes(request)
+            told, rows = yield from _scan(step, request, lanes, marks, self._newest_stray)
+            if told.held_until is not None:  # the answer to the first asking was lost
+                held = yield Query(_HELD, (str(request.token),))
+                return Reservation(
+                    deliveries=deliveries(step.book, request.token, held),
+                    expires_at=from_micros(told.held_until),
+                    next_due_in=as_duration(0),
+                )
+            if told.newest_stray != self._newest_stray:
+                self._strays = yield from strays()
+                self._newest_stray = max(self._strays, default=0)
+                continue
+            walked = {number: lane for number, lane in enumerate(lanes, 1) if lane.queue not in told.paused}
+            again = _note(marks, told, walked, rows)
+            scans += 1
+            if rows or not again or scans == _SCANS:
+                return _reservation(step, request, told, walked, rows)
+
+    def _lanes(self, request: JobReserve) -> list[Lane]:
+        """Return the lanes that this worker may look at, in order."""
+        kinds = [0, *(s.number for s in self._strays.values() if s.open_to(request.tasks, request.build))]
+        return [
+            Lane(priority, lane, take.name, kind)
+            for priority in _PRIORITIES
+            for lane in _LANES
+            if lane != SOLO or request.solo
+            for take in request.queues
+            for kind in kinds
+        ]
+
+
+def _scan(
+    step: Step, request: JobReserve, lanes: Sequence[Lane], marks: Marks, newest_stray: int
+) -> Routine[tuple[_Told, list[Row]]]:
+    rooms = {take.name: min(take.limit, request.limit) for take in request.queues}
+    alone = len(request.queues) == 1 and all(lane.stray == 0 for lane in lanes)
+    limit = min(request.limit, rooms[request.queues[0].name]) if alone else request.limit
+    short = {} if alone else {name: room for name, room in rooms.items() if room < request.limit}
+    # Beyond the jobs it can take it looks at those that a quota may pass over.
+    looked_at = limit + len(_PRIORITIES) * len(_LANES) * sum(short.values())
+    starts = [marks.start(lane) for lane in lanes]
+    duration = duration_micros(request.lease)
+    rows = yield Query(
+        _SCAN_ALONE if alone else _SCAN_MERGED,
+        (
+            step.now,
+            text_array([lane.queue for lane in lanes]),
+            plain_array([lane.stray for lane in lanes]),
+            plain_array([lane.priority for lane in lanes]),
+            plain_array([lane.lane for lane in lanes]),
+            plain_array([lane.priority * len(_LANES) + lane.lane for lane in lanes]),
+            _instants(starts),
+            plain_array([job_id or _NO_ID for _, job_id in starts]),
+            plain_array([1 if lane.lane == SOLO else rooms[lane.queue] for lane in lanes]),
+            str(request.token),
+            str(limit),
+            str(request.guarded_limit),
+            request.worker,
+            str(duration),
+            str(looked_at),
+            "true" if marks.whole else "false",
+            text_array(short),
+            plain_array(short.values()),
+            str(newest_stray),
+        ),
+    )
+    told = next(_told.decode(row[-1]) for row in rows if row[-1] is not None)
+    found = [row for row in rows if row[0] is not None]
+    found.sort(key=lambda row: row[-2])
+    return told, found
+
+
+def _instants(starts: Iterable[Position]) -> str:
+    return (
+        "{"
+        + ",".join(
+            [
+                "-infinity" if start == BEGINNING else f'"{from_micros(start[0]).isoformat()}"'
+                for start in starts
+            ]
+        )
+        + "}"
+    )
+
+
+def _note(marks: Marks, told: _Told, walked: Mapping[int, Lane], rows: Sequence[Row]) -> bool:
+    """Give the marks what the scan found, and return whether another scan may find more."""
+    taken: dict[Lane, Position] = {}
+    for row in rows:  # in order: the last one of each lane stays
+        taken[Lane(row[7], row[16], row[2], row[18])] = (row[17], row[0])
+    left = None
+    if told.left is not None:
+        left = {walked[number]: (due, job_id) for number, due, job_id in told.left}
+    # Solo jobs are passed over on purpose, and their lanes always entered at the beginning.
+    lanes = [lane for lane in walked.values() if lane.lane != SOLO]
+    return marks.note(told.seen, lanes, taken, left, workers=told.workers or 1)
+
+
+def _reservation(
+    step: Step, request: JobReserve, told: _Told, walked: Mapping[int, Lane], rows: Sequence[Row]
+) -> Reservation:
+    return Reservation(
+        deliveries=deliveries(step.book, request.token, rows),
+        expires_at=from_micros(told.seen.now + duration_micros(request.lease)),
+        held_back=told.held_back,
+        next_due_in=_next_due_in(request, told, walked, rows),
+    )
+
+
+def _next_due_in(
+    request: JobReserve, told: _Told, walked: Mapping[int, Lane], rows: Sequence[Row]
+) -> timedelta | None:
+    taken = Counter([row[2] for row in rows])
+    if told.left is None or any(taken[take.name] >= take.limit for take in request.queues):
+        return as_duration(0)
+    took_solo = any(row[16] == SOLO for row in rows)
+    now = told.seen.now
+    # What is due and was not taken is held by others, who are about to take it, or to let it go.
+    waits = [
+        due - now if due > now else _LOCKED_MICROS
+        for number, due, _ in told.left
+        if not (took_solo and walked[number].lane == SOLO)
+    ]
+    return as_duration(min(waits)) if waits else None

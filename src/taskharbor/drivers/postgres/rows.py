@@ -1,0 +1,195 @@
+"""Between the words of the contract and what the tables hold.
+
+Instants leave the server as whole microseconds since 1970, and enter it as text in ISO form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from taskharbor.clock import EPOCH, duration_micros, from_micros
+from taskharbor.drivers.postgres.routine import Row
+from taskharbor.job import Delivery, NewJob
+from taskharbor.retry import RetryNumbers
+from taskharbor.settlement import SOLO_CRASHES
+
+SOLO, FRONT, NORMAL = range(3)
+"""Lanes of one priority, in order."""
+DEAD, LONG = -1, 0
+"""The history's partitions that hold no single day's expiries: dead letters, and what is retained for long."""
+BATCH_BYTES = 16 << 20
+"""Payloads or results in one statement, at most; a larger one goes alone."""
+_CACHED = 1000
+
+_encoder = msgspec.json.Encoder()
+
+# What a transaction writes becomes visible when it commits, and reserve must be able to tell from its start how early
+# the jobs in it may be due (`marks`). So it has its number before it reads the clock. $1 is the tests' own present.
+CLOCK = """clock AS MATERIALIZED (SELECT CASE WHEN pg_current_xact_id() IS NOT NULL
+    THEN coalesce($1::text::timestamptz, clock_timestamp()) END AS now)"""
+
+
+def instant(moment: datetime | None) -> str | None:
+    """Return a moment as a parameter."""
+    return None if moment is None else moment.isoformat()
+
+
+def micros_of(column: str) -> str:
+    """Return SQL for a timestamp as whole microseconds. A float of seconds is exact to a quarter of one until 2100."""
+    return f"round(date_part('epoch', {column}) * 1e6)::bigint"
+
+
+def interval_of(micros: str) -> str:
+    """Return SQL for so many microseconds as an interval."""
+    return f"{micros} * interval '1 microsecond'"
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON."""
+    return _encoder.encode(value).decode()
+
+
+def real_ids(ids: Iterable[str]) -> list[str]:
+    """Return those of the ids that the server can hold, in order of id, each once."""
+    return sorted({job_id for job_id in ids if _is_id(job_id)})
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+# --- what jobs of one task have in common
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What jobs of one task have in common, and only Python looks at: one column, read once for each text."""
+
+    codec: str
+    fingerprint: int
+    retry: RetryNumbers
+    key_ttl: timedelta
+    keep_result: bool
+
+
+_Shared: TypeAlias = tuple[str, int, RetryNumbers, timedelta, bool]
+_shared: Callable[[NewJob], _Shared] = attrgetter(*Options.__struct_fields__)
+"""Return those fields of a job that make its `Options`."""
+
+
+class OptionsBook:
+    """Options by their text, and their text by what they say."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Options] = {}
+        self._texts: dict[Options, str] = {}
+        self._decode = msgspec.json.Decoder(Options).decode
+
+    def text(self, job: NewJob) -> str:
+        """Return a job's options as they are stored."""
+        options = Options(*_shared(job))
+        text = self._texts.get(options)
+        if text is None:
+            if len(self._texts) >= _CACHED:
+                self._texts.clear()
+            text = self._texts[options] = json_text(options)
+        return text
+
+    def read(self, text: str) -> Options:
+        """Return what a stored text says."""
+        options = self._known.get(text)
+        if options is None:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            options = self._known[text] = self._decode(text)
+        return options
+
+
+# --- reserved jobs
+
+TAKEN_COLUMNS = f"""j.id::text AS id, j.task, j.queue, j.payload, j.options, j.attempt, j.deliveries, j.priority,
+    {micros_of("j.run_at")} AS run_at, {micros_of("j.enqueued_at")} AS enqueued_at, j.timeout, j.key,
+    j.meta::text AS meta, j.guarded, j.crashes, j.cancel IS NOT NULL AS cancelled, j.lane,
+    {micros_of("j.due")} AS due"""
+TAKEN_NAMES = (
+    "id, task, queue, payload, options, attempt, deliveries, priority, run_at, enqueued_at, timeout, key, meta, "
+    "guarded, crashes, cancelled, lane, due"
+)
+
+_meta = msgspec.json.Decoder(dict[str, str])
+
+
+def deliveries(book: OptionsBook, token: int, rows: Sequence[Row]) -> list[Delivery]:
+    """Return reserved jobs from rows that begin with `TAKEN_COLUMNS`, in their order."""
+    made: list[Delivery] = []
+    last, run_at = 0, EPOCH
+    for row in rows:
+        (
+            job_id,
+            task,
+            queue,
+            payload,
+            options,
+            attempt,
+            reserved,
+            priority,
+            run_micros,
+            enqueued_micros,
+            timeout,
+            key,
+            meta,
+            guarded,
+            crashes,
+            cancelled,
+        ) = row[:16]
+        shared = book.read(options)
+        if run_micros != last:  # jobs of one batch have it in common
+            last, run_at = run_micros, from_micros(run_micros)
+        made.append(
+            Delivery(
+                id=job_id,
+                token=token,
+                task=task,
+                queue=queue,
+                payload=payload,
+                codec=shared.codec,
+                fingerprint=shared.fingerprint,
+                attempt=attempt + 1,
+                fence=reserved,
+                retry=shared.retry,
+                timeout=None if timeout is None else timedelta(microseconds=timeout),
+                priority=priority,
+                run_at=run_at,
+                enqueued_at=run_at if enqueued_micros == run_micros else from_micros(enqueued_micros),
+                key=key,
+                meta=read_meta(meta),
+                keep_result=shared.keep_result,
+                guarded=guarded,
+                solo=crashes >= SOLO_CRASHES,
+                cancel_requested=cancelled,
+            )
+        )
+    return made
+
+
+def read_meta(text: str | None) -> dict[str, str]:
+    """Return a job's metadata."""
+    return {} if text is None else _meta.decode(text)
+
+
+def as_duration(value: int) -> timedelta:
+    """Return microseconds as a timedelta, never negative."""
+    return timedelta(microseconds=max(value, 0))
+
+
+def micros_text(duration: timedelta) -> str:
+    """Return a duration as a parameter: whole microseconds."""
+    return str(duration_micros(duration))

@@ -1,0 +1,149 @@
+"""The tables, as numbered migrations. Drawn and explained in `docs/postgres.md`.
+
+Live jobs, leases, history and idempotency keys stand apart, so that reserve and settle touch small tables whatever has
+been kept. ADR 0011 tells why they are as they are, with figures.
+"""
+
+from __future__ import annotations
+
+from taskharbor.driver import Migration, SchemaVersion
+from taskharbor.drivers.postgres.routine import Query, Routine, quoted
+
+SCHEMA = "taskharbor"
+"""The name that statements are written with; `renamed` puts another one there."""
+SLOTS = 36
+"""Partitions of the history that each hold what expires on one day."""
+LONGEST_SLOTTED_DAYS = SLOTS - 4
+"""What is retained longer stands in a partition without a day, and goes row by row."""
+
+_COMMON = """
+    id uuid NOT NULL,
+    run_at timestamptz NOT NULL,
+    enqueued_at timestamptz NOT NULL,
+    settled bigint,
+    timeout bigint,
+    retain bigint NOT NULL,
+    stray integer NOT NULL DEFAULT 0,
+    attempt integer NOT NULL DEFAULT 0,
+    deliveries integer NOT NULL DEFAULT 0,
+    crashes integer NOT NULL DEFAULT 0,
+    priority smallint NOT NULL,
+    guarded boolean NOT NULL DEFAULT false,
+    queue text NOT NULL,
+    task text NOT NULL,
+    options text NOT NULL,
+    key text,
+    digest text,
+    meta json,
+    payload bytea NOT NULL,
+    stray_reason text,
+    errors json,
+    operations json
+"""
+
+MIGRATIONS = (
+    Migration(
+        1,
+        "jobs, leases, history, keys, queues, workers",
+        (
+            # fillfactor: a reserve changes every row of a page, and finds room there for each one's next version, so
+            # that no index is touched (HOT). At 70, half the updates spilled to other pages and cost twice as much.
+            f"""CREATE TABLE taskharbor.job ({_COMMON.rstrip()},
+    due timestamptz NOT NULL,
+    token bigint,
+    lost smallint NOT NULL DEFAULT 0,
+    lane smallint NOT NULL,
+    awaited boolean NOT NULL DEFAULT false,
+    cancel text,
+    PRIMARY KEY (id)
+) WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+    autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 1)""",
+            # What a reserve changes may stand in no index, and in no WHERE of one, or its update is not HOT any more.
+            "CREATE INDEX job_ready ON taskharbor.job (queue, stray, priority, lane, due, id)",
+            "CREATE INDEX job_cancel ON taskharbor.job (id) WHERE cancel IS NOT NULL",
+            "CREATE INDEX job_stray ON taskharbor.job (stray) WHERE stray <> 0",
+            """CREATE TABLE taskharbor.lease (
+    token bigint PRIMARY KEY,
+    worker text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    duration bigint NOT NULL,
+    jobs uuid[] NOT NULL,
+    started uuid[] NOT NULL DEFAULT '{}',
+    remaining integer NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)""",
+            # Compressing ids, which are random, costs time and gains nothing.
+            "ALTER TABLE taskharbor.lease ALTER jobs SET STORAGE EXTERNAL",
+            # Which day's expiries a partition of the history holds at present.
+            "CREATE TABLE taskharbor.slot (slot smallint PRIMARY KEY, day date UNIQUE NOT NULL)",
+            f"""INSERT INTO taskharbor.slot (slot, day)
+    SELECT n, (current_timestamp AT TIME ZONE 'UTC')::date - 1 + n FROM generate_series(1, {SLOTS}) n""",
+            f"""CREATE TABLE taskharbor.history (slot smallint NOT NULL,{_COMMON.rstrip()},
+    finished_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    state text NOT NULL,
+    reason text,
+    result_codec text,
+    result bytea
+) PARTITION BY LIST (slot)""",
+            "CREATE INDEX history_id ON taskharbor.history (id)",
+            "CREATE INDEX history_stray ON taskharbor.history (stray) WHERE stray <> 0",
+            "CREATE TABLE taskharbor.history_dead PARTITION OF taskharbor.history FOR VALUES IN (-1)",
+            "CREATE TABLE taskharbor.history_long PARTITION OF taskharbor.history FOR VALUES IN (0)",
+            "CREATE INDEX history_long_expires ON taskharbor.history_long (expires_at)",
+            *(
+                f"CREATE TABLE taskharbor.history_{slot:02} PARTITION OF taskharbor.history FOR VALUES IN ({slot})"
+                for slot in range(1, SLOTS + 1)
+            ),
+            """CREATE TABLE taskharbor.key (
+    task text NOT NULL,
+    name text NOT NULL,
+    job_id uuid NOT NULL,
+    digest text NOT NULL,
+    ttl bigint NOT NULL,
+    expires_at timestamptz,
+    PRIMARY KEY (task, name)
+) WITH (fillfactor = 80)""",
+            "CREATE INDEX key_expires ON taskharbor.key (expires_at) WHERE expires_at IS NOT NULL",
+            # Which workers may take a job that some could not: those that know the task and are of none of the builds.
+            """CREATE TABLE taskharbor.stray (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task text NOT NULL,
+    refused_by text NOT NULL,
+    UNIQUE (task, refused_by)
+)""",
+            """CREATE TABLE taskharbor.pause (
+    queue text PRIMARY KEY,
+    paused_at timestamptz NOT NULL,
+    paused_by text NOT NULL,
+    reason text NOT NULL
+)""",
+            """CREATE TABLE taskharbor.worker (
+    worker text PRIMARY KEY,
+    queues json NOT NULL,
+    tasks json NOT NULL,
+    build text NOT NULL,
+    ttl bigint NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    started_at timestamptz,
+    seen_at timestamptz NOT NULL
+) WITH (fillfactor = 50)""",
+        ),
+    ),
+)
+
+WANTED = MIGRATIONS[-1].number
+
+
+def renamed(sql: str, schema: str) -> str:
+    """Return a statement for another schema's name."""
+    return sql if schema == SCHEMA else sql.replace(f"{SCHEMA}.", f"{quoted(schema)}.")
+
+
+def version() -> Routine[SchemaVersion]:
+    """Return where the tables stand."""
+    ((there,),) = yield Query("SELECT to_regclass('taskharbor.migration') IS NOT NULL")
+    if not there:
+        return SchemaVersion(0, WANTED)
+    ((present,),) = yield Query("SELECT coalesce(max(number), 0) FROM taskharbor.migration")
+    return SchemaVersion(int(present), WANTED)

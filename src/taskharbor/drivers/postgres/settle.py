@@ -1,0 +1,234 @@
+"""job_settle: one statement a batch. It fences, and moves each job where its settlement sends it.
+
+A pending cancel has the last word over all but a success. Jobs are locked in order of id, then keys, then leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from taskharbor.clock import duration_micros
+from taskharbor.driver import JobSettle
+from taskharbor.drivers.postgres.leaving import ENDED, KEYS, LEASES
+from taskharbor.drivers.postgres.routine import (
+    Cell,
+    Query,
+    Routine,
+    nullable_array,
+    plain_array,
+    text_array,
+)
+from taskharbor.drivers.postgres.rows import BATCH_BYTES, CLOCK, FRONT, NORMAL, SOLO, interval_of, json_text
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.stray import STRAY_LOCK, parked_strays
+from taskharbor.job import JobState
+from taskharbor.settlement import SOLO_CRASHES, Settled, SettleKind, Settlement, SettleStatus
+
+_ALREADY = Settled(SettleStatus.ALREADY)
+_STALE = Settled(SettleStatus.STALE)
+_SETTLED = {state: Settled(SettleStatus.SETTLED, state) for state in JobState}
+_SUCCEEDED = _SETTLED[JobState.SUCCEEDED]
+_SUCCEED = SettleKind.SUCCEED
+_ROWS = 2000
+
+_ENDS_AS = {
+    SettleKind.SUCCEED: JobState.SUCCEEDED,
+    SettleKind.BURY: JobState.DEAD,
+    SettleKind.CANCEL: JobState.CANCELLED,
+}
+"""The terminal states that kinds lead to; with the others the job waits again."""
+
+# The way of nearly all batches, by itself.
+_SUCCESSES = f"""WITH {CLOCK},
+said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
+    $5::text::integer[], $6::text::text[]) s(id, token, start, size, codec)),
+gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.id = s.id AND j.token = s.token
+    RETURNING j.*, 'succeeded' AS state, j.attempt + 1 AS attempts, NULL AS said_reason, NULL::json AS error,
+        j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
+{ENDED}, {KEYS}, {LEASES.format(left="gone")}
+SELECT id::text, 'succeeded', awaited, queue, stray FROM gone"""
+_ANY = f"""WITH {CLOCK},
+said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
+    $5::text::integer[], $6::text::text[], $8::text::text[], $9::text::bigint[], $10::text::smallint[],
+    $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::integer[], $15::text::integer[])
+    s(id, token, start, size, codec, state, after, lane, charge, reason, error, stray, lost)),
+error AS MATERIALIZED (SELECT s.id, CASE WHEN s.error IS NOT NULL THEN
+    jsonb_set(s.error::jsonb, '{{at}}', to_jsonb(c.now))::text END AS text FROM said s, clock c),
+gone AS (DELETE FROM taskharbor.job j USING said s JOIN error e USING (id) WHERE j.id = s.id AND j.token = s.token
+    AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
+    RETURNING j.*, CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state,
+        j.attempt + s.charge AS attempts,
+        CASE WHEN j.cancel IS NULL OR s.state = 'succeeded' THEN s.reason ELSE j.cancel END AS said_reason,
+        e.text::json AS error, j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
+{ENDED}, {KEYS},
+back AS (UPDATE taskharbor.job j SET token = NULL, settled = j.token, attempt = j.attempt + s.charge,
+    due = c.now + {interval_of("coalesce(s.after, 0)")}, lost = coalesce(s.lost, j.lost),
+    lane = CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
+    stray = coalesce(s.stray, j.stray), stray_reason = CASE WHEN s.stray IS NULL THEN j.stray_reason ELSE s.reason END,
+    errors = CASE WHEN e.text IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || e.text || ']')::json
+        ELSE (left(j.errors::text, -1) || ',' || e.text || ']')::json END
+    FROM clock c, said s JOIN error e USING (id)
+    WHERE j.id = s.id AND j.token = s.token AND s.state IS NULL AND j.cancel IS NULL
+    RETURNING j.id, j.settled AS token, j.queue, j.stray, CASE WHEN j.due <= c.now THEN 'ready'
+        WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END AS state),
+left_lease AS (SELECT id, settler AS token FROM gone UNION ALL SELECT id, token FROM back),
+{LEASES.format(left="left_lease")}
+SELECT id::text, state, awaited, queue, stray FROM gone
+    UNION ALL SELECT id::text, state, false, queue, stray FROM back"""
+_BEFORE = """SELECT id::text, token, settled FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
+    UNION ALL SELECT id::text, NULL, settled FROM taskharbor.history WHERE id = ANY ($1::text::uuid[])"""
+_STRAY_NOW = """SELECT j.id::text, s.refused_by FROM taskharbor.job j JOIN taskharbor.stray s ON s.id = j.stray
+    WHERE j.id = ANY ($1::text::uuid[])"""
+_ADD_STRAY = """INSERT INTO taskharbor.stray (task, refused_by) SELECT j.task, $2::text FROM taskharbor.job j
+    WHERE j.id = $1::text::uuid ON CONFLICT DO NOTHING"""
+_STRAY_OF = """SELECT s.id FROM taskharbor.stray s JOIN taskharbor.job j ON j.task = s.task
+    WHERE j.id = $1::text::uuid AND s.refused_by = $2::text"""
+
+
+def needs_transaction(request: JobSettle) -> bool:
+    """Return whether it comes to more than one statement that have to be written together."""
+    return _bulky(request.settlements) or any(s.kind is SettleKind.STRAY for s in request.settlements)
+
+
+def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
+    """Write down how deliveries ended and return one answer each, in order."""
+    first: dict[str, Settlement] = {}
+    for settlement in request.settlements:
+        first.setdefault(settlement.job_id, settlement)
+    states: dict[str, JobState] = {}
+    for part in _parts(sorted(first.values(), key=_id)):
+        states.update((yield from _settle(step, part)))
+    rest = {job_id: settlement for job_id, settlement in first.items() if job_id not in states}
+    if not rest and len(first) == len(request.settlements):  # as a rule
+        return [_SETTLED[states[settlement.job_id]] for settlement in request.settlements]
+    settled = yield from _look_again(step, rest, states)
+    answers: list[Settled] = []
+    for settlement in request.settlements:
+        job_id = settlement.job_id
+        if first[job_id] is settlement and job_id in states:
+            answers.append(_SETTLED[states[job_id]])
+            settled[job_id] = settlement.token  # should the batch name it twice
+        else:
+            answers.append(_ALREADY if settled.get(job_id) == settlement.token else _STALE)
+    return answers
+
+
+def _id(settlement: Settlement) -> str:
+    return settlement.job_id
+
+
+def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[dict[str, JobState]]:
+    """Write settlements of different jobs, and return where those stand that their leases allowed."""
+    plain = all(settlement.kind is _SUCCEED and settlement.charge for settlement in settlements)
+    if plain:
+        rows = yield Query(_SUCCESSES, _common(step, settlements))
+    else:
+        numbers = yield from _stray_numbers(settlements)
+        rows = yield Query(_ANY, (*_common(step, settlements), *_others(settlements, numbers)))
+    step.wakes.jobs.extend([row[0] for row in rows if row[2]])
+    if plain:
+        return {row[0]: JobState.SUCCEEDED for row in rows}
+    states = {row[0]: JobState(row[1]) for row in rows}
+    waiting = [
+        (job_id, queue, stray) for job_id, _, _, queue, stray in rows if states[job_id] not in _TERMINAL
+    ]
+    step.wakes.queues.update([queue for _, queue, _ in waiting])
+    if any(stray for _, _, stray in waiting):
+        parked = yield from parked_strays(step)
+        states.update((job_id, JobState.PARKED) for job_id, _, stray in waiting if stray in parked)
+    return states
+
+
+_TERMINAL = frozenset(_ENDS_AS.values())
+
+
+def _look_again(
+    step: Step, rest: dict[str, Settlement], states: dict[str, JobState]
+) -> Routine[dict[str, int]]:
+    """Settle what a cancel came in between of, and return which token settled each of the others last."""
+    if not rest:
+        return {}
+    found = yield Query(_BEFORE, (plain_array(sorted(rest)),))
+    held = [rest[job_id] for job_id, token, _ in found if token == rest[job_id].token]
+    if held:
+        states.update((yield from _settle(step, sorted(held, key=_id))))
+    return {job_id: settled for job_id, _, settled in found if settled is not None}
+
+
+def _common(step: Step, settlements: Sequence[Settlement]) -> list[Cell]:
+    starts: list[int] = []
+    begin = 1
+    for settlement in settlements:
+        starts.append(begin)
+        begin += len(settlement.result or b"")
+    results = [settlement.result for settlement in settlements]
+    return [
+        step.now,
+        plain_array([settlement.job_id for settlement in settlements]),
+        plain_array([settlement.token for settlement in settlements]),
+        plain_array(starts),
+        nullable_array([None if result is None else len(result) for result in results]),
+        text_array([settlement.codec for settlement in settlements]),
+        b"".join([result for result in results if result is not None]),
+    ]
+
+
+def _others(settlements: Sequence[Settlement], strays: dict[str, int]) -> list[Cell]:
+    ends = [_ENDS_AS.get(settlement.kind) for settlement in settlements]
+    waits = {SettleKind.RETRY, SettleKind.SNOOZE}
+    return [
+        nullable_array(ends),
+        nullable_array([None if s.after is None else duration_micros(s.after) for s in settlements]),
+        plain_array([FRONT if s.kind is SettleKind.RELEASE else NORMAL for s in settlements]),
+        plain_array([int(s.charge) for s in settlements]),
+        text_array([s.reason for s in settlements]),
+        text_array([None if s.error is None else json_text(s.error) for s in settlements]),
+        nullable_array([strays.get(s.job_id) for s in settlements]),
+        nullable_array([0 if s.kind in waits else None for s in settlements]),
+    ]
+
+
+def _stray_numbers(settlements: Iterable[Settlement]) -> Routine[dict[str, int]]:
+    """Return the numbers of the stray lanes that jobs move to, made when first needed."""
+    strayed = [settlement for settlement in settlements if settlement.kind is SettleKind.STRAY]
+    if not strayed:
+        return {}
+    yield Query(f"SELECT pg_advisory_xact_lock_shared({STRAY_LOCK})")
+    rows = yield Query(_STRAY_NOW, (plain_array([settlement.job_id for settlement in strayed]),))
+    before = {job_id: msgspec.json.decode(refused_by, type=list[str]) for job_id, refused_by in rows}
+    numbers: dict[str, int] = {}
+    for settlement in strayed:
+        builds = set(before.get(settlement.job_id, ()))
+        if settlement.refused_by is not None:
+            builds.add(settlement.refused_by)
+        words = (settlement.job_id, json_text(sorted(builds)))
+        found = yield Query(_STRAY_OF, words)
+        if not found:
+            yield Query(_ADD_STRAY, words)
+            found = yield Query(_STRAY_OF, words)
+        ((numbers[settlement.job_id],),) = found
+    return numbers
+
+
+def _bulky(settlements: Sequence[Settlement]) -> bool:
+    return len(settlements) > _ROWS or sum([len(s.result or b"") for s in settlements]) > BATCH_BYTES
+
+
+def _parts(settlements: Sequence[Settlement]) -> Iterable[Sequence[Settlement]]:
+    """Yield settlements in parts that one statement can take."""
+    if not _bulky(settlements):
+        if settlements:
+            yield settlements
+        return
+    part: list[Settlement] = []
+    size = 0
+    for settlement in settlements:
+        length = len(settlement.result or b"")
+        if part and (len(part) >= _ROWS or size + length > BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(settlement)
+        size += length
+    yield part

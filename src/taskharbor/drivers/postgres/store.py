@@ -1,0 +1,134 @@
+"""The verbs' two faces over the same routines: for event loops, and blocking for producers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from taskharbor.driver import (
+    CancelStatus,
+    Counted,
+    DeleteStatus,
+    Enqueued,
+    HistoryPrune,
+    JobCancel,
+    JobCount,
+    JobDelete,
+    JobEnqueue,
+    JobFind,
+    JobGet,
+    JobRequeue,
+    JobReserve,
+    JobSettle,
+    LeaseExtend,
+    LeaseExtended,
+    LeaseReclaim,
+    Pruned,
+    QueueInfo,
+    QueueList,
+    QueuePause,
+    QueueResume,
+    Reclaimed,
+    RequeueStatus,
+    Reservation,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+)
+from taskharbor.drivers.postgres import control, enqueue, lease, look, settle, upkeep
+from taskharbor.drivers.postgres import queue as queues
+from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk
+from taskharbor.drivers.postgres.reserve import Walker
+from taskharbor.job import JobRecord
+from taskharbor.settlement import Settled
+
+
+class PostgresStore:
+    """Every verb, on one event loop."""
+
+    def __init__(self, desk: AsyncDesk) -> None:
+        self._desk = desk
+        self._walker = Walker()
+        self._walking = asyncio.Lock()
+
+    async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        if not request.jobs:
+            return []
+        together = enqueue.needs_transaction(request)
+        return await self._desk.ask(enqueue.job_enqueue, request, together=together)
+
+    async def job_reserve(self, request: JobReserve) -> Reservation:
+        async with self._walking:  # what one reserve learns, the next one begins with
+            walker = self._walker
+            return await self._desk.ask(walker.walk, request, lost=walker.marks.restart)
+
+    async def lease_extend(self, request: LeaseExtend) -> LeaseExtended:
+        return await self._desk.ask(lease.lease_extend, request)
+
+    async def lease_reclaim(self, request: LeaseReclaim) -> Sequence[Reclaimed]:
+        return await self._desk.ask(lease.lease_reclaim, request, together=True)
+
+    async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
+        if not request.settlements:
+            return []
+        together = settle.needs_transaction(request)
+        return await self._desk.ask(settle.job_settle, request, together=together)
+
+    async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        return await self._desk.ask(look.job_get, request)
+
+    async def job_find(self, request: JobFind) -> Sequence[JobRecord]:
+        return await self._desk.ask(look.job_find, request)
+
+    async def job_count(self, request: JobCount) -> Sequence[Counted]:
+        return await self._desk.ask(look.job_count, request)
+
+    async def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        return await self._desk.ask(control.job_cancel, request, together=True)
+
+    async def job_requeue(self, request: JobRequeue) -> Sequence[RequeueStatus]:
+        return await self._desk.ask(control.job_requeue, request, together=True)
+
+    async def job_delete(self, request: JobDelete) -> Sequence[DeleteStatus]:
+        return await self._desk.ask(control.job_delete, request, together=True)
+
+    async def queue_pause(self, request: QueuePause) -> None:
+        await self._desk.ask(queues.queue_pause, request)
+
+    async def queue_resume(self, request: QueueResume) -> None:
+        await self._desk.ask(queues.queue_resume, request)
+
+    async def queue_list(self, request: QueueList) -> Sequence[QueueInfo]:
+        return await self._desk.ask(queues.queue_list, request)
+
+    async def worker_announce(self, request: WorkerAnnounce) -> None:
+        await self._desk.ask(upkeep.worker_announce, request)
+
+    async def worker_forget(self, request: WorkerForget) -> None:
+        await self._desk.ask(upkeep.worker_forget, request)
+
+    async def worker_list(self, request: WorkerList) -> Sequence[WorkerInfo]:
+        return await self._desk.ask(upkeep.worker_list, request)
+
+    async def history_prune(self, request: HistoryPrune) -> Pruned:
+        return await self._desk.ask(upkeep.history_prune, request, together=True)
+
+
+class BlockingPostgresStore:
+    """The verbs of a producer, for any thread."""
+
+    def __init__(self, desk: BlockingDesk) -> None:
+        self._desk = desk
+
+    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        if not request.jobs:
+            return []
+        together = enqueue.needs_transaction(request)
+        return self._desk.ask(enqueue.job_enqueue, request, together=together)
+
+    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
+        return self._desk.ask(look.job_get, request)
+
+    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
+        return self._desk.ask(control.job_cancel, request, together=True)

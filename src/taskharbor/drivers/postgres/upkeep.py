@@ -1,0 +1,118 @@
+"""The register of workers, and history_prune: days that are over are emptied whole, the rest goes row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from taskharbor.clock import from_micros
+from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.drivers.postgres.routine import Query, Routine, text_array
+from taskharbor.drivers.postgres.rows import instant, json_text, micros_of, micros_text
+from taskharbor.drivers.postgres.schema import SLOTS
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.stray import STRAY_LOCK
+
+_texts = msgspec.json.Decoder(list[str])
+
+_NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
+# A slot's turn to stand for another day comes a whole day after the one it holds: nobody writes into it any more.
+_OVER = f"""SELECT slot, to_char(slot, 'FM00') FROM taskharbor.slot
+    WHERE day < ({_NOW} AT TIME ZONE 'UTC')::date - 1 ORDER BY day FOR UPDATE SKIP LOCKED"""
+_HOLDS = "SELECT count(*) FROM taskharbor.history_{slot}"
+# Readers of that partition are not waited for long, since whoever came after us would wait behind us: next time, then.
+_PATIENCE = "SELECT set_config('lock_timeout', '200ms', true)"
+_EMPTY = (
+    """DO $$ BEGIN TRUNCATE taskharbor.history_{slot}; EXCEPTION WHEN lock_not_available THEN NULL; END $$"""
+)
+_TURN = f"""UPDATE taskharbor.slot SET day = day + {SLOTS} * greatest(1,
+    ceil((({_NOW} AT TIME ZONE 'UTC')::date - 1 - day) / {SLOTS}.0)::integer) WHERE slot = $2::text::smallint"""
+_DROP_JOBS = f"""WITH gone AS (DELETE FROM taskharbor.history_long WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM taskharbor.history_long WHERE expires_at <= {_NOW}
+    ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)) RETURNING 1) SELECT count(*) FROM gone"""
+_DROP_KEYS = f"""WITH gone AS (DELETE FROM taskharbor.key WHERE (task, name) IN (SELECT task, name FROM taskharbor.key
+    WHERE expires_at <= {_NOW} ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)
+    RETURNING 1) SELECT count(*) FROM gone"""
+_DROP_WORKERS = f"DELETE FROM taskharbor.worker WHERE seen_at + ttl * interval '1 microsecond' <= {_NOW}"
+# Kinds of strays come with each deploy that parks something; those that no job is left of go. Not while a job may be
+# becoming one (`settle`): this sees what was committed before the lock was given.
+_ALONE = f"SELECT EXISTS (SELECT FROM taskharbor.stray) AND pg_try_advisory_xact_lock({STRAY_LOCK})"
+_DROP_STRAYS = """DELETE FROM taskharbor.stray s
+    WHERE NOT EXISTS (SELECT FROM taskharbor.job WHERE stray <> 0 AND stray = s.id)
+    AND NOT EXISTS (SELECT FROM taskharbor.history WHERE stray <> 0 AND stray = s.id)"""
+_ANNOUNCE = f"""INSERT INTO taskharbor.worker (worker, queues, tasks, build, ttl, host, pid, started_at, seen_at)
+    VALUES ($2::text, $3::text::json, $4::text::json, $5::text, $6::text::bigint, $7::text, $8::text::integer,
+        $9::text::timestamptz, {_NOW})
+    ON CONFLICT (worker) DO UPDATE SET queues = excluded.queues, tasks = excluded.tasks, build = excluded.build,
+        ttl = excluded.ttl, host = excluded.host, pid = excluded.pid, started_at = excluded.started_at,
+        seen_at = excluded.seen_at"""
+_FORGET = "DELETE FROM taskharbor.worker WHERE worker = ANY ($1::text::text[])"
+_WORKERS = f"""SELECT w.worker, w.queues::text, w.tasks::text, w.build, w.host, w.pid, {micros_of("w.started_at")},
+    {micros_of("w.seen_at")}, coalesce(
+        (SELECT sum(l.remaining) FROM taskharbor.lease l WHERE l.worker = w.worker), 0)::bigint
+    FROM taskharbor.worker w WHERE w.seen_at + w.ttl * interval '1 microsecond' > {_NOW} ORDER BY w.worker"""
+
+
+def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
+    """Remove what has outlived its retention."""
+    cells = (step.now, str(request.limit))
+    ((jobs,),) = yield Query(_DROP_JOBS, cells)
+    ((keys,),) = yield Query(_DROP_KEYS, cells)
+    more = jobs >= request.limit or keys >= request.limit
+    yield Query(_DROP_WORKERS, (step.now,))
+    if (yield Query(_ALONE))[0][0]:
+        yield Query(_DROP_STRAYS)
+    for slot, suffix in (yield Query(_OVER, (step.now,))):
+        ((held,),) = yield Query(_HOLDS.replace("{slot}", suffix))
+        if held:
+            yield Query(_PATIENCE)
+            yield Query(_EMPTY.replace("{slot}", suffix))
+            ((left,),) = yield Query(_HOLDS.replace("{slot}", suffix))
+            if left:
+                continue
+        yield Query(_TURN, (step.now, str(slot)))
+        jobs += held
+    return Pruned(jobs=jobs, keys=keys, more=more)
+
+
+def worker_announce(step: Step, request: WorkerAnnounce) -> Routine[None]:
+    """Put a worker on the register."""
+    yield Query(
+        _ANNOUNCE,
+        (
+            step.now,
+            request.worker,
+            json_text(list(request.queues)),
+            json_text(sorted(request.tasks)),
+            request.build,
+            micros_text(request.ttl),
+            request.host,
+            str(request.pid),
+            instant(request.started_at),
+        ),
+    )
+
+
+def worker_forget(step: Step, request: WorkerForget) -> Routine[None]:
+    """Take workers off the register."""
+    yield Query(_FORGET, (text_array(request.workers),))
+
+
+def worker_list(step: Step, request: WorkerList) -> Routine[Sequence[WorkerInfo]]:
+    """Return the live workers sorted by name."""
+    rows = yield Query(_WORKERS, (step.now,))
+    return [
+        WorkerInfo(
+            worker=worker,
+            queues=tuple(_texts.decode(queues)),
+            tasks=frozenset(_texts.decode(tasks)),
+            build=build,
+            host=host,
+            pid=pid,
+            started_at=None if started_at is None else from_micros(started_at),
+            seen_at=from_micros(seen_at),
+            running=running,
+        )
+        for worker, queues, tasks, build, host, pid, started_at, seen_at, running in rows
+    ]
