@@ -254,7 +254,11 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 def redacted(url: str) -> str:
     """Return the URL without its secrets, for messages and logs. Works on what is no proper URL, too."""
-    # From the first colon of the user part to the last @: people paste passwords with @ and / in them.
-    url = re.sub(r"(?P<user>(?:^|//)[^:/@\s]*):(?!//)[^\s]*@", r"\g<user>:***@", url)
-    url = re.sub(r"(?P<user>^\w+:/[^:/@\s]*):[^\s]*@", r"\g<user>:***@", url)
-    return re.sub(r"((?:pass|pwd|secret|token|key)[a-z]*=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)
+    # From the first colon of the user part to the last @: people paste passwords with @, / and blanks in them.
+    url = re.sub(r"(?P<user>(?:^|//)[^:/@]*):(?!//).*@", r"\g<user>:***@", url, flags=re.DOTALL)
+    url = re.sub(r"(?P<user>^\w+:/[^:/@]*):.*@", r"\g<user>:***@", url, flags=re.DOTALL)
+    # The same within a setting that is a URL itself, and so is written with %2F and the like.
+    url = re.sub(r"(%2F%2F[^%]*%3A).*%40", r"\1***%40", url, flags=re.DOTALL | re.IGNORECASE)
+    # To the next setting, whatever stands between.
+    secret = r"((?:pass|pwd|secret|token|key)[a-z]*=).*?(?=&[\w.-]+=|$)"
+    return re.sub(secret, r"\1***", url, flags=re.DOTALL | re.IGNORECASE)

@@ -204,8 +204,11 @@ def new_token() -> int:
     return int.from_bytes(os.urandom(8)) >> 1
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A reserved job with its lease: what a worker needs in order to run it, and to settle it."""
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """A reserved job with its lease: what a worker needs in order to run it, and to settle it.
+
+    Drivers make thousands a second, and give the fields by place, in this order: by name takes seven times as long.
+    """
 
     id: str
     token: int

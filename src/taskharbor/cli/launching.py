@@ -146,7 +146,7 @@ def _serve(orders: Orders, number: str) -> int:
 def _tell_store(target: Target, harbor: Harbor) -> None:
     """Log which store is served: a worker at the wrong one waits there in peace, for ever."""
     path = file_of(harbor.driver)
-    new = "" if path is None or os.path.exists(path) else ", a file that is not there yet, and is made now"
+    new = "" if path is None or os.path.exists(path) else ", which is not there yet, and is made now"
     told = url_of(target.url, target.app, harbor.driver) or f"the application's own ({harbor.driver.name})"
     logger.info("the store is %s%s", told, new)
 

@@ -9,7 +9,7 @@ import typer
 
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.listing import JsonOption
-from taskharbor.cli.output import json_line, line
+from taskharbor.cli.output import echo, json_line, line
 from taskharbor.cli.target import AppOption, UrlOption, harbor_of, target_of
 from taskharbor.driver import Capability, Driver, MigratingDriver, Migration, SchemaVersion, require
 from taskharbor.errors import SchemaError, UnsupportedError
@@ -23,13 +23,17 @@ def migrate(
     ] = False,
     to: Annotated[
         int | None,
-        typer.Option("--to", metavar="N", min=1, help="Go to version N only, not to the newest."),
+        typer.Option(
+            "--to",
+            metavar="N",
+            min=1,
+            help="Go to version N only.",
+            show_default="the newest",
+        ),
     ] = None,
     sql: Annotated[
         bool,
-        typer.Option(
-            "--sql", help="Change nothing; print the statements that would run, for review or for psql."
-        ),
+        typer.Option("--sql", help="Change nothing; print the statements, for review or for psql."),
     ] = False,
     as_json: JsonOption = False,
     _app: AppOption = None,
@@ -40,23 +44,19 @@ def migrate(
     try:
         driver = _migrating(harbor.driver)
         before = driver.schema_version()
-        if before.present > before.wanted:
-            raise SchemaError(
-                f"the store's tables are of version {before.present}, and this release of TaskHarbor knows them up to "
-                f"{before.wanted}; upgrade TaskHarbor here"
-            )
-        if sql:
-            _print_sql(_missing(driver, before, to))
-            return
-        ran: Sequence[Migration] = () if check else driver.migrate(to)
-        after = before if check else driver.schema_version()
+        missing = _missing(driver, before, to)
+        changes = not (check or sql)
+        ran: Sequence[Migration] = driver.migrate(to) if changes else ()
+        after = driver.schema_version() if changes else before
     finally:
         harbor.close()
-    if as_json:
+    if sql:
+        _print_sql(missing, as_json=as_json)
+    elif as_json:
         _print_json(before, after, ran)
     else:
-        _print(before, after, ran)
-    if after.present < (after.wanted if to is None else to):
+        _print(after, ran, to)
+    if missing and check:
         raise typer.Exit(Exit.FAILED)
 
 
@@ -71,20 +71,33 @@ def _migrating(driver: Driver) -> MigratingDriver:
 
 
 def _missing(driver: MigratingDriver, stands: SchemaVersion, to: int | None) -> list[Migration]:
+    """Return what there is to run."""
+    if stands.present > stands.wanted:
+        raise SchemaError(
+            f"the store's tables are of version {stands.present}, and this release of TaskHarbor knows them up to "
+            f"{stands.wanted}; upgrade TaskHarbor here"
+        )
+    if to is not None and to > stands.wanted:
+        raise SchemaError(
+            f"there is no version {to} of the tables: this release knows versions 1 to {stands.wanted}"
+        )
     wanted = stands.wanted if to is None else to
     return [migration for migration in driver.migrations if stands.present < migration.number <= wanted]
 
 
-def _print_sql(missing: Sequence[Migration]) -> None:
+def _print_sql(missing: Sequence[Migration], *, as_json: bool) -> None:
     """Print a script: each migration is a transaction of its own, and notes that it was run."""
     for migration in missing:
-        line(f"-- {migration.number:04d} {migration.name}")
-        line("BEGIN;")
+        if as_json:
+            json_line(migration)
+            continue
+        echo(f"-- {migration.number:04d} {migration.name}")
+        echo("BEGIN;")
         for statement in migration.statements:
-            line(f"{statement};")
-        line("COMMIT;")
-    if not missing:
-        line("-- nothing to run")
+            echo(f"{statement};")
+        echo("COMMIT;")
+    if not (missing or as_json):
+        echo("-- nothing to run")
 
 
 def _print_json(before: SchemaVersion, after: SchemaVersion, ran: Sequence[Migration]) -> None:
@@ -98,12 +111,14 @@ def _print_json(before: SchemaVersion, after: SchemaVersion, ran: Sequence[Migra
     )
 
 
-def _print(before: SchemaVersion, after: SchemaVersion, ran: Sequence[Migration]) -> None:
+def _print(stands: SchemaVersion, ran: Sequence[Migration], to: int | None) -> None:
     for migration in ran:
         line(f"ran {migration.number:04d} {migration.name}")
-    if after.present == after.wanted:
-        line(f"The store is up to date: version {after.present}.")
+    if stands.present == stands.wanted:
+        line(f"The store is up to date: version {stands.present}.")
+    elif to is not None and stands.present >= to:
+        line(f"The store is at version {stands.present}; this release wants {stands.wanted}.")
     else:
         line(
-            f"The store is at version {before.present}; this release wants {after.wanted}. Run: taskharbor migrate"
+            f"The store is at version {stands.present}; this release wants {stands.wanted}. Run: taskharbor migrate"
         )

@@ -20,10 +20,10 @@ def refuse_missing(harbor: Harbor) -> None:
     schema = schema_of(harbor.driver)
     if schema is None or schema.present:
         return
-    raise DeploymentError(
-        f"{_nothing_there(harbor.driver)}; is it the store that is meant? The first enqueue or worker makes it, or "
-        "`taskharbor migrate`"
-    )
+    makes = "`taskharbor migrate` makes them"
+    if file_of(harbor.driver) is not None:
+        makes = "The first enqueue or worker makes it, or `taskharbor migrate`"
+    raise DeploymentError(f"{_nothing_there(harbor.driver)}; is it the store that is meant? {makes}")
 
 
 def schema_of(driver: Driver) -> SchemaVersion | None:
@@ -34,7 +34,7 @@ def schema_of(driver: Driver) -> SchemaVersion | None:
 
 
 def file_of(driver: Driver) -> str | None:
-    """Return the absolute path of a store that is a file."""
+    """Return the absolute path of a store that is a file, or a folder of its own."""
     path: object = getattr(driver, "path", None)
     return path if isinstance(path, str) else None
 
@@ -58,5 +58,5 @@ def url_of(url: str | None, app: str | None, driver: Driver) -> str | None:
 def _nothing_there(driver: Driver) -> str:
     path = file_of(driver)
     if path is not None and not os.path.exists(path):
-        return f"there is no file {path}"
+        return f"there is no {'folder' if driver.name.endswith('+embedded') else 'file'} {path}"
     return f"there are no tables for jobs in {path or f'the store ({driver.name})'}"

@@ -16,7 +16,7 @@ class HistoryPrune(Request, frozen=True, kw_only=True):
     """
 
     limit: int = 10_000
-    """At most so many jobs, and so many keys, in one step; call again while `more`."""
+    """At most so many jobs, and so many keys, in one step, beside whole days; call again while `more`."""
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,8 @@ look         job_get, job_find, job_count                 queue        pauses
 stray        jobs that some could not run                 upkeep       the register, history_prune
 connection   opening, and what errors mean                carry        running a routine
 desk         asking, and asking again                     store        the verbs' two faces
-joining      the caller's own transaction                 bell         wake-ups by LISTEN and NOTIFY
+joining      the caller's own transaction                 home         whether a connection leads to our database
+bell         wake-ups by LISTEN and NOTIFY
 embedded     a server that TaskHarbor starts itself       driver       the whole
 """
 

@@ -14,7 +14,7 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.postgres.leaving import ENDED, KEYS
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
-from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, micros_text, real_ids
+from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, json_instant, micros_text, real_ids
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import JobState
 from taskharbor.settlement import SOLO_CRASHES
@@ -26,8 +26,8 @@ _ENDED = """SELECT id::text, slot, state, task, key, digest, options, queue FROM
 # An act is told in JSON, which is written around what stands there; $2 verb, $3 by, $4 reason.
 _NOTED = """CASE WHEN {0}operations IS NULL THEN ('[' || n.note || ']')::json
     ELSE (left({0}operations::text, -1) || ',' || n.note || ']')::json END"""
-_NOTE = """note AS MATERIALIZED (SELECT json_build_object(
-    'at', now, 'verb', $2::text, 'by', $3::text, 'reason', $4::text)::text AS note FROM clock)"""
+_NOTE = f"""note AS MATERIALIZED (SELECT json_build_object(
+    'at', {json_instant("now")}, 'verb', $2::text, 'by', $3::text, 'reason', $4::text)::text AS note FROM clock)"""
 _CANCEL = f"""WITH {CLOCK}, {_NOTE},
 asked AS (UPDATE taskharbor.job j SET cancel = coalesce(j.cancel, $4::text), operations = {_NOTED.format("j.")}
     FROM note n WHERE j.id = ANY ($5::text::uuid[])),

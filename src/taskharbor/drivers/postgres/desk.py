@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import psycopg
-from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg.errors import SerializationFailure
 
 from taskharbor.driver import Request
 from taskharbor.drivers.postgres.carry import acarry, carry
-from taskharbor.drivers.postgres.connection import is_broken, may_repeat, settings, store_error
+from taskharbor.drivers.postgres.home import Home
 from taskharbor.drivers.postgres.place import Place
+from taskharbor.drivers.postgres.pool import AsyncConnection, AsyncPool, Connection, Pool
+from taskharbor.drivers.postgres.refusal import is_broken, may_repeat, store_error
 from taskharbor.drivers.postgres.routine import Routine, Wakes
 from taskharbor.drivers.postgres.rows import OptionsBook, instant
 from taskharbor.drivers.postgres.slots import Slots
 from taskharbor.drivers.postgres.step import Step
+from taskharbor.errors import StoreError, StoreUnavailable
 
 Q = TypeVar("Q", bound=Request)
 T = TypeVar("T")
 
-_WAIT_SECONDS = 10.0
-"""For a connection of the pool to come free."""
-_RECONNECT_SECONDS = 2.0
-"""An attempt to connect is given up, and left to the next one who asks, instead of being repeated ever more rarely."""
+_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL idle_in_transaction_session_timeout = '30s'"""
+"""Our statements look again at what others have changed meanwhile. And a machine that vanishes, or a process that is
+stopped, within a transaction must not keep its locks until the server's TCP finds out."""
+
+logger = logging.getLogger("taskharbor.postgres")
 
 
 class Ring(Protocol):
@@ -38,42 +44,45 @@ class Ring(Protocol):
 class Shared:
     """What all stores of one driver have in common."""
 
-    def __init__(self, place: Place, ring: Ring) -> None:
+    def __init__(self, place: Place, ring: Ring, channel: str) -> None:
         self.place = place
         self.ring = ring
+        self.channel = channel
+        """What a NOTIFY names, for those who cannot ring."""
+        self.home = Home(place)
         self.book = OptionsBook()
         self.slots = Slots()
+        self.chooses_isolation = False
+        """Whether single statements need a BEGIN, too, since the server's default is not READ COMMITTED."""
 
     def step(self, request: Request, *, repeated: bool = False) -> Step:
         """Return what a routine works with."""
         return Step(instant(request.now), self.book, self.slots, Wakes(), repeated)
+
+    def choose_isolation(self) -> None:
+        """Begin every transaction as READ COMMITTED from now on."""
+        if not self.chooses_isolation:
+            self.chooses_isolation = True
+            logger.info(
+                "%s: default_transaction_isolation is not 'read committed': from now on each statement begins a "
+                "transaction that is, which costs two round trips more",
+                self.place.name,
+            )
 
 
 class AsyncDesk:
     """Takes what is asked on one event loop."""
 
     def __init__(self, shared: Shared) -> None:
-        """Prepare it; `open` connects."""
+        """Connects when first asked."""
         self._shared = shared
-        self._place = place = shared.place
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] = AsyncConnectionPool(
-            place.conninfo,
-            kwargs={**settings(place), "cursor_factory": psycopg.AsyncRawCursor},
-            min_size=0,
-            max_size=place.pool_size,
-            timeout=_WAIT_SECONDS,
-            reconnect_timeout=_RECONNECT_SECONDS,
-            open=False,
-            name="taskharbor",
-        )
+        self._place = shared.place
+        self._pool = AsyncPool(shared.place)
+        self._losses = 0
 
-    async def open(self) -> None:
-        """Begin. Connects when first asked."""
-        await self._pool.open()
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close all connections. Idempotent."""
-        await self._pool.close()
+        self._pool.close()
 
     async def ask(
         self,
@@ -89,62 +98,53 @@ class AsyncDesk:
             verb: its routine.
             request: what is asked.
             together: its statements are to be written together, or not at all.
-            lost: called when a connection was lost.
+            lost: called when a connection was lost since the last time that it was given.
 
         Raises:
             StoreUnavailable: the server cannot be reached, or does not take it now.
             DeploymentError: it cannot be used.
         """
-        before, repeated = 0, False
+        attempt = _Attempt(self._shared)
         while True:
-            step = self._shared.step(request, repeated=repeated)
-            try:
-                answer = await self._ask(verb(step, request), together=together)
-            except psycopg.Error as error:
-                broken = is_broken(error)
-                if broken and lost is not None:
+            step = attempt.step(request)
+            async with self._pool.connection() as connection:
+                if lost is not None and self._losses != self._pool.losses:
+                    self._losses = self._pool.losses
                     lost()
-                if not may_repeat(error, before=before):
-                    raise store_error(error, self._place) from error
-                if broken:  # after a restart of the server, so are the others of the pool
-                    await self._pool.check()
-                before, repeated = before + 1, repeated or broken
-            else:
-                if step.wakes:
-                    self._shared.ring(step.wakes)
-                return answer
+                try:
+                    answer = await self._carry(connection, verb(step, request), together=together)
+                except psycopg.Error as error:
+                    attempt.failed(error, connection)
+                    continue
+            if step.wakes:
+                self._shared.ring(step.wakes)
+            return answer
 
-    async def _ask(self, routine: Routine[T], *, together: bool) -> T:
+    async def _carry(self, connection: AsyncConnection, routine: Routine[T], *, together: bool) -> T:
         place = self._place
-        async with self._pool.connection() as connection:
-            cursor = psycopg.AsyncRawCursor(connection)
-            if not together:
-                return await acarry(cursor, routine, place.schema, prepare=place.prepare)
-            async with connection.transaction():
-                return await acarry(cursor, routine, place.schema, prepare=place.prepare)
+        cursor = psycopg.AsyncRawCursor(connection)
+        if not (together or self._shared.chooses_isolation):
+            return await acarry(cursor, routine, place.schema, prepare=place.prepare)
+        await cursor.execute(_BEGIN, prepare=False)
+        try:
+            answer = await acarry(cursor, routine, place.schema, prepare=place.prepare)
+        except Exception:
+            with suppress(psycopg.Error):
+                await cursor.execute("ROLLBACK", prepare=False)
+            raise
+        await cursor.execute("COMMIT", prepare=False)
+        _check_committed(cursor.statusmessage)
+        return answer
 
 
 class BlockingDesk:
     """Takes what is asked from any thread."""
 
     def __init__(self, shared: Shared) -> None:
-        """Prepare it; `open` connects."""
+        """Connects when first asked."""
         self._shared = shared
-        self._place = place = shared.place
-        self._pool: ConnectionPool[psycopg.Connection[TupleRow]] = ConnectionPool(
-            place.conninfo,
-            kwargs={**settings(place), "cursor_factory": psycopg.RawCursor},
-            min_size=0,
-            max_size=place.pool_size,
-            timeout=_WAIT_SECONDS,
-            reconnect_timeout=_RECONNECT_SECONDS,
-            open=False,
-            name="taskharbor",
-        )
-
-    def open(self) -> None:
-        """Begin. Connects when first asked."""
-        self._pool.open()
+        self._place = shared.place
+        self._pool = Pool(shared.place)
 
     def close(self) -> None:
         """Close all connections. Idempotent."""
@@ -152,28 +152,64 @@ class BlockingDesk:
 
     def ask(self, verb: Callable[[Step, Q], Routine[T]], request: Q, *, together: bool = False) -> T:
         """Return a verb's answer; the blocking form of `AsyncDesk.ask`."""
-        before, repeated = 0, False
+        attempt = _Attempt(self._shared)
         while True:
-            step = self._shared.step(request, repeated=repeated)
-            try:
-                answer = self._ask(verb(step, request), together=together)
-            except psycopg.Error as error:
-                broken = is_broken(error)
-                if not may_repeat(error, before=before):
-                    raise store_error(error, self._place) from error
-                if broken:
-                    self._pool.check()
-                before, repeated = before + 1, repeated or broken
-            else:
-                if step.wakes:
-                    self._shared.ring(step.wakes)
-                return answer
+            step = attempt.step(request)
+            with self._pool.connection() as connection:
+                try:
+                    answer = self._carry(connection, verb(step, request), together=together)
+                except psycopg.Error as error:
+                    attempt.failed(error, connection)
+                    continue
+            if step.wakes:
+                self._shared.ring(step.wakes)
+            return answer
 
-    def _ask(self, routine: Routine[T], *, together: bool) -> T:
+    def _carry(self, connection: Connection, routine: Routine[T], *, together: bool) -> T:
         place = self._place
-        with self._pool.connection() as connection:
-            cursor = psycopg.RawCursor(connection)
-            if not together:
-                return carry(cursor, routine, place.schema, prepare=place.prepare)
-            with connection.transaction():
-                return carry(cursor, routine, place.schema, prepare=place.prepare)
+        cursor = psycopg.RawCursor(connection)
+        if not (together or self._shared.chooses_isolation):
+            return carry(cursor, routine, place.schema, prepare=place.prepare)
+        cursor.execute(_BEGIN, prepare=False)
+        try:
+            answer = carry(cursor, routine, place.schema, prepare=place.prepare)
+        except Exception:
+            with suppress(psycopg.Error):
+                cursor.execute("ROLLBACK", prepare=False)
+            raise
+        cursor.execute("COMMIT", prepare=False)
+        _check_committed(cursor.statusmessage)
+        return answer
+
+
+class _Attempt:
+    """How often one thing was asked, and what came of it."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._before = 0
+        self._repeated = False
+
+    def step(self, request: Request) -> Step:
+        """Return what the next attempt works with."""
+        return self._shared.step(request, repeated=self._repeated)
+
+    def failed(self, error: psycopg.Error, connection: Connection | AsyncConnection) -> None:
+        """Return if it is to be asked again; else raise what the error means to the caller."""
+        broken = connection.closed or is_broken(error)
+        if not may_repeat(error, broken=broken, before=self._before):
+            meant = store_error(error, self._shared.place)
+            if isinstance(meant, StoreUnavailable):
+                # A session keeps the settings that its role or its database had when it began, such as to be read-only.
+                connection.pgconn.finish()
+            raise meant from error
+        if isinstance(error, SerializationFailure):
+            self._shared.choose_isolation()
+        self._before += 1
+        self._repeated = self._repeated or broken
+
+
+def _check_committed(said: str | None) -> None:
+    # The server answers so, without an error, where a statement before had failed.
+    if said == "ROLLBACK":
+        raise StoreError("it was rolled back; this is a bug in the driver, please report it")

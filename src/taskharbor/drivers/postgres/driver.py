@@ -29,18 +29,20 @@ from taskharbor.driver import (
 from taskharbor.drivers.postgres import migrating, schema
 from taskharbor.drivers.postgres.bell import Bell
 from taskharbor.drivers.postgres.carry import carry
-from taskharbor.drivers.postgres.connection import check_version, open_connection, store_error
+from taskharbor.drivers.postgres.connection import check_version, open_connection
 from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk, Shared
 from taskharbor.drivers.postgres.embedded import Server, open_embedded_folder
 from taskharbor.drivers.postgres.joining import join
 from taskharbor.drivers.postgres.place import Place, from_url, with_settings
+from taskharbor.drivers.postgres.refusal import store_error
 from taskharbor.drivers.postgres.routine import Routine, Wakes
 from taskharbor.drivers.postgres.store import BlockingPostgresStore, PostgresStore
 from taskharbor.errors import SchemaError
 
 T = TypeVar("T")
 
-EMBEDDED = "postgresql+embedded"
+_SCHEME = "postgresql"
+EMBEDDED = f"{_SCHEME}+embedded"
 
 
 def open_driver(url: str) -> PostgresDriver:
@@ -72,6 +74,7 @@ class PostgresDriver:
         """
         self._place = from_url(place) if isinstance(place, str) else place
         self._server = server
+        self.name = _SCHEME if server is None else EMBEDDED
         self._made: Shared | None = None
         self._pid = 0
         self._bell = Bell(
@@ -81,7 +84,6 @@ class PostgresDriver:
             self._place.schema,
         )
 
-    name = "postgresql"
     capabilities = frozenset(Capability)
     poll_interval = timedelta(seconds=1)
 
@@ -89,6 +91,11 @@ class PostgresDriver:
     def place(self) -> Place:
         """Return the database, and how it is used."""
         return self._place
+
+    @property
+    def path(self) -> str | None:
+        """Return the folder of a server that is ours to start."""
+        return None if self._server is None else str(self._server.folder)
 
     def connect(self) -> AbstractAsyncContextManager[Store]:
         """Open a store for the running event loop."""
@@ -101,11 +108,12 @@ class PostgresDriver:
 
         shared = await asyncio.to_thread(self._shared)
         desk = AsyncDesk(shared)
-        await desk.open()
+        store = PostgresStore(desk)
         try:
-            yield PostgresStore(desk)
+            yield store
         finally:
-            await desk.close()
+            await store.close()
+            desk.close()
 
     def connect_blocking(self) -> AbstractContextManager[ProducerStore]:
         """Open a blocking store."""
@@ -114,7 +122,6 @@ class PostgresDriver:
     @contextmanager
     def _connect_blocking(self) -> Generator[ProducerStore]:
         desk = BlockingDesk(self._shared())
-        desk.open()
         try:
             yield BlockingPostgresStore(desk)
         finally:
@@ -147,7 +154,9 @@ class PostgresDriver:
         return migrating.migrations(self._place.schema)
 
     def schema_version(self) -> SchemaVersion:
-        """Return where the database's tables stand, changing nothing."""
+        """Return where the database's tables stand, changing nothing: no folder is made where there is none."""
+        if self._server is not None and not (self._server.folder / "data").exists():
+            return SchemaVersion(0, schema.WANTED)
         return self._ask(schema.version())
 
     def migrate(self, to: int | None = None) -> Sequence[Migration]:
@@ -185,7 +194,7 @@ class PostgresDriver:
                         "(`taskharbor migrate --sql` shows what it does)"
                     )
                 migrating.refuse_newer(stands, place)
-            self._made, self._pid = Shared(place, self._ring), os.getpid()
+            self._made, self._pid = Shared(place, self._ring, self._bell.channel), os.getpid()
         return self._made
 
     def _ring(self, wakes: Wakes) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import accumulate
+from operator import attrgetter
 
 from taskharbor.clock import EPOCH, duration_micros
 from taskharbor.driver import Enqueued, EnqueueStatus, Holder, JobEnqueue, admit
@@ -19,6 +21,8 @@ from taskharbor.drivers.postgres.routine import (
 from taskharbor.drivers.postgres.rows import (
     BATCH_BYTES,
     CLOCK,
+    DEAD,
+    LONG,
     NORMAL,
     OptionsBook,
     interval_of,
@@ -31,10 +35,14 @@ _ROWS = 2000
 """Jobs in one statement, at most."""
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making an answer
 
-# A job that ended is looked for only in those partitions of the history in which it can be: their numbers are written
-# into the statement, so that the others have no part in its plan.
-_ENDED = """ended AS MATERIALIZED (SELECT h.id FROM taskharbor.history h
-    WHERE h.slot IN ({slots}) AND h.id = ANY (SELECT id FROM said))"""
+# Ids begin with the time, so that those of one request stand close together in the index, and few others between them:
+# which of them are stored already is read in one go, and costs nothing where none is. Jobs that ended are looked for
+# only in those partitions of the history in which they can be; their numbers are written into the statement, so that
+# the others have no part in its plan. (ON CONFLICT would write each row twice to be sure. Two requests that store the
+# same id at once end in an error of the one, which is then repeated.)
+_KNOWN = """known AS MATERIALIZED (SELECT id FROM taskharbor.job WHERE id BETWEEN $19::text::uuid AND $20::text::uuid
+    UNION ALL SELECT id FROM taskharbor.history
+        WHERE slot IN ({slots}) AND id BETWEEN $19::text::uuid AND $20::text::uuid)"""
 # Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
 _SAID = f"""WITH {CLOCK},
 batch AS MATERIALIZED (SELECT * FROM unnest($2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
@@ -43,34 +51,39 @@ batch AS MATERIALIZED (SELECT * FROM unnest($2::text::text[], $3::text::text[], 
 said AS MATERIALIZED (SELECT * FROM unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
     $12::text::integer[], $16::text::timestamptz[], $17::text::bigint[], $13::text::text[], $14::text::text[],
     $18::text::json[]) s(id, batch, start, size, run_at, run_in, key, digest, meta)),
-{_ENDED}"""
+{_KNOWN}"""
 _ADD = f"""added AS (INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, timeout, guarded, lane,
     key, digest, meta, payload, enqueued_at, run_at, due)
 SELECT s.id, b.task, b.queue, b.options, b.priority, b.retain, b.timeout, b.guarded, {NORMAL}, s.key, s.digest, s.meta,
     substring($15::bytea FROM s.start FOR s.size), c.now, w.run_at, greatest(w.run_at, c.now)
 FROM clock c, {{said}} s JOIN batch b ON b.number = s.batch,
     LATERAL (SELECT coalesce(c.now + {interval_of("s.run_in")}, s.run_at, c.now) AS run_at) w
-ON CONFLICT (id) DO NOTHING RETURNING id)
+RETURNING id)
 SELECT id::text FROM added"""
 _PLAIN = f"""{_SAID},
-fresh AS (SELECT * FROM said WHERE id NOT IN (SELECT id FROM ended)),
+fresh AS (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
 {_ADD.format(said="fresh")}"""
 _KEYED = f"""{_SAID},
-fresh AS MATERIALIZED (SELECT s.* FROM said s WHERE id NOT IN (SELECT id FROM ended)
-    AND NOT EXISTS (SELECT FROM taskharbor.job j WHERE j.id = s.id)),
+fresh AS MATERIALIZED (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
 taken AS (INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
     SELECT b.task, s.key, s.id, s.digest, o.ttl FROM fresh s JOIN batch b ON b.number = s.batch
-    JOIN unnest($19::text::bigint[]) WITH ORDINALITY o(ttl, number) ON o.number = s.batch
-    WHERE s.key IS NOT NULL ORDER BY b.task, s.key
+    JOIN unnest($21::text::bigint[]) WITH ORDINALITY o(ttl, number) ON o.number = s.batch
+    WHERE s.key IS NOT NULL{{untaken}} ORDER BY b.task, s.key
     ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
         expires_at = NULL WHERE k.expires_at <= (SELECT now FROM clock)
     RETURNING k.job_id),
 free AS (SELECT * FROM fresh WHERE key IS NULL OR id IN (SELECT job_id FROM taken)),
 {_ADD.format(said="free")}"""
+# ON CONFLICT locks what it meets, changed or not, and no worker could settle the job that has the key while a caller's
+# transaction lasts. So what can be seen to be taken is left alone there. Not in one that is SERIALIZABLE: whatever is
+# read in it may bring another to an end.
+_UNTAKEN = """ AND NOT (current_setting('transaction_isolation') <> 'serializable' AND EXISTS (
+        SELECT FROM taskharbor.key h WHERE h.task = b.task AND h.name = s.key
+        AND (h.expires_at IS NULL OR h.expires_at > (SELECT now FROM clock))))"""
 _HOLDERS = """SELECT k.task, k.name, k.job_id::text, k.digest
     FROM unnest($2::text::text[], $3::text::text[]) w(task, name) JOIN taskharbor.key k USING (task, name)
     WHERE k.expires_at IS NULL OR k.expires_at > coalesce($1::text::timestamptz, clock_timestamp())"""
-_KNOWN = """SELECT id::text FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
+_STORED = """SELECT id::text FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
     UNION ALL SELECT id::text FROM taskharbor.history WHERE id = ANY ($1::text::uuid[])"""
 _TAKE_BACK_KEYS = """DELETE FROM taskharbor.key k USING unnest($2::text::text[], $3::text::text[]) w(task, name)
     WHERE k.task = w.task AND k.name = w.name AND k.job_id = ANY ($1::text::uuid[])"""
@@ -122,11 +135,11 @@ def _with_keys(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
     sent = [job for job in jobs if job.key is None or first[job.task, job.key] is job]
     created = yield from _add(step, sent, keyed=True)
     while True:
-        rest = {job.id for job in jobs} - created
-        if not rest:
+        if len(created) == len(jobs):  # as a rule
             return [Enqueued(_CREATED, job.id) for job in jobs]
+        rest = {job.id for job in jobs} - created
         ids = plain_array(sorted(rest))
-        known = {row[0] for row in (yield Query(_KNOWN, (ids,)))}
+        known = {row[0] for row in (yield Query(_STORED, (ids,)))}
         wanted = [(job.task, job.key) for job in jobs if job.key is not None and job.id in rest]
         holders: dict[tuple[str, str], Holder] = {}
         if wanted:
@@ -154,10 +167,15 @@ def _with_keys(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
 def _add(step: Step, jobs: Sequence[NewJob], *, keyed: bool) -> Routine[set[str]]:
     """Store what can be stored, and return its ids."""
     created: set[str] = set()
-    made_at = _made_at(min([job.id for job in jobs])) if jobs else EPOCH
+    unique = {job.id: job for job in reversed(jobs)}
+    if len(unique) < len(jobs):
+        jobs = list(reversed(unique.values()))
+    made_at = _made_at(min(unique)) if unique else EPOCH
     now = None if step.now is None else datetime.fromisoformat(step.now)
-    slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
-    sql = _statement(slots, keyed=keyed)
+    slots: tuple[int, ...] = (DEAD, LONG)
+    if not step.joined:
+        slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
+    sql = _statement(slots, keyed=keyed, joined=step.joined)
     for part in _parts(jobs):
         rows = yield Query(sql, _parameters(step, part, keyed=keyed))
         created.update([row[0] for row in rows])
@@ -188,25 +206,25 @@ def _parts(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
 def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool) -> list[Cell]:
     batches = _Batches(step.book)
     numbers = [batches.number(job) for job in jobs]
-    starts: list[int] = []
-    begin = 1
-    for job in jobs:
-        starts.append(begin)
-        begin += len(job.payload)
     ids = [job.id for job in jobs]
+    payloads = [job.payload for job in jobs]
+    sizes = [len(payload) for payload in payloads]
     cells: list[Cell] = [
         step.now,
         *batches.cells(),
-        plain_array(ids),
+        "{" + ",".join(ids) + "}",
         plain_array(numbers),
-        plain_array(starts),
-        plain_array([len(job.payload) for job in jobs]),
+        plain_array(accumulate(sizes[:-1], initial=1)),
+        plain_array(sizes),
         text_array([job.key for job in jobs]) if keyed else None,
         nullable_array([None if job.key is None else _digest(job) for job in jobs]) if keyed else None,
-        b"".join([job.payload for job in jobs]),
+        b"".join(payloads),
         None,
         None,
         None,
+        # In a caller's transaction nothing is asked again, and so the ids are new.
+        None if step.joined else min(ids),
+        None if step.joined else max(ids),
     ]
     if any(job.run_at is not None for job in jobs):
         cells[15] = nullable_array([None if job.run_at is None else job.run_at.isoformat() for job in jobs])
@@ -231,8 +249,24 @@ def _made_at(job_id: str) -> datetime:
 
 
 @lru_cache(maxsize=100)
-def _statement(slots: tuple[int, ...], *, keyed: bool) -> str:
-    return (_KEYED if keyed else _PLAIN).replace("{slots}", ", ".join(map(str, slots)))
+def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool) -> str:
+    sql = (_KEYED if keyed else _PLAIN).replace("{slots}", ", ".join(map(str, slots)))
+    return sql.replace("{untaken}", _UNTAKEN if joined else "")
+
+
+_words: Callable[[NewJob], tuple[object, ...]] = attrgetter(
+    "task",
+    "queue",
+    "codec",
+    "fingerprint",
+    "retry",
+    "key_ttl",
+    "keep_result",
+    "priority",
+    "retain",
+    "timeout",
+)
+"""Return what jobs of one batch have in common."""
 
 
 class _Batches:
@@ -246,18 +280,7 @@ class _Batches:
 
     def number(self, job: NewJob) -> int:
         """Return the number of the batch that a job is of, from 1."""
-        words = (
-            job.task,
-            job.queue,
-            job.codec,
-            job.fingerprint,
-            job.retry,
-            job.key_ttl,
-            job.keep_result,
-            job.priority,
-            job.retain,
-            job.timeout,
-        )
+        words = _words(job)
         last, number = self._last
         if words == last:  # comparing is quicker than hashing
             return number

@@ -16,7 +16,16 @@ from taskharbor.drivers.postgres.routine import (
     plain_array,
     text_array,
 )
-from taskharbor.drivers.postgres.rows import CLOCK, FRONT, NORMAL, SOLO, interval_of, json_text, micros_of
+from taskharbor.drivers.postgres.rows import (
+    CLOCK,
+    FRONT,
+    NORMAL,
+    SOLO,
+    interval_of,
+    json_instant,
+    json_text,
+    micros_of,
+)
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import JobState
 from taskharbor.settlement import SOLO_CRASHES, AfterCrash, SettleKind, after_crash
@@ -46,7 +55,7 @@ said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::text[], $
     $6::text::integer[], $7::text::bigint[], $8::text::smallint[], $9::text::text[], $10::text::text[])
     s(id, state, attempt, crashes, lost, after, lane, reason, error)),
 error AS MATERIALIZED (SELECT s.id, CASE WHEN s.error IS NOT NULL THEN
-    jsonb_set(s.error::jsonb, '{{at}}', to_jsonb(c.now))::text END AS text FROM said s, clock c),
+    jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS text FROM said s, clock c),
 gone AS (DELETE FROM taskharbor.job j USING said s JOIN error e USING (id) WHERE j.id = s.id AND s.state IS NOT NULL
     RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
         s.crashes, true AS guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.operations, j.errors,

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from taskharbor.clock import duration_micros
 from taskharbor.drivers.postgres.rows import DEAD, LONG, interval_of
+from taskharbor.drivers.postgres.schema import LONGEST_SLOTTED
 
 _KEPT = """id, task, queue, options, priority, run_at, enqueued_at, timeout, retain, deliveries, crashes, guarded,
     stray, stray_reason, key, digest, meta, payload, operations"""
@@ -14,7 +16,8 @@ _EXPIRY = f"(c.now + {interval_of('g.retain')})"
 
 ENDED = f"""slots AS MATERIALIZED (SELECT g.retain, s.slot
     FROM (SELECT DISTINCT retain FROM gone) g CROSS JOIN clock c
-    JOIN taskharbor.slot s ON s.day = ({_EXPIRY} AT TIME ZONE 'UTC')::date),
+    JOIN taskharbor.slot s ON s.day = ({_EXPIRY} AT TIME ZONE 'UTC')::date
+        AND g.retain <= {duration_micros(LONGEST_SLOTTED)}),
 kept AS (INSERT INTO taskharbor.history ({_KEPT}, slot, state, finished_at, expires_at, attempt, settled,
         reason, errors, result_codec, result)
     SELECT {_KEPT}, CASE WHEN g.state = 'dead' THEN {DEAD} ELSE coalesce(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from operator import itemgetter
+from typing import TypeAlias
 
 import msgspec
 
@@ -19,6 +21,7 @@ from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array
 from taskharbor.drivers.postgres.rows import (
     NORMAL,
     SOLO,
+    TAKEN,
     TAKEN_COLUMNS,
     TAKEN_NAMES,
     as_duration,
@@ -29,6 +32,8 @@ from taskharbor.drivers.postgres.rows import (
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, strays
 
+_STRAY, _PLACE, _WORDS = range(18, 21)
+"""Columns of a scan's rows, after those of `TAKEN_NAMES`."""
 _LANES = range(SOLO, NORMAL + 1)
 _PRIORITIES = range(10)
 _NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -38,6 +43,10 @@ _LOCKED_MICROS = 250_000
 """When to look again where others hold what is due."""
 
 
+_Left: TypeAlias = tuple[tuple[int, int, str], ...]
+"""Numbers of lanes, each with due and id of a job."""
+
+
 class _Told(msgspec.Struct, array_like=True, frozen=True):
     """What a scan tells beside the jobs it took."""
 
@@ -45,10 +54,11 @@ class _Told(msgspec.Struct, array_like=True, frozen=True):
     held_until: int | None
     """Until when the token is held already, in microseconds since 1970."""
     paused: frozenset[str]
-    newest_stray: int
+    strays: str
+    """The kinds of strays there are."""
     held_back: bool
-    left: tuple[tuple[int, int, str], ...] | None
-    """Where it came to the end of all lanes: number of a lane, due and id of the first free job left in it."""
+    left: _Left | None
+    """Where it came to the end of all lanes, or to a quota: the first free job left in each that has one."""
     workers: int | None
 
 
@@ -56,8 +66,10 @@ _told = msgspec.json.Decoder(_Told)
 
 # $1 the present; of each lane $2 queue, $3 stray, $4 priority, $5 lane, $6 its place in the order, $7 and $8 where it
 # is entered, $9 how many jobs of it at most; $10 token, $11 how many jobs, $12 how many guarded, $13 worker, $14 lease,
-# $15 how many to look at, $16 whether workers are to be counted, $17 and $18 quotas of queues, $19 the newest
-# kind of strays that is known: with another one the lanes are not all, and nothing is taken.
+# $15 how many to look at, $16 whether workers are to be counted, $17 and $18 quotas of queues, $19 the kinds
+# of strays that are known: with others the lanes are not all, and nothing is taken.
+# Asked again under one token while the first asking is still being written (its connection was cut), the lease's INSERT
+# waits for the first one's, fails, and the next asking finds what is held.
 _LANE = """j.queue = l.queue AND j.stray = l.stray AND j.priority = l.priority AND j.lane = l.lane
             AND (j.due, j.id) > (l.due, l.id) AND j.token IS NULL"""
 _FREE = f"""(SELECT j.ctid AS spot, j.due, j.id, j.guarded FROM taskharbor.job j
@@ -81,29 +93,28 @@ candidate AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
     WHERE f.nth <= coalesce(q.room, f.nth) WINDOW w AS (ORDER BY f.line, f.due, f.id)),
 walked AS (SELECT count(*) AS jobs FROM found),"""
 _SCAN = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, statement_timestamp()) AS now),
-held AS MATERIALIZED (SELECT expires_at FROM taskharbor.lease WHERE token = $10::text::bigint AND remaining > 0),
+kind AS MATERIALIZED (SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') AS ids FROM taskharbor.stray),
+held AS MATERIALIZED (SELECT expires_at FROM taskharbor.lease WHERE token = $10::text::bigint),
 lane AS MATERIALIZED (SELECT l.* FROM unnest($2::text::text[], $3::text::integer[], $4::text::smallint[],
     $5::text::smallint[], $6::text::integer[], $7::text::timestamptz[], $8::text::uuid[], $9::text::integer[])
     WITH ORDINALITY l(queue, stray, priority, lane, line, due, id, room, number)
     WHERE NOT EXISTS (SELECT FROM held) AND l.queue NOT IN (SELECT queue FROM taskharbor.pause)
-    AND $19::text::integer = (SELECT coalesce(max(id), 0) FROM taskharbor.stray)),
+    AND $19::text = (SELECT ids FROM kind)),
 {{candidates}}
 taken AS (UPDATE taskharbor.job j SET token = $10::text::bigint, settled = NULL, deliveries = j.deliveries + 1
     FROM (SELECT n, spot FROM candidate WHERE (lane <> {SOLO} OR solos = 1)
         AND guards + least(solos, 1) <= $12::text::integer ORDER BY n LIMIT $11::text::integer) c
     WHERE j.ctid = c.spot RETURNING {TAKEN_COLUMNS}, j.stray, c.n, j.id AS uid),
-leased AS (INSERT INTO taskharbor.lease AS l (token, worker, expires_at, duration, jobs, remaining)
+leased AS (INSERT INTO taskharbor.lease (token, worker, expires_at, duration, jobs, remaining)
     SELECT $10::text::bigint, $13::text, (SELECT now FROM clock) + {interval_of("$14::text::bigint")},
-        $14::text::bigint, array_agg(uid), count(*) FROM taken HAVING count(*) > 0
-    ON CONFLICT (token) DO UPDATE SET worker = excluded.worker, expires_at = excluded.expires_at,
-        duration = excluded.duration, jobs = excluded.jobs, remaining = excluded.remaining, started = '{{}}'
-        WHERE l.remaining <= 0),
+        $14::text::bigint, array_agg(uid), count(*) FROM taken HAVING count(*) > 0),
 told AS MATERIALIZED (SELECT json_build_array(
-    json_build_array({micros_of("(SELECT now FROM clock)")}, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+    json_build_array({micros_of("(SELECT now FROM clock)")}, {micros_of("pg_postmaster_start_time()")},
+        pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
         (SELECT coalesce(json_agg(x::text::bigint), '[]') FROM pg_snapshot_xip(pg_current_snapshot()) x)),
     (SELECT {micros_of("expires_at")} FROM held),
     (SELECT coalesce(json_agg(queue), '[]') FROM taskharbor.pause WHERE queue = ANY ($2::text::text[])),
-    (SELECT coalesce(max(id), 0) FROM taskharbor.stray),
+    (SELECT ids FROM kind),
     stopped,
     CASE WHEN NOT stopped AND (SELECT jobs FROM walked) < $15::text::integer THEN (
         SELECT coalesce(json_agg(json_build_array(l.number, {micros_of("f.due")}, f.id)), '[]')
@@ -128,16 +139,16 @@ class Walker:
     def __init__(self) -> None:
         self.marks = Marks()
         self._strays: dict[int, Stray] = {}
-        self._newest_stray = 0
+        self._known_strays = ""
 
     def walk(self, step: Step, request: JobReserve) -> Routine[Reservation]:
         """Lease the next jobs that may run."""
         marks = self.marks if request.now is None else Marks()  # a test's present is not the server's
         scans = 0
         while True:
-            marks.begin()
             lanes = self._lanes(request)
-            told, rows = yield from _scan(step, request, lanes, marks, self._newest_stray)
+            marks.begin(lanes)
+            told, rows = yield from _scan(step, request, lanes, marks, self._known_strays)
             if told.held_until is not None:  # the answer to the first asking was lost
                 held = yield Query(_HELD, (str(request.token),))
                 return Reservation(
@@ -145,15 +156,21 @@ class Walker:
                     expires_at=from_micros(told.held_until),
                     next_due_in=as_duration(0),
                 )
-            if told.newest_stray != self._newest_stray:
+            if told.strays != self._known_strays:
                 self._strays = yield from strays()
-                self._newest_stray = max(self._strays, default=0)
+                self._known_strays = ",".join(map(str, sorted(self._strays)))
                 continue
             walked = {number: lane for number, lane in enumerate(lanes, 1) if lane.queue not in told.paused}
-            again = _note(marks, told, walked, rows)
+            left = None if _is_full(request, rows) else told.left
+            again = _note(marks, told, walked, left, rows)
             scans += 1
             if rows or not again or scans == _SCANS:
-                return _reservation(step, request, told, walked, rows)
+                return Reservation(
+                    deliveries=deliveries(step.book, request.token, rows),
+                    expires_at=from_micros(told.seen.now + duration_micros(request.lease)),
+                    held_back=told.held_back,
+                    next_due_in=as_duration(0) if again else _next_due_in(told.seen.now, walked, left, rows),
+                )
 
     def _lanes(self, request: JobReserve) -> list[Lane]:
         """Return the lanes that this worker may look at, in order."""
@@ -169,7 +186,7 @@ class Walker:
 
 
 def _scan(
-    step: Step, request: JobReserve, lanes: Sequence[Lane], marks: Marks, newest_stray: int
+    step: Step, request: JobReserve, lanes: Sequence[Lane], marks: Marks, known_strays: str
 ) -> Routine[tuple[_Told, list[Row]]]:
     rooms = {take.name: min(take.limit, request.limit) for take in request.queues}
     alone = len(request.queues) == 1 and all(lane.stray == 0 for lane in lanes)
@@ -200,12 +217,12 @@ def _scan(
             "true" if marks.whole else "false",
             text_array(short),
             plain_array(short.values()),
-            str(newest_stray),
+            known_strays,
         ),
     )
-    told = next(_told.decode(row[-1]) for row in rows if row[-1] is not None)
-    found = [row for row in rows if row[0] is not None]
-    found.sort(key=lambda row: row[-2])
+    told = next(_told.decode(row[_WORDS]) for row in rows if row[_WORDS] is not None)
+    found = [row for row in rows if row[TAKEN.id] is not None]
+    found.sort(key=itemgetter(_PLACE))
     return told, found
 
 
@@ -222,42 +239,42 @@ def _instants(starts: Iterable[Position]) -> str:
     )
 
 
-def _note(marks: Marks, told: _Told, walked: Mapping[int, Lane], rows: Sequence[Row]) -> bool:
+def _is_full(request: JobReserve, rows: Sequence[Row]) -> bool:
+    """Return whether a limit was reached, or the quota of a queue: then a lane may hold more that is due."""
+    if len(rows) >= request.limit:
+        return True
+    taken = Counter([row[TAKEN.queue] for row in rows])
+    return any(taken[take.name] >= take.limit for take in request.queues)
+
+
+def _note(
+    marks: Marks, told: _Told, walked: Mapping[int, Lane], left: _Left | None, rows: Sequence[Row]
+) -> bool:
     """Give the marks what the scan found, and return whether another scan may find more."""
     taken: dict[Lane, Position] = {}
-    for row in rows:  # in order: the last one of each lane stays
-        taken[Lane(row[7], row[16], row[2], row[18])] = (row[17], row[0])
-    left = None
-    if told.left is not None:
-        left = {walked[number]: (due, job_id) for number, due, job_id in told.left}
+    last = None
+    for row in reversed(rows):  # jobs of one lane stand together, as a rule; the last one of each counts
+        lane = (row[TAKEN.priority], row[TAKEN.lane], row[TAKEN.queue], row[_STRAY])
+        if lane != last:
+            last = lane
+            due = row[TAKEN.due]
+            taken.setdefault(Lane(*lane), (row[TAKEN.run_at] if due is None else due, row[TAKEN.id]))
     # Solo jobs are passed over on purpose, and their lanes always entered at the beginning.
-    lanes = [lane for lane in walked.values() if lane.lane != SOLO]
-    return marks.note(told.seen, lanes, taken, left, workers=told.workers or 1)
-
-
-def _reservation(
-    step: Step, request: JobReserve, told: _Told, walked: Mapping[int, Lane], rows: Sequence[Row]
-) -> Reservation:
-    return Reservation(
-        deliveries=deliveries(step.book, request.token, rows),
-        expires_at=from_micros(told.seen.now + duration_micros(request.lease)),
-        held_back=told.held_back,
-        next_due_in=_next_due_in(request, told, walked, rows),
-    )
+    lanes = {lane for lane in walked.values() if lane.lane != SOLO}
+    firsts = None if left is None else {walked[number]: (due, job_id) for number, due, job_id in left}
+    return marks.note(told.seen, lanes, taken, firsts, workers=told.workers or 1)
 
 
 def _next_due_in(
-    request: JobReserve, told: _Told, walked: Mapping[int, Lane], rows: Sequence[Row]
+    now: int, walked: Mapping[int, Lane], left: _Left | None, rows: Sequence[Row]
 ) -> timedelta | None:
-    taken = Counter([row[2] for row in rows])
-    if told.left is None or any(taken[take.name] >= take.limit for take in request.queues):
+    if left is None:
         return as_duration(0)
-    took_solo = any(row[16] == SOLO for row in rows)
-    now = told.seen.now
+    took_solo = any(row[TAKEN.lane] == SOLO for row in rows)
     # What is due and was not taken is held by others, who are about to take it, or to let it go.
     waits = [
         due - now if due > now else _LOCKED_MICROS
-        for number, due, _ in told.left
+        for number, due, _ in left
         if not (took_solo and walked[number].lane == SOLO)
     ]
     return as_duration(min(waits)) if waits else None

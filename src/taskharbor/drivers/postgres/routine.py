@@ -60,7 +60,11 @@ def nullable_array(values: Iterable[object | None]) -> str:
 
 def text_array(values: Iterable[str | None]) -> str:
     """Return an array's text, of any texts."""
-    return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
+    values = list(values)
+    written = {
+        value: "NULL" if value is None else _quoted(value) for value in set(values)
+    }  # most are the same
+    return "{" + ",".join([written[value] for value in values]) + "}"
 
 
 def _quoted(value: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -43,6 +43,11 @@ def instant(moment: datetime | None) -> str | None:
 def micros_of(column: str) -> str:
     """Return SQL for a timestamp as whole microseconds. A float of seconds is exact to a quarter of one until 2100."""
     return f"round(date_part('epoch', {column}) * 1e6)::bigint"
+
+
+def json_instant(column: str) -> str:
+    """Return SQL for a timestamp as JSON has it, in UTC whatever the session's time zone is."""
+    return f"""to_jsonb(to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))"""
 
 
 def interval_of(micros: str) -> str:
@@ -85,6 +90,9 @@ _shared: Callable[[NewJob], _Shared] = attrgetter(*Options.__struct_fields__)
 """Return those fields of a job that make its `Options`."""
 
 
+_NOTHING = Options("", 0, RetryNumbers(), timedelta(0), keep_result=False)
+
+
 class OptionsBook:
     """Options by their text, and their text by what they say."""
 
@@ -115,14 +123,30 @@ class OptionsBook:
 
 # --- reserved jobs
 
+# Three instants that are nearly always one: what is the same as `run_at` is left out.
 TAKEN_COLUMNS = f"""j.id::text AS id, j.task, j.queue, j.payload, j.options, j.attempt, j.deliveries, j.priority,
-    {micros_of("j.run_at")} AS run_at, {micros_of("j.enqueued_at")} AS enqueued_at, j.timeout, j.key,
+    {micros_of("j.run_at")} AS run_at,
+    CASE WHEN j.enqueued_at <> j.run_at THEN {micros_of("j.enqueued_at")} END AS enqueued_at, j.timeout, j.key,
     j.meta::text AS meta, j.guarded, j.crashes, j.cancel IS NOT NULL AS cancelled, j.lane,
-    {micros_of("j.due")} AS due"""
+    CASE WHEN j.due <> j.run_at THEN {micros_of("j.due")} END AS due"""
 TAKEN_NAMES = (
     "id, task, queue, payload, options, attempt, deliveries, priority, run_at, enqueued_at, timeout, key, meta, "
     "guarded, crashes, cancelled, lane, due"
 )
+
+
+class Taken(NamedTuple):
+    """Where in a row each of `TAKEN_NAMES` stands."""
+
+    id: int = 0
+    queue: int = 2
+    priority: int = 7
+    run_at: int = 8
+    lane: int = 16
+    due: int = 17
+
+
+TAKEN = Taken()
 
 _meta = msgspec.json.Decoder(dict[str, str])
 
@@ -130,6 +154,7 @@ _meta = msgspec.json.Decoder(dict[str, str])
 def deliveries(book: OptionsBook, token: int, rows: Sequence[Row]) -> list[Delivery]:
     """Return reserved jobs from rows that begin with `TAKEN_COLUMNS`, in their order."""
     made: list[Delivery] = []
+    last_text, shared = "", _NOTHING
     last, run_at = 0, EPOCH
     for row in rows:
         (
@@ -150,31 +175,32 @@ def deliveries(book: OptionsBook, token: int, rows: Sequence[Row]) -> list[Deliv
             crashes,
             cancelled,
         ) = row[:16]
-        shared = book.read(options)
-        if run_micros != last:  # jobs of one batch have it in common
+        if options != last_text:  # jobs of one batch have it in common, and the instant
+            last_text, shared = options, book.read(options)
+        if run_micros != last:
             last, run_at = run_micros, from_micros(run_micros)
         made.append(
             Delivery(
-                id=job_id,
-                token=token,
-                task=task,
-                queue=queue,
-                payload=payload,
-                codec=shared.codec,
-                fingerprint=shared.fingerprint,
-                attempt=attempt + 1,
-                fence=reserved,
-                retry=shared.retry,
-                timeout=None if timeout is None else timedelta(microseconds=timeout),
-                priority=priority,
-                run_at=run_at,
-                enqueued_at=run_at if enqueued_micros == run_micros else from_micros(enqueued_micros),
-                key=key,
-                meta=read_meta(meta),
-                keep_result=shared.keep_result,
-                guarded=guarded,
-                solo=crashes >= SOLO_CRASHES,
-                cancel_requested=cancelled,
+                job_id,
+                token,
+                task,
+                queue,
+                payload,
+                shared.codec,
+                shared.fingerprint,
+                attempt + 1,
+                reserved,  # the fence
+                shared.retry,
+                None if timeout is None else timedelta(microseconds=timeout),
+                priority,
+                run_at,
+                run_at if enqueued_micros is None else from_micros(enqueued_micros),
+                key,
+                {} if meta is None else _meta.decode(meta),
+                shared.keep_result,
+                guarded,
+                crashes >= SOLO_CRASHES,
+                cancelled,
             )
         )
     return made

@@ -6,6 +6,9 @@ been kept. ADR 0011 tells why they are as they are, with figures.
 
 from __future__ import annotations
 
+from datetime import timedelta
+from functools import lru_cache
+
 from taskharbor.driver import Migration, SchemaVersion
 from taskharbor.drivers.postgres.routine import Query, Routine, quoted
 
@@ -13,7 +16,7 @@ SCHEMA = "taskharbor"
 """The name that statements are written with; `renamed` puts another one there."""
 SLOTS = 36
 """Partitions of the history that each hold what expires on one day."""
-LONGEST_SLOTTED_DAYS = SLOTS - 4
+LONGEST_SLOTTED = timedelta(days=SLOTS - 4)
 """What is retained longer stands in a partition without a day, and goes row by row."""
 
 _COMMON = """
@@ -135,6 +138,7 @@ MIGRATIONS = (
 WANTED = MIGRATIONS[-1].number
 
 
+@lru_cache(maxsize=1000)
 def renamed(sql: str, schema: str) -> str:
     """Return a statement for another schema's name."""
     return sql if schema == SCHEMA else sql.replace(f"{SCHEMA}.", f"{quoted(schema)}.")

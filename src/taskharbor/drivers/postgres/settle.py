@@ -6,6 +6,7 @@ A pending cancel has the last word over all but a success. Jobs are locked in or
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -20,7 +21,16 @@ from taskharbor.drivers.postgres.routine import (
     plain_array,
     text_array,
 )
-from taskharbor.drivers.postgres.rows import BATCH_BYTES, CLOCK, FRONT, NORMAL, SOLO, interval_of, json_text
+from taskharbor.drivers.postgres.rows import (
+    BATCH_BYTES,
+    CLOCK,
+    FRONT,
+    NORMAL,
+    SOLO,
+    interval_of,
+    json_instant,
+    json_text,
+)
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK, parked_strays
 from taskharbor.job import JobState
@@ -48,14 +58,14 @@ gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.id = s.id AND j.token
     RETURNING j.*, 'succeeded' AS state, j.attempt + 1 AS attempts, NULL AS said_reason, NULL::json AS error,
         j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
 {ENDED}, {KEYS}, {LEASES.format(left="gone")}
-SELECT id::text, 'succeeded', awaited, queue, stray FROM gone"""
+SELECT id::text, NULL, awaited FROM gone"""
 _ANY = f"""WITH {CLOCK},
 said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
     $5::text::integer[], $6::text::text[], $8::text::text[], $9::text::bigint[], $10::text::smallint[],
     $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::integer[], $15::text::integer[])
     s(id, token, start, size, codec, state, after, lane, charge, reason, error, stray, lost)),
 error AS MATERIALIZED (SELECT s.id, CASE WHEN s.error IS NOT NULL THEN
-    jsonb_set(s.error::jsonb, '{{at}}', to_jsonb(c.now))::text END AS text FROM said s, clock c),
+    jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS text FROM said s, clock c),
 gone AS (DELETE FROM taskharbor.job j USING said s JOIN error e USING (id) WHERE j.id = s.id AND j.token = s.token
     AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
     RETURNING j.*, CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state,
@@ -94,18 +104,17 @@ def needs_transaction(request: JobSettle) -> bool:
 
 def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
     """Write down how deliveries ended and return one answer each, in order."""
-    first: dict[str, Settlement] = {}
-    for settlement in request.settlements:
-        first.setdefault(settlement.job_id, settlement)
+    settlements = request.settlements
+    first = {settlement.job_id: settlement for settlement in reversed(settlements)}
     states: dict[str, JobState] = {}
-    for part in _parts(sorted(first.values(), key=_id)):
+    for part in _parts([first[job_id] for job_id in sorted(first)]):
         states.update((yield from _settle(step, part)))
+    if len(states) == len(settlements):  # as a rule
+        return [_SETTLED[states[settlement.job_id]] for settlement in settlements]
     rest = {job_id: settlement for job_id, settlement in first.items() if job_id not in states}
-    if not rest and len(first) == len(request.settlements):  # as a rule
-        return [_SETTLED[states[settlement.job_id]] for settlement in request.settlements]
     settled = yield from _look_again(step, rest, states)
     answers: list[Settled] = []
-    for settlement in request.settlements:
+    for settlement in settlements:
         job_id = settlement.job_id
         if first[job_id] is settlement and job_id in states:
             answers.append(_SETTLED[states[job_id]])
@@ -121,7 +130,7 @@ def _id(settlement: Settlement) -> str:
 
 def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[dict[str, JobState]]:
     """Write settlements of different jobs, and return where those stand that their leases allowed."""
-    plain = all(settlement.kind is _SUCCEED and settlement.charge for settlement in settlements)
+    plain = all([settlement.kind is _SUCCEED and settlement.charge for settlement in settlements])  # noqa: C419 - quicker
     if plain:
         rows = yield Query(_SUCCESSES, _common(step, settlements))
     else:
@@ -129,7 +138,7 @@ def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[dict[str, 
         rows = yield Query(_ANY, (*_common(step, settlements), *_others(settlements, numbers)))
     step.wakes.jobs.extend([row[0] for row in rows if row[2]])
     if plain:
-        return {row[0]: JobState.SUCCEEDED for row in rows}
+        return dict.fromkeys([row[0] for row in rows], JobState.SUCCEEDED)
     states = {row[0]: JobState(row[1]) for row in rows}
     waiting = [
         (job_id, queue, stray) for job_id, _, _, queue, stray in rows if states[job_id] not in _TERMINAL
@@ -158,20 +167,16 @@ def _look_again(
 
 
 def _common(step: Step, settlements: Sequence[Settlement]) -> list[Cell]:
-    starts: list[int] = []
-    begin = 1
-    for settlement in settlements:
-        starts.append(begin)
-        begin += len(settlement.result or b"")
     results = [settlement.result for settlement in settlements]
+    sizes = [None if result is None else len(result) for result in results]
     return [
         step.now,
-        plain_array([settlement.job_id for settlement in settlements]),
+        "{" + ",".join([settlement.job_id for settlement in settlements]) + "}",
         plain_array([settlement.token for settlement in settlements]),
-        plain_array(starts),
-        nullable_array([None if result is None else len(result) for result in results]),
+        plain_array(accumulate([size or 0 for size in sizes[:-1]], initial=1)),
+        nullable_array(sizes),
         text_array([settlement.codec for settlement in settlements]),
-        b"".join([result for result in results if result is not None]),
+        b"".join([result for result in results if result]),
     ]
 
 
@@ -208,7 +213,8 @@ def _stray_numbers(settlements: Iterable[Settlement]) -> Routine[dict[str, int]]
         if not found:
             yield Query(_ADD_STRAY, words)
             found = yield Query(_STRAY_OF, words)
-        ((numbers[settlement.job_id],),) = found
+        if found:  # not so for a job that is gone
+            numbers[settlement.job_id] = found[0][0]
     return numbers
 
 

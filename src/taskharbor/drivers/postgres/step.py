@@ -19,3 +19,5 @@ class Step(NamedTuple):
     wakes: Wakes
     repeated: bool = False
     """It was asked before, and what became of that is unknown."""
+    joined: bool = False
+    """It is part of a caller's transaction: what it locks stays locked for as long as that may last."""

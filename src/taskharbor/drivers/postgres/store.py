@@ -39,6 +39,7 @@ from taskharbor.driver import (
 from taskharbor.drivers.postgres import control, enqueue, lease, look, settle, upkeep
 from taskharbor.drivers.postgres import queue as queues
 from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk
+from taskharbor.drivers.postgres.gathering import Gathering
 from taskharbor.drivers.postgres.reserve import Walker
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
@@ -51,10 +52,16 @@ class PostgresStore:
         self._desk = desk
         self._walker = Walker()
         self._walking = asyncio.Lock()
+        self._gathering = Gathering(self._enqueue)
+
+    async def close(self) -> None:
+        """Wait for the answers to what was asked."""
+        await self._gathering.close()
 
     async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        if not request.jobs:
-            return []
+        return await self._gathering.enqueue(request) if request.jobs else []
+
+    async def _enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
         together = enqueue.needs_transaction(request)
         return await self._desk.ask(enqueue.job_enqueue, request, together=together)
 

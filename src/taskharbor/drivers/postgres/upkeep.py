@@ -13,21 +13,34 @@ from taskharbor.drivers.postgres.rows import instant, json_text, micros_of, micr
 from taskharbor.drivers.postgres.schema import SLOTS
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK
+from taskharbor.errors import UnusableStoreError
 
 _texts = msgspec.json.Decoder(list[str])
 
 _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
-# A slot's turn to stand for another day comes a whole day after the one it holds: nobody writes into it any more.
-_OVER = f"""SELECT slot, to_char(slot, 'FM00') FROM taskharbor.slot
-    WHERE day < ({_NOW} AT TIME ZONE 'UTC')::date - 1 ORDER BY day FOR UPDATE SKIP LOCKED"""
-_HOLDS = "SELECT count(*) FROM taskharbor.history_{slot}"
+_TODAY = f"({_NOW} AT TIME ZONE 'UTC')::date"
+# Asked each time: a role that may not would find out days later, when a worker has long been running.
+_MAY_NOT = """SELECT p.name, current_user::text FROM taskharbor.slot,
+    LATERAL (SELECT 'taskharbor.history_' || to_char(slot, 'FM00') AS name) p
+    WHERE NOT has_table_privilege(p.name, 'TRUNCATE') ORDER BY slot LIMIT 1"""
+# A slot's turn to stand for another day comes a whole day after the one it holds: nobody writes into it any more. One
+# that is further ahead than the ring is long was turned while the server's clock was wrong.
+_OVER = f"""SELECT slot, to_char(slot, 'FM00'), day > {_TODAY} FROM taskharbor.slot
+    WHERE day < {_TODAY} - 1 OR day > {_TODAY} + {SLOTS} ORDER BY day FOR UPDATE SKIP LOCKED"""
+_HOLDS = "SELECT EXISTS (SELECT FROM taskharbor.history_{slot})"
+# Of many an estimate, since counting them takes long.
+_COUNT = f"""SELECT CASE WHEN pg_relation_size('taskharbor.history_{{slot}}') < {64 << 20}
+    THEN (SELECT count(*) FROM taskharbor.history_{{slot}})
+    ELSE (SELECT greatest(reltuples, 1) FROM pg_class
+        WHERE oid = 'taskharbor.history_{{slot}}'::regclass) END::bigint"""
 # Readers of that partition are not waited for long, since whoever came after us would wait behind us: next time, then.
-_PATIENCE = "SELECT set_config('lock_timeout', '200ms', true)"
+_PATIENCE, _NO_MORE_PATIENCE = "200ms", "10ms"
+_WAIT = "SELECT set_config('lock_timeout', $1::text, true)"
 _EMPTY = (
     """DO $$ BEGIN TRUNCATE taskharbor.history_{slot}; EXCEPTION WHEN lock_not_available THEN NULL; END $$"""
 )
-_TURN = f"""UPDATE taskharbor.slot SET day = day + {SLOTS} * greatest(1,
-    ceil((({_NOW} AT TIME ZONE 'UTC')::date - 1 - day) / {SLOTS}.0)::integer) WHERE slot = $2::text::smallint"""
+_TURN = f"""UPDATE taskharbor.slot SET day = day + {SLOTS} * ceil(({_TODAY} - 1 - day) / {SLOTS}.0)::integer
+    WHERE slot = $2::text::smallint"""
 _DROP_JOBS = f"""WITH gone AS (DELETE FROM taskharbor.history_long WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM taskharbor.history_long WHERE expires_at <= {_NOW}
     ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)) RETURNING 1) SELECT count(*) FROM gone"""
@@ -59,21 +72,49 @@ def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     cells = (step.now, str(request.limit))
     ((jobs,),) = yield Query(_DROP_JOBS, cells)
     ((keys,),) = yield Query(_DROP_KEYS, cells)
-    more = jobs >= request.limit or keys >= request.limit
     yield Query(_DROP_WORKERS, (step.now,))
     if (yield Query(_ALONE))[0][0]:
         yield Query(_DROP_STRAYS)
-    for slot, suffix in (yield Query(_OVER, (step.now,))):
-        ((held,),) = yield Query(_HOLDS.replace("{slot}", suffix))
-        if held:
-            yield Query(_PATIENCE)
-            yield Query(_EMPTY.replace("{slot}", suffix))
-            ((left,),) = yield Query(_HOLDS.replace("{slot}", suffix))
-            if left:
-                continue
+    if jobs >= request.limit or keys >= request.limit:
+        return Pruned(jobs=jobs, keys=keys, more=True)
+    # Last of all, and one partition a time: from its TRUNCATE until the commit nobody can read it.
+    emptied, more = yield from _turn_slots(step)
+    return Pruned(jobs=jobs + emptied, keys=keys, more=more)
+
+
+def _turn_slots(step: Step) -> Routine[tuple[int, bool]]:
+    """Empty a partition whose day is over, if one can be; return of how many jobs, and whether to come again.
+
+    Those that are empty already stand for another day at once.
+    """
+    for name, role in (yield Query(_MAY_NOT)):
+        raise UnusableStoreError(
+            f"the role {role!r} may not TRUNCATE {name}, by which workers remove what has outlived its retention; "
+            "grant it the rights that docs/postgres.md lists"
+        )
+    over = yield Query(_OVER, (step.now,))
+    patience = _PATIENCE
+    for number, (slot, suffix, ahead) in enumerate(over, 1):
+        ((full,),) = yield Query(_HOLDS.replace("{slot}", suffix))
+        if full and ahead:  # its jobs ended while the clock was wrong, and stay as long as they were promised
+            continue
+        emptied = (yield from _empty(suffix, patience)) if full else 0
+        if full and not emptied:
+            patience = _NO_MORE_PATIENCE
+            continue
         yield Query(_TURN, (step.now, str(slot)))
-        jobs += held
-    return Pruned(jobs=jobs, keys=keys, more=more)
+        if emptied:
+            return emptied, number < len(over)
+    return 0, False
+
+
+def _empty(suffix: str, patience: str) -> Routine[int]:
+    """Empty a partition and return of how many jobs; of none if somebody reads it for longer than our patience."""
+    ((held,),) = yield Query(_COUNT.replace("{slot}", suffix))
+    yield Query(_WAIT, (patience,))
+    yield Query(_EMPTY.replace("{slot}", suffix))
+    ((full,),) = yield Query(_HOLDS.replace("{slot}", suffix))
+    return 0 if full else int(held)
 
 
 def worker_announce(step: Step, request: WorkerAnnounce) -> Routine[None]:

@@ -16,7 +16,8 @@ milliseconds goes out once.
 Whoever waits for a job has its row marked `awaited`, and a settle tells which of the jobs it ended were. So the many
 jobs that nobody waits for cost nothing. The order matters: LISTEN first, then the mark. A settle that saw no mark had
 deleted the row, or holds it locked, when the mark was to be set; then the job is looked for again, until it is marked
-or gone, and who waits for one that is gone is woken.
+or gone, and who waits for one that is gone is woken. A job that has just become due is not marked either, for a moment:
+the worker that was woken for it would pass over the locked row.
 
 Wake-ups are hints: nothing is lost with one, and one too many does no harm.
 """

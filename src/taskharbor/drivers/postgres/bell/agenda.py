@@ -18,6 +18,8 @@ MOST_NAMES = 10_000
 MOST_ASKED = 1000
 """Jobs marked by one statement."""
 _HELD_FIRST = 0.005
+_HELD_GROWTH = 1.5
+"""Most jobs that somebody waits for are short, and end unmarked between two looks: no wait is much of their life."""
 _HELD_LONGEST = 0.5
 
 
@@ -82,7 +84,8 @@ class Agenda:
         held = set(held)
         for job_id in asked:
             if job_id in held:
-                wait = min(2 * self._held_waits.get(job_id, _HELD_FIRST / 2), _HELD_LONGEST)
+                before = self._held_waits.get(job_id)
+                wait = _HELD_FIRST if before is None else min(_HELD_GROWTH * before, _HELD_LONGEST)
                 self._held_waits[job_id] = wait
                 self._held[job_id] = now + wait
                 self._held_due = min(self._held_due, now + wait)

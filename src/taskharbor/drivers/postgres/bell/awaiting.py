@@ -12,10 +12,14 @@ from psycopg.rows import TupleRow
 # Waits for nobody: rows that somebody holds are passed over, and told apart from those that are not there. One held row
 # then stops no other, and no two of these statements can lock each other out. If the mark is lost in a crash, so is the
 # listening connection, and all marks are set anew; so its commit need not wait for the disk.
+#
+# A job that has only just become due is about to be taken by some worker that was woken for it, and a reserve passes
+# over rows that are locked. So it is left alone for a moment, as if it were held.
 _MARK = sql.SQL("""
 WITH free AS MATERIALIZED (
-    SELECT id FROM {job} WHERE id = ANY (%(ids)s::text::uuid[]) AND NOT awaited ORDER BY id
-    FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id FROM {job} WHERE id = ANY (%(ids)s::text::uuid[]) AND NOT awaited AND (token IS NOT NULL
+        OR due NOT BETWEEN statement_timestamp() - interval '0.2 seconds' AND statement_timestamp())
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 ), marked AS (
     UPDATE {job} job SET awaited = true FROM free WHERE job.id = free.id RETURNING job.id
 )
@@ -30,7 +34,7 @@ class Marked(NamedTuple):
     gone: list[str]
     """Not in the table: ended, deleted, or never there."""
     held: list[str]
-    """Locked by somebody."""
+    """Locked by somebody, or to be locked by a worker at any moment."""
 
 
 def mark(connection: psycopg.Connection[TupleRow], schema: str, ids: Sequence[str]) -> Marked:

@@ -73,6 +73,11 @@ class Bell:
         self._abandoned.append((self._listening, self._ringing))
         self._forget()
 
+    @property
+    def channel(self) -> str:
+        """Return what NOTIFY and LISTEN name."""
+        return self._channel
+
     def subscribe_queues(self, queues: Sequence[str], wake: Wake) -> Callable[[], None]:
         """Call `wake` when jobs of these queues may have become due, and return what ends that."""
         remove = self._queues.add(queues, wake)
