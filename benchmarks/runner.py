@@ -18,8 +18,10 @@ def steps(theme: Theme, settings: Settings) -> int:
     return len(theme.subjects) * (_rounds(theme, settings) + theme.warm_up)
 
 
-def run(theme: Theme, settings: Settings, step: Callable[[], None]) -> list[Line]:
-    """Run a theme and return a line a measure; `step` is called after each run of a subject."""
+def run(
+    theme: Theme, settings: Settings, step: Callable[[], None]
+) -> tuple[list[Line], Mapping[str, Sequence[float]]]:
+    """Run a theme and return a line a measure, and all figures; `step` is called after each run of a subject."""
     samples: dict[str, list[float]] = {}
     rounds = _rounds(theme, settings)
     for number in range(-1 if theme.warm_up else 0, rounds):
@@ -31,7 +33,7 @@ def run(theme: Theme, settings: Settings, step: Callable[[], None]) -> list[Line
                 for name, value in figures.items():
                     samples.setdefault(name, []).append(value)
             step()
-    return [_line(theme.name, measure, samples, settings) for measure in theme.measures]
+    return [_line(theme.name, measure, samples, settings) for measure in theme.measures], samples
 
 
 def _rounds(theme: Theme, settings: Settings) -> int:

@@ -83,7 +83,7 @@ def test_no_lease_is_lost_for_want_of_the_lock(chaos: Chaos, seconds: int, batch
         programs = [chaos.start_role("both", LEASE, seconds, batch) for _ in range(PROCESSES)]
         counts = [program.counts() for program in programs]
 
-    chaos.check_file()
+    chaos.check_store()
     jobs = chaos.records().values()
     lost = {job.id for job in jobs if job.crashes or job.errors or job.guarded}
     if machine.slowest > TOO_SLOW and (lost or any(count["stale"] for count in counts)):

@@ -1,4 +1,4 @@
-"""Everything killed at once, at any moment: the file is whole, each batch is there or is not, and work goes on."""
+"""Everything killed at once, at any moment: the store is whole, each batch is there or is not, and work goes on."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ import pytest
 
 from tests.support.chaos import Chaos, Program, chaos_in
 from tests.support.chaos_roles import VERBS_BATCH
-from tests.support.sqlite import ask_file
+from tests.support.chaos_stores import POSTGRES, SQLITE
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="needs POSIX signals, and /proc to see all processes"
 )
 
 BATCH = 50
+LONG = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Generator[Chaos]:
-    with chaos_in(tmp_path) as made:
+def chaos(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Chaos]:
+    with chaos_in(tmp_path, request.param) as made:
         yield made
 
 
 @pytest.mark.parametrize(
-    "rounds",
+    ("chaos", "rounds"),
     [
-        pytest.param(2, id="two rounds"),
-        pytest.param(10, id="ten rounds", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(SQLITE, 2, id="sqlite-two rounds"),
+        pytest.param(SQLITE, 10, id="sqlite-ten rounds", marks=LONG),
+        pytest.param(POSTGRES, 10, id="postgresql-ten rounds", marks=LONG),
     ],
+    indirect=["chaos"],
 )
 def test_all_processes_killed_in_mid_work_lose_nothing(chaos: Chaos, rounds: int) -> None:
     """Producer, workers, supervisor: batches that were confirmed are there, the last one wholly or not at all."""
     chance, told = random.Random(2), list[list[str]]()
     for _ in range(rounds):
-        chaos.harbor.close()  # nobody at all keeps the file open
+        chaos.harbor.close()  # nobody at all keeps a file open
         producer = chaos.start_role("producer", BATCH)
         told.append(producer.hear())
         supervisor = chaos.start_worker("--processes", "2")
@@ -47,7 +50,7 @@ def test_all_processes_killed_in_mid_work_lose_nothing(chaos: Chaos, rounds: int
         chaos.kill_all(supervisor, producer)
         told += producer.hear_rest()
 
-        chaos.check_file()
+        chaos.check_store()
     confirmed = {words[1] for words in told if words[0] == "enqueued"}
     asked = {words[1] for words in told}
     batches = Counter(job.meta["batch"] for job in chaos.records().values())
@@ -59,7 +62,7 @@ def test_all_processes_killed_in_mid_work_lose_nothing(chaos: Chaos, rounds: int
     chaos.await_all_ended()
     chaos.stop(worker)
 
-    chaos.check_file()
+    chaos.check_store()
     chaos.check_nothing_lost(chaos.records())
 
 
@@ -84,10 +87,9 @@ class Account:
             self.settled.update(ids)
 
     def check(self, chaos: Chaos) -> None:
-        """Check the file after a kill, and learn what became of the verb that was under way."""
-        chaos.check_file()
-        there = {str(row[0]) for row in ask_file(chaos.path, ALL)}
-        done = {str(row[0]) for row in ask_file(chaos.path, "SELECT id FROM taskharbor_history")}
+        """Check the store after a kill, and learn what became of the verb that was under way."""
+        chaos.check_store()
+        there, done = chaos.store.ids("job", "history"), chaos.store.ids("history")
         verb, ids = self._pending
         for name, known, found in (("enqueue", self.enqueued, there), ("settle", self.settled, done)):
             unsure = set(ids) if verb == name else set[str]()
@@ -95,9 +97,6 @@ class Account:
             assert found & unsure in (set(), unsure), f"{name} was done by halves"
             known.update(found)
         self._pending = ("", [])
-
-
-ALL = "SELECT id FROM taskharbor_job UNION ALL SELECT id FROM taskharbor_history"
 
 
 def kill_soon(program: Program, account: Account, chance: random.Random) -> None:
@@ -112,10 +111,17 @@ def kill_soon(program: Program, account: Account, chance: random.Random) -> None
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(12, id="12 kills"), pytest.param(50, id="50 kills", marks=pytest.mark.slow)]
+    ("chaos", "kills"),
+    [
+        pytest.param(SQLITE, 12, id="sqlite-12 kills"),
+        pytest.param(SQLITE, 50, id="sqlite-50 kills", marks=LONG),
+        pytest.param(POSTGRES, 5, id="postgresql-5 kills"),
+        pytest.param(POSTGRES, 50, id="postgresql-50 kills", marks=LONG),
+    ],
+    indirect=["chaos"],
 )
 def test_a_process_killed_within_any_verb_leaves_it_done_or_undone(chaos: Chaos, kills: int) -> None:
-    """Never by halves, and the file and its leases agree each time."""
+    """Never by halves, and the store and its leases agree each time."""
     account, chance = Account(), random.Random(3)
     for _ in range(kills):
         program = chaos.start_role("verbs")

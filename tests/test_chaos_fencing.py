@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,9 @@ import pytest
 from taskharbor import JobHandle, JobRecord, JobState, Signature
 from tests.support.chaos import Chaos, Program, chaos_in
 from tests.support.chaos_app import append, gated, gated_in_thread
+from tests.support.chaos_stores import POSTGRES, SQLITE, SqliteChaos
 from tests.support.led import state
-from tests.support.sqlite import ask_file, lock_held
+from tests.support.sqlite import lock_held
 from tests.support.work import ENOUGH, eventually
 
 pytestmark = pytest.mark.skipif(
@@ -26,15 +26,27 @@ pytestmark = pytest.mark.skipif(
 
 LEASE = 1
 LONG_LEASE = 6
-GATED = [pytest.param(gated.s, id="async"), pytest.param(gated_in_thread.s, id="thread")]
-MICROS = 1_000_000
+ON_SQLITE = [
+    pytest.param(SQLITE, gated.s, id="sqlite-async"),
+    pytest.param(SQLITE, gated_in_thread.s, id="sqlite-thread"),
+]
+ON_BOTH = [
+    *ON_SQLITE,
+    pytest.param(POSTGRES, gated.s, id="postgresql-async"),
+    pytest.param(POSTGRES, gated_in_thread.s, id="postgresql-thread", marks=pytest.mark.slow),
+]
+SLOW_ON_POSTGRES = [
+    *ON_SQLITE,
+    pytest.param(POSTGRES, gated.s, id="postgresql-async", marks=pytest.mark.slow),
+    pytest.param(POSTGRES, gated_in_thread.s, id="postgresql-thread", marks=pytest.mark.slow),
+]
 
 Make = Callable[[], Signature[int]]
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Generator[Chaos]:
-    with chaos_in(tmp_path) as made:
+def chaos(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Chaos]:
+    with chaos_in(tmp_path, request.param) as made:
         yield made
 
 
@@ -80,22 +92,15 @@ def stop(worker: Program) -> None:
 
 
 def stop_outside_transactions(chaos: Chaos, worker: Program) -> None:
-    """Stop a worker where it does not hold the file's lock, or nobody else could go on. It is the only one."""
+    """Stop a worker where it does not hold others up, as within a transaction. It is the only one that writes."""
     stop(worker)
-    while not chaos.can_write():
+    while not chaos.store.nobody_writes():
         worker.send(signal.SIGCONT)
         stop(worker)
 
 
 def go_on(worker: Program) -> None:
     worker.send(signal.SIGCONT)
-
-
-def lease_left(chaos: Chaos) -> float:
-    """Return for how many seconds the one lease is still valid."""
-    ((expires_at,),) = ask_file(chaos.path, "SELECT expires_at FROM taskharbor_lease")
-    assert isinstance(expires_at, int)
-    return expires_at / MICROS - time.time()
 
 
 def look(chaos: Chaos, handle: JobHandle[int]) -> JobRecord:
@@ -113,10 +118,10 @@ def check_late_settle(chaos: Chaos, handle: JobHandle[int], late: Program, befor
     assert (1, {"succeeded": 1}) == (counts["stale"], counts["settled"])
     assert before == look(chaos, handle)
     assert 0 == chaos.count("lease")
-    chaos.check_file()
+    chaos.check_store()
 
 
-@pytest.mark.parametrize("make", GATED)
+@pytest.mark.parametrize(("chaos", "make"), ON_BOTH, indirect=["chaos"])
 def test_a_worker_that_is_continued_too_late_changes_nothing(chaos: Chaos, gate: int, make: Make) -> None:
     """Its job has been done by another; its own answer is stale."""
     handle, late = take_up(chaos, make)
@@ -134,11 +139,12 @@ def test_a_worker_that_is_continued_too_late_changes_nothing(chaos: Chaos, gate:
     check_late_settle(chaos, handle, late, before)
 
 
-@pytest.mark.parametrize("make", GATED)
+@pytest.mark.parametrize(("chaos", "make"), ON_SQLITE, indirect=["chaos"])
 def test_a_settle_already_on_its_way_comes_too_late(chaos: Chaos, gate: int, make: Make) -> None:
     """The handler has returned and only the file's lock is missing when its worker is stopped."""
     handle, late = take_up(chaos, make)
-    with lock_held(chaos.path) as holder:
+    assert isinstance(chaos.store, SqliteChaos)
+    with lock_held(chaos.store.path) as holder:
         open_gate(gate)
         chaos.trail.await_lines(1, "end")
         stop(late)
@@ -155,7 +161,7 @@ def test_a_settle_already_on_its_way_comes_too_late(chaos: Chaos, gate: int, mak
     check_late_settle(chaos, handle, late, before)
 
 
-@pytest.mark.parametrize("make", GATED)
+@pytest.mark.parametrize(("chaos", "make"), ON_BOTH, indirect=["chaos"])
 def test_a_late_settle_does_not_end_what_another_runs(chaos: Chaos, gate: int, make: Make) -> None:
     """The job is leased again, under another token."""
     handle, late = take_up(chaos, make)
@@ -183,6 +189,7 @@ def test_a_late_settle_does_not_end_what_another_runs(chaos: Chaos, gate: int, m
     assert (0, {"succeeded": 1}) == (counts["stale"], counts["settled"])
 
 
+@pytest.mark.parametrize("chaos", [SQLITE, pytest.param(POSTGRES, marks=pytest.mark.slow)], indirect=True)
 def test_what_a_stopped_worker_held_unstarted_is_done_by_others(chaos: Chaos, gate: int) -> None:
     """None of it changes when that worker goes on."""
     first, *others = chaos.harbor.enqueue_many([gated.s(), *(append.s() for _ in range(20))])
@@ -208,17 +215,17 @@ def test_what_a_stopped_worker_held_unstarted_is_done_by_others(chaos: Chaos, ga
     assert 0 == chaos.count("lease")
 
 
-@pytest.mark.parametrize("make", GATED)
+@pytest.mark.parametrize(("chaos", "make"), SLOW_ON_POSTGRES, indirect=["chaos"])
 def test_a_worker_that_is_continued_in_time_keeps_its_job(chaos: Chaos, gate: int, make: Make) -> None:
     """A heartbeat was missed, and another worker is there; yet the job is delivered once."""
     handle, worker = take_up(chaos, make, lease=LONG_LEASE)
     other = start(chaos)
     stop_outside_transactions(chaos, worker)
     # A worker that beats never has less than two thirds left.
-    eventually(lambda: lease_left(chaos) < LONG_LEASE * 0.6, "a missed heartbeat")
+    eventually(lambda: chaos.store.lease_left() < LONG_LEASE * 0.6, "a missed heartbeat")
 
     go_on(worker)
-    eventually(lambda: lease_left(chaos) > LONG_LEASE * 0.6, "a heartbeat")
+    eventually(lambda: chaos.store.lease_left() > LONG_LEASE * 0.6, "a heartbeat")
     open_gate(gate)
 
     assert worker.pid == handle.result(timeout=ENOUGH)
@@ -230,15 +237,15 @@ def test_a_worker_that_is_continued_in_time_keeps_its_job(chaos: Chaos, gate: in
         assert (0, settled) == (counts["stale"], counts["settled"])
 
 
-@pytest.mark.parametrize("make", GATED)
+@pytest.mark.parametrize(("chaos", "make"), SLOW_ON_POSTGRES, indirect=["chaos"])
 def test_a_lease_that_expired_is_kept_if_nobody_took_it(chaos: Chaos, gate: int, make: Make) -> None:
     """Least of all does its own worker, once it goes on: expiry alone frees nothing."""
     handle, worker = take_up(chaos, make)
     stop_outside_transactions(chaos, worker)
-    eventually(lambda: lease_left(chaos) < -LEASE, "the expiry")
+    eventually(lambda: chaos.store.lease_left() < -LEASE, "the expiry")
 
     go_on(worker)
-    eventually(lambda: lease_left(chaos) > 0, "a heartbeat")
+    eventually(lambda: chaos.store.lease_left() > 0, "a heartbeat")
     open_gate(gate)
 
     assert worker.pid == handle.result(timeout=ENOUGH)

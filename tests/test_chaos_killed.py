@@ -13,16 +13,18 @@ import pytest
 from taskharbor import JobState
 from tests.support.chaos import Chaos, chaos_in
 from tests.support.chaos_app import append, append_in_thread, neighbour, poison
+from tests.support.chaos_stores import POSTGRES, SQLITE, STORES
 from tests.support.work import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 MAX_ATTEMPTS = 5
+LONG = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Generator[Chaos]:
-    with chaos_in(tmp_path) as made:
+def chaos(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Chaos]:
+    with chaos_in(tmp_path, request.param) as made:
         yield made
 
 
@@ -31,11 +33,14 @@ def _at_work(chaos: Chaos, pids: set[int]) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "kills"),
+    ("chaos", "jobs", "kills"),
     [
-        pytest.param(400, 10, id="five seconds"),
-        pytest.param(2000, 40, id="twenty seconds", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(SQLITE, 400, 10, id="sqlite-five seconds"),
+        pytest.param(SQLITE, 2000, 40, id="sqlite-twenty seconds", marks=LONG),
+        pytest.param(POSTGRES, 200, 4, id="postgresql-two seconds"),
+        pytest.param(POSTGRES, 2000, 40, id="postgresql-twenty seconds", marks=LONG),
     ],
+    indirect=["chaos"],
 )
 def test_every_job_succeeds_though_a_worker_is_killed_each_half_second(
     chaos: Chaos, jobs: int, kills: int
@@ -62,7 +67,7 @@ def test_every_job_succeeds_though_a_worker_is_killed_each_half_second(
     chaos.await_all_ended()
     chaos.stop(*fleet)
 
-    chaos.check_file()
+    chaos.check_store()
     chaos.check_nothing_lost(handle.id for handle in handles)
     starts = chaos.trail.lines()
     assert left_at_last_kill > 0
@@ -70,9 +75,14 @@ def test_every_job_succeeds_though_a_worker_is_killed_each_half_second(
     assert 0 == chaos.count("lease")
 
 
-def test_a_job_that_kills_its_worker_ends_dead_and_its_neighbours_do_not(chaos: Chaos) -> None:
+@pytest.mark.parametrize(
+    ("chaos", "neighbours"), [(SQLITE, 200), (POSTGRES, 50)], ids=STORES, indirect=["chaos"]
+)
+def test_a_job_that_kills_its_worker_ends_dead_and_its_neighbours_do_not(
+    chaos: Chaos, neighbours: int
+) -> None:
     """With `max_attempts + 1` starts at most: the first of them may go unknown."""
-    signatures = [neighbour.s(300) for _ in range(200)]
+    signatures = [neighbour.s(300) for _ in range(neighbours)]
     signatures.insert(20, poison.s())
     handles = chaos.harbor.enqueue_many(signatures)
 
@@ -80,7 +90,7 @@ def test_a_job_that_kills_its_worker_ends_dead_and_its_neighbours_do_not(chaos: 
     chaos.await_all_ended()
     chaos.stop(supervisor)
 
-    chaos.check_file()
+    chaos.check_store()
     records = chaos.records()
     killer = records[handles[20].id]
     assert (JobState.DEAD, MAX_ATTEMPTS) == (killer.state, killer.attempt)

@@ -14,6 +14,7 @@ import pytest
 from taskharbor import JobState
 from tests.support.chaos import Chaos, chaos_in
 from tests.support.chaos_app import append, append_in_thread, endless
+from tests.support.chaos_stores import POSTGRES, SQLITE
 from tests.support.work import ENOUGH
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -21,17 +22,32 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX sig
 LEASE = "1m"
 """So long that none expires: what is left leased stays so."""
 GRACE_SECONDS = ENOUGH.total_seconds()
-FLEETS = [pytest.param(1, id="single"), pytest.param(3, id="supervised")]
+# Where, how many processes, and for how long each of how many jobs takes.
+DRAINS = [
+    pytest.param(SQLITE, 1, 0, 20_000, id="sqlite-single-0"),
+    pytest.param(SQLITE, 1, 50, 5_000, id="sqlite-single-50"),
+    pytest.param(SQLITE, 3, 0, 20_000, id="sqlite-supervised-0"),
+    pytest.param(SQLITE, 3, 50, 5_000, id="sqlite-supervised-50"),
+    pytest.param(POSTGRES, 1, 0, 20_000, id="postgresql-single-0"),
+    pytest.param(POSTGRES, 1, 50, 5_000, id="postgresql-single-50", marks=pytest.mark.slow),
+    pytest.param(POSTGRES, 3, 0, 20_000, id="postgresql-supervised-0", marks=pytest.mark.slow),
+    pytest.param(POSTGRES, 3, 50, 5_000, id="postgresql-supervised-50", marks=pytest.mark.slow),
+]
+FLEETS = [
+    pytest.param(SQLITE, 1, id="sqlite-single"),
+    pytest.param(SQLITE, 3, id="sqlite-supervised"),
+    pytest.param(POSTGRES, 1, id="postgresql-single", marks=pytest.mark.slow),
+    pytest.param(POSTGRES, 3, id="postgresql-supervised", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Generator[Chaos]:
-    with chaos_in(tmp_path) as made:
+def chaos(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Chaos]:
+    with chaos_in(tmp_path, request.param) as made:
         yield made
 
 
-@pytest.mark.parametrize("processes", FLEETS)
-@pytest.mark.parametrize(("busy_ms", "jobs"), [(0, 20_000), (50, 5_000)])
+@pytest.mark.parametrize(("chaos", "processes", "busy_ms", "jobs"), DRAINS, indirect=["chaos"])
 def test_a_drain_under_load_ends_what_runs_and_hands_back_the_rest(
     chaos: Chaos, processes: int, busy_ms: int, jobs: int
 ) -> None:
@@ -47,7 +63,7 @@ def test_a_drain_under_load_ends_what_runs_and_hands_back_the_rest(
     assert 0 == worker.process.wait(GRACE_SECONDS)
 
     assert time.monotonic() - told_at < GRACE_SECONDS
-    chaos.check_file()
+    chaos.check_store()
     assert 0 == chaos.count("lease")
     records = chaos.records()
     assert {handle.id for handle in handles} == set(records)
@@ -60,7 +76,7 @@ def test_a_drain_under_load_ends_what_runs_and_hands_back_the_rest(
     assert 0 < len(started) < jobs
 
 
-@pytest.mark.parametrize("processes", FLEETS)
+@pytest.mark.parametrize(("chaos", "processes"), FLEETS, indirect=["chaos"])
 def test_handlers_that_outlast_the_grace_are_handed_back_with_their_attempt(
     chaos: Chaos, processes: int
 ) -> None:
@@ -74,7 +90,7 @@ def test_handlers_that_outlast_the_grace_are_handed_back_with_their_attempt(
 
     chaos.stop(worker)
 
-    chaos.check_file()
+    chaos.check_store()
     assert 0 == chaos.count("lease")
     assert {(JobState.READY, 0, 0)} == {
         (job.state, job.attempt, job.crashes) for job in chaos.records().values()

@@ -19,7 +19,7 @@ from taskharbor import Harbor
 from taskharbor.cli.exits import Exit
 from taskharbor.driver import Migration, SchemaVersion
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.drivers.sqlite import SqliteDriver
+from taskharbor.drivers.sqlite import SqliteDriver, schema
 from taskharbor.supervisor import PROCESS_VARIABLE
 from tests.fixtures.cli import Ended, Shop, shops
 from tests.fixtures.support import SOURCES
@@ -70,6 +70,80 @@ def test_a_new_store_is_migrated_and_then_up_to_date(shop: Shop) -> None:
     assert 0 == after.code
 
 
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Be a later release, with two more migrations; return the number of the last."""
+    known = schema.MIGRATIONS
+    last = known[-1].number + 2
+    later = (
+        Migration(last - 1, "a mark", ("CREATE TABLE taskharbor_mark (said TEXT DEFAULT 'it''s;\n--')",)),
+        Migration(last, "a column", ("ALTER TABLE taskharbor_mark ADD COLUMN more TEXT",)),
+    )
+    monkeypatch.setattr(schema, "MIGRATIONS", (*known, *later))
+    monkeypatch.setattr(schema, "WANTED", last)
+    return last
+
+
+def made(path: Path) -> tuple[list[Any], list[Any]]:
+    """Return all that is in a file's schema, and which migrations are noted."""
+    with closing(sqlite3.connect(path)) as file:
+        return (
+            file.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall(),
+            file.execute("SELECT number, name FROM taskharbor_migration ORDER BY number").fetchall(),
+        )
+
+
+def test_the_script_makes_what_migrate_makes(shop: Shop, tmp_path: Path, three: int) -> None:
+    script = shop.run("migrate", "--sql")
+    told = shop.run("migrate", "--sql", "--json").lines()
+    there = os.listdir(tmp_path)
+    shop.run("migrate")
+    with closing(sqlite3.connect(tmp_path / "by hand.db")) as file:
+        file.executescript(script.out)
+
+    assert (0, "", []) == (script.code, script.err, there)
+    assert made(tmp_path / "shop.db") == made(tmp_path / "by hand.db")
+    assert list(range(1, three + 1)) == [migration["number"] for migration in told]
+    assert all(f"{statement};\n" in script.out for migration in told for statement in migration["statements"])
+
+
+def test_the_script_has_what_is_missing_up_to_the_version_that_is_named(shop: Shop, three: int) -> None:
+    shop.run("migrate", "--to", str(three - 2))
+
+    all_, some, none = (
+        shop.run("migrate", "--sql", *to).out for to in ([], ["--to", str(three - 1)], ["--to", "1"])
+    )
+
+    assert (2, 1, "-- nothing to run\n") == (all_.count("BEGIN;"), some.count("BEGIN;"), none)
+    assert all_.startswith(some)
+    assert Exit.FAILED == shop.run("migrate", "--sql", "--check").code
+    assert 0 == shop.run("migrate", "--sql", "--check", "--to", "1").code
+
+
+def test_one_can_stop_at_a_version(shop: Shop, three: int) -> None:
+    stopped = shop.run("migrate", "--to", str(three - 1))
+    there = shop.run("migrate", "--check", "--to", str(three - 1))
+    checked = shop.run("migrate", "--check")
+    back = shop.run("migrate", "--to", "1", "--json")
+    rest = shop.run("migrate")
+
+    assert (0, f"The store is at version {three - 1}; this release wants {three}.") == (
+        stopped.code, stopped.out.splitlines()[-1]
+    )  # fmt: skip
+    assert (0, Exit.FAILED, 0, 0) == (there.code, checked.code, back.code, rest.code)
+    assert (three - 1, []) == (back.lines()[0]["present"], back.lines()[0]["ran"])
+    assert f"ran {three:04d} a column\nThe store is up to date: version {three}.\n" == rest.out
+
+
+@pytest.mark.parametrize("option", [[], ["--check"], ["--sql"]], ids=str)
+def test_a_version_that_is_not_known_is_refused(shop: Shop, tmp_path: Path, option: list[str]) -> None:
+    ended = shop.run("migrate", "--to", "99", *option)
+
+    assert (Exit.DEPLOYMENT, "", []) == (ended.code, ended.out, os.listdir(tmp_path))
+    assert "there is no version 99 of the tables: this release knows versions 1 to " in ended.err
+    assert Exit.USAGE == shop.run("migrate", "--to", "0").code
+
+
 class Newer(MemoryDriver):
     """A driver whose tables were made by a later release."""
 
@@ -79,7 +153,7 @@ class Newer(MemoryDriver):
     def schema_version(self) -> SchemaVersion:
         return SchemaVersion(present=9, wanted=3)
 
-    def migrate(self) -> tuple[Migration, ...]:
+    def migrate(self, to: int | None = None) -> tuple[Migration, ...]:
         raise AssertionError("it must not be touched")
 
 
@@ -88,8 +162,8 @@ def test_a_newer_store_is_refused(
 ) -> None:
     shop = Shop(monkeypatch, capsys, Newer())
 
-    for arguments in (["migrate"], ["migrate", "--check"]):
-        ended = shop.run(*arguments)
+    for arguments in ([], ["--check"], ["--sql"], ["--to", "3"]):
+        ended = shop.run("migrate", *arguments)
         assert (Exit.DEPLOYMENT, "") == (ended.code, ended.out)
         assert "tables are of version 9" in ended.err
         assert "upgrade TaskHarbor here" in ended.err
@@ -156,9 +230,10 @@ def test_a_locked_store_is_worth_another_try(shop: Shop, tmp_path: Path) -> None
 
 
 def test_info_hides_the_password_of_a_url(shop: Shop) -> None:
-    ended = shop.run_alone("--url", "postgresql://me:secret@host/db", "info")
+    ended = shop.run_alone("--url", "postgresql://me:secret@127.0.0.1:1/db", "info")
 
-    assert Exit.DEPLOYMENT == ended.code
+    assert Exit.UNAVAILABLE == ended.code
+    assert "the database 'db' on 127.0.0.1:1 cannot be used now" in ended.err
     assert "secret" not in ended.out + ended.err
 
 
@@ -336,7 +411,7 @@ def test_a_worker_says_which_store_it_makes_and_what_it_leaves(office: Office) -
         harbor.queues.pause("mail")
     second = office.run("worker", "--until-idle")
 
-    made = f"the store is sqlite:///{office.folder / 'new.db'}, a file that is not there yet, and is made now"
+    made = f"the store is sqlite:///{office.folder / 'new.db'}, which is not there yet, and is made now"
     assert made in first.err
     assert first.err.rstrip().endswith("done: nothing; left: nothing")
     assert (0, True) == (

@@ -1,7 +1,5 @@
 """The benchmarks of the SQLite driver: its promises are about a disk, and about several processes on one file.
 
 bare         the ceiling: the same statements in a loop, without TaskHarbor
-workers      worker processes, started by the command line as anybody would
-app          what those processes run
 drain, enqueue, pickup, idle, processes, depth    a theme each
 """

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from benchmarks.fixtures import fresh_url, registry
 from benchmarks.measure import Figures, Floor, Measure, Settings, Theme
-from benchmarks.sqlite.workers import processor_seconds, resident_mib, workers
+from benchmarks.workers import processor_seconds, resident_mib, workers
 from taskharbor import Harbor
 
 _STARTED_SECONDS = 2.0

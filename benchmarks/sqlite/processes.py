@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from benchmarks.fixtures import fresh_folder, noop, registry
 from benchmarks.measure import Figures, Measure, Settings, Theme
 from benchmarks.sqlite import bare
-from benchmarks.sqlite.workers import workers
+from benchmarks.workers import workers
 from taskharbor import Harbor
 
 _COUNTS = (1, 2, 4)

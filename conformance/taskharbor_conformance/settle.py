@@ -60,6 +60,19 @@ async def an_old_lease_does_not_settle_what_another_worker_holds_now(bench: Benc
 
 
 @case("4.3")
+async def an_old_lease_before_the_valid_one_in_a_batch_does_not_hide_it(bench: Bench) -> None:
+    job_id = await bench.enqueue()
+    old = await bench.take_one()
+    await bench.lose_workers()
+    now = await bench.take_one()
+
+    answers = await bench.answers(success(old), success(now), success(now))
+
+    assert [STALE, SettleStatus.SETTLED, SettleStatus.ALREADY] == [answer.status for answer in answers]
+    assert JobState.SUCCEEDED is await bench.state(job_id)
+
+
+@case("4.3")
 async def settling_twice_is_told_and_writes_once(bench: Bench) -> None:
     job_id = await bench.enqueue()
     delivery = await bench.take_one()

@@ -1,4 +1,4 @@
-"""Worker processes on one SQLite file, real signals sent to them, and the account of every job afterwards. POSIX."""
+"""Worker processes on one store, real signals sent to them, and the account of every job afterwards. POSIX."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import os
 import selectors
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TypedDict, cast
@@ -19,13 +19,14 @@ from typing import TypedDict, cast
 from taskharbor import JobRecord, JobState
 from tests.fixtures.support import ROOT, SOURCES
 from tests.support import chaos_app
+from tests.support.chaos_stores import SQLITE, ChaosStore, chaos_store
 from tests.support.chaos_trail import Line, Trail
 from tests.support.led import children, lives, state
-from tests.support.sqlite import ask_file
 from tests.support.work import ENOUGH, eventually
 
 PATIENCE = 3 * ENOUGH.total_seconds()
 """Seconds in which a fleet of workers, however loaded the machine, must have done what it was given."""
+ON_TIME = timedelta(0)
 MANY = 1_000_000
 """More jobs than any of these tests has."""
 
@@ -60,6 +61,12 @@ class Program:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode().split()
 
+    def tell(self) -> None:
+        """Have it go on, or pause, as its role has it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
     def hear_rest(self) -> list[list[str]]:
         """Return all it still says, as words, until it has ended."""
         rest: list[list[str]] = []
@@ -84,13 +91,13 @@ class Program:
 
 
 class Chaos:
-    """A store in a directory, and the processes that a test lets loose on it."""
+    """A store, the processes that a test lets loose on it, and a directory for what they leave."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: ChaosStore) -> None:
         self.folder = folder
-        self.path = folder / "jobs.db"
+        self.store = store
         self.trail = Trail(folder / "trail")
-        self.harbor = chaos_app.harbor_in(folder)
+        self.harbor = chaos_app.harbor_on(store.url)
         self.killed: dict[int, int] = {}
         """By process: how long the trail was when it was killed, or earlier."""
         self._programs: list[Program] = []
@@ -98,29 +105,32 @@ class Chaos:
 
     # --- processes
 
-    def start_worker(self, *options: str, lease: str = "1s") -> Program:
-        """Start `taskharbor worker`."""
+    def start_worker(self, *options: str, lease: str = "1s", skew: timedelta = ON_TIME) -> Program:
+        """Start `taskharbor worker`, by a clock that is so wrong."""
         app = f"{ROOT / 'tests/support/chaos_app.py'}:make_harbor"
-        return self._start("taskharbor.cli", "--app", app, "worker", "--lease", lease, *options)
+        return self._start("taskharbor.cli", "--app", app, "worker", "--lease", lease, *options, skew=skew)
 
-    def start_role(self, *role: object) -> Program:
-        """Start a program of `chaos_roles`."""
-        return self._start("tests.support.chaos_roles", *map(str, role), speaks=True)
+    def start_role(self, *role: object, skew: timedelta = ON_TIME) -> Program:
+        """Start a program of `chaos_roles`, by a clock that is so wrong."""
+        return self._start("tests.support.chaos_roles", *map(str, role), speaks=True, skew=skew)
 
-    def _start(self, module: str, *arguments: str, speaks: bool = False) -> Program:
+    def _start(self, *command: str, speaks: bool = False, skew: timedelta) -> Program:
+        if skew:
+            command = ("tests.support.skewed", str(skew.total_seconds()), *command)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("TASKHARBOR_")
         }
         environment |= {
             chaos_app.FOLDER_VARIABLE: str(self.folder),
+            chaos_app.URL_VARIABLE: self.store.url,
             "PYTHONPATH": os.pathsep.join(map(str, (SOURCES, ROOT))),
         }
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", *command],
                 cwd=self.folder,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if speaks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if speaks else log,
                 stderr=log,
             )
@@ -163,26 +173,16 @@ class Chaos:
                 if state(pid):
                     os.kill(pid, signal.SIGKILL)
             program.process.wait()
-            if program.process.stdout is not None:
-                program.process.stdout.close()
+            for pipe in (program.process.stdin, program.process.stdout):
+                if pipe is not None:
+                    pipe.close()
         self.harbor.close()
 
-    # --- the file
+    # --- the store
 
     def count(self, table: str) -> int:
         """Return how many rows a table has."""
-        ((rows,),) = ask_file(self.path, f"SELECT count(*) FROM taskharbor_{table}")  # noqa: S608
-        assert isinstance(rows, int)
-        return rows
-
-    def can_write(self) -> bool:
-        """Return whether nobody holds the file's lock, now that nobody else is at work."""
-        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=0)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            return True
+        return self.store.count(table)
 
     def await_all_ended(self) -> None:
         """Wait until no job is left to be done."""
@@ -195,24 +195,9 @@ class Chaos:
         """Return every job by its id."""
         return {job.id: job for job in self.harbor.jobs.find(limit=MANY)}
 
-    def check_file(self) -> None:
-        """Check that the file is whole, and its leases and jobs agree."""
-        assert [("ok",)] == ask_file(self.path, "PRAGMA integrity_check")
-        assert [] == ask_file(
-            self.path,
-            "SELECT l.token, l.remaining, count(j.id) FROM taskharbor_lease l "
-            "LEFT JOIN taskharbor_job j ON j.token = l.token GROUP BY l.token HAVING l.remaining <> count(j.id)",
-        )
-        assert [] == ask_file(
-            self.path,
-            "SELECT id FROM taskharbor_job WHERE token IS NOT NULL "
-            "AND token NOT IN (SELECT token FROM taskharbor_lease)",
-        )
-        assert [] == ask_file(
-            self.path,
-            "SELECT id FROM (SELECT id FROM taskharbor_job UNION ALL SELECT id FROM taskharbor_history "
-            "UNION ALL SELECT id FROM taskharbor_dead) GROUP BY id HAVING count(*) > 1",
-        )
+    def check_store(self) -> None:
+        """Check that the store is whole, and its leases and jobs agree."""
+        self.store.check()
 
     # --- the account
 
@@ -239,10 +224,11 @@ class Chaos:
 
 
 @contextmanager
-def chaos_in(folder: Path) -> Generator[Chaos]:
-    """Return a directory's chaos, which ends with the block."""
-    made = Chaos(folder)
-    try:
-        yield made
-    finally:
-        made.close()
+def chaos_in(folder: Path, kind: str = SQLITE) -> Generator[Chaos]:
+    """Return chaos on a new store of a kind, which ends with the block."""
+    with chaos_store(kind, folder) as store:
+        made = Chaos(folder, store)
+        try:
+            yield made
+        finally:
+            made.close()

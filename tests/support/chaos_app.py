@@ -14,8 +14,10 @@ from pathlib import Path
 
 from taskharbor import Context, Harbor, Registry, Retry, task
 
+URL_VARIABLE = "CHAOS_URL"
+"""Names the store."""
 FOLDER_VARIABLE = "CHAOS_FOLDER"
-"""Names the directory of the store, the trail and the gates."""
+"""Names the directory of the trail and the gates."""
 
 registry = Registry()
 
@@ -23,14 +25,14 @@ _PATIENT = Retry(max_attempts=10, base=timedelta(milliseconds=100))
 _FIVE = Retry(max_attempts=5, base=timedelta(milliseconds=100))
 
 
-def harbor_in(folder: Path) -> Harbor:
-    """Return the harbor of a chaos test's directory."""
-    return Harbor(f"sqlite:///{folder / 'jobs.db'}", registry=registry)
+def harbor_on(url: str) -> Harbor:
+    """Return the harbor on a chaos test's store."""
+    return Harbor(url, registry=registry)
 
 
 def make_harbor() -> Harbor:
     """Return the harbor that this process was started for."""
-    return harbor_in(_folder())
+    return harbor_on(os.environ[URL_VARIABLE])
 
 
 def _folder() -> Path:

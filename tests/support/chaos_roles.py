@@ -3,6 +3,7 @@
 worker LEASE SLOTS           a worker that tells what it has counted when it ends
 both LEASE SECONDS BATCH     the same; it ends after so long, in which it enqueues batches too
 producer BATCH               enqueues batches for ever, and tells of each before and after
+steady FILE                  enqueues steadily, notes in a file what became of it; pauses and goes on when told to
 verbs                        enqueues, reserves, extends and settles for ever, and tells of each before and after
 """
 
@@ -12,16 +13,17 @@ import asyncio
 import itertools
 import json
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 from taskharbor import Harbor
 from taskharbor.driver import (
+    Driver,
     JobEnqueue,
     JobReserve,
     JobSettle,
@@ -30,11 +32,14 @@ from taskharbor.driver import (
     LeaseReclaim,
     QueueTake,
 )
-from taskharbor.drivers.sqlite import SqliteDriver
+from taskharbor.drivers import driver_for
+from taskharbor.errors import StoreUnavailable
 from taskharbor.job import DEFAULT_QUEUE, NewJob, new_job_id, new_token
 from taskharbor.settlement import SettleKind, Settlement
-from tests.support.chaos_app import FOLDER_VARIABLE, append, make_harbor, nothing
+from tests.support.chaos_app import URL_VARIABLE, append, make_harbor, nothing
 
+_STEADY_SECONDS, _STEADY_BATCH = 0.02, 10
+"""Between two calls of the role `steady`, and jobs of every other one."""
 VERBS_BATCH = 5
 """Jobs of one batch of the role `verbs`."""
 
@@ -85,13 +90,34 @@ def producer(batch: str) -> None:
         say("enqueued", name)
 
 
+def steady(told: str) -> None:
+    """Enqueue one job by its key, then some together, and so on. Whoever cannot be stored is given up."""
+    with make_harbor() as harbor, open(told, "ab", buffering=0) as file:
+        for number in itertools.count():
+            if select.select([sys.stdin], [], [], _STEADY_SECONDS)[0]:
+                sys.stdin.readline()
+                say("paused")
+                sys.stdin.readline()
+            name = f"{os.getpid()}-{number}"
+            jobs = 1 if number % 2 else _STEADY_BATCH
+            began = time.monotonic()
+            try:
+                if jobs == 1:
+                    append.options(meta={"batch": name}, key=name).enqueue()
+                else:
+                    harbor.enqueue_many([append.options(meta={"batch": name}).s() for _ in range(jobs)])
+                became = "stored"
+            except StoreUnavailable:
+                became = "failed"
+            file.write(f"{name} {jobs} {became} {time.monotonic() - began:.3f}\n".encode())
+
+
 def verbs() -> None:
     """Take jobs through the store as fast as it goes, after having reclaimed what the last process left."""
-    driver = SqliteDriver(Path(os.environ[FOLDER_VARIABLE], "jobs.db"))
-    asyncio.run(_verbs(driver))
+    asyncio.run(_verbs(driver_for(os.environ[URL_VARIABLE])))
 
 
-async def _verbs(driver: SqliteDriver) -> None:
+async def _verbs(driver: Driver) -> None:
     async with driver.connect() as store:
         await store.lease_reclaim(LeaseReclaim(observed=timedelta(days=1)))
         while True:
@@ -138,7 +164,13 @@ async def _verbs(driver: SqliteDriver) -> None:
             say("settled", *ids)
 
 
-ROLES: dict[str, Callable[..., None]] = {"worker": worker, "both": both, "producer": producer, "verbs": verbs}
+ROLES: dict[str, Callable[..., None]] = {
+    "worker": worker,
+    "both": both,
+    "producer": producer,
+    "steady": steady,
+    "verbs": verbs,
+}
 
 if __name__ == "__main__":
     # Tests end their programs; but one whose test has died should not stay.

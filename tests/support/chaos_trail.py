@@ -39,10 +39,17 @@ class Trail:
         with self._path.open("rb") as file:
             file.seek(self._read)
             for raw in file:
+                if not raw.endswith(b"\n"):  # it lies across two pages, and the second is being written
+                    break
                 name, job_id, attempt, fence, pid = raw.decode().split()
                 self._lines.append(Line(name, job_id, int(attempt), int(fence), int(pid), self._read))
                 self._read += len(raw)
         return [line for line in self._lines if line.kind == kind]
+
+    def forget(self) -> None:
+        """Leave out of account what was written so far."""
+        self.lines()
+        self._lines.clear()
 
     def pids(self) -> set[int]:
         """Return which processes have written."""

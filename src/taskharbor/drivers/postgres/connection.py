@@ -52,13 +52,19 @@ def open_connection(place: Place, *, listening: bool = False) -> psycopg.Connect
 
 
 def check_version(connection: psycopg.Connection[TupleRow], place: Place) -> None:
-    """Check that the server is new enough.
+    """Check that the server is new enough, and that the database can hold any text.
 
     Raises:
-        UnusableStoreError: it is not.
+        UnusableStoreError: it is not, or cannot.
     """
     found = connection.info.server_version
     if found < LEAST_VERSION:
         raise UnusableStoreError(
             f"{place.name} is PostgreSQL {found // 10000}, and TaskHarbor needs {LEAST_VERSION // 10000} or newer"
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise UnusableStoreError(
+            f"{place.name} keeps text as {encoding}, which cannot hold every text that a job or its error may have; "
+            "create a database for the jobs with ENCODING 'UTF8' (TEMPLATE template0)"
         )

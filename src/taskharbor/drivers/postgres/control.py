@@ -55,7 +55,9 @@ SELECT id, task, queue, options, priority, retain, guarded, stray, stray_reason,
 _DELETE = """WITH
 live AS (DELETE FROM taskharbor.job WHERE id = ANY ($1::text::uuid[]) RETURNING id, task, key, awaited),
 ended AS (DELETE FROM taskharbor.history WHERE id = ANY ($2::text::uuid[]) RETURNING id, task, key),
-keys AS (DELETE FROM taskharbor.key k USING (SELECT id, task, key FROM live UNION ALL SELECT id, task, key FROM ended) g
+freed AS MATERIALIZED (SELECT id, task, key FROM live WHERE key IS NOT NULL
+    UNION ALL SELECT id, task, key FROM ended WHERE key IS NOT NULL ORDER BY task, key),
+keys AS (DELETE FROM taskharbor.key k USING freed g
     WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id)
 SELECT id::text FROM live WHERE awaited"""
 

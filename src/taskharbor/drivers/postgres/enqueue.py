@@ -40,9 +40,11 @@ _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as mu
 # only in those partitions of the history in which they can be; their numbers are written into the statement, so that
 # the others have no part in its plan. (ON CONFLICT would write each row twice to be sure. Two requests that store the
 # same id at once end in an error of the one, which is then repeated.)
-_KNOWN = """known AS MATERIALIZED (SELECT id FROM taskharbor.job WHERE id BETWEEN $19::text::uuid AND $20::text::uuid
-    UNION ALL SELECT id FROM taskharbor.history
-        WHERE slot IN ({slots}) AND id BETWEEN $19::text::uuid AND $20::text::uuid)"""
+_SPAN = "id BETWEEN $19::text::uuid AND $20::text::uuid"
+_KNOWN = f"""known AS MATERIALIZED (SELECT id FROM taskharbor.job WHERE {_SPAN}
+    UNION ALL SELECT id FROM taskharbor.history WHERE slot IN ({{slots}}) AND {_SPAN})"""
+_WIDE = timedelta(seconds=5)
+"""Ids made farther apart, as where an old request is repeated, are looked up one by one."""
 # Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
 _SAID = f"""WITH {CLOCK},
 batch AS MATERIALIZED (SELECT * FROM unnest($2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
@@ -67,7 +69,7 @@ _KEYED = f"""{_SAID},
 fresh AS MATERIALIZED (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
 taken AS (INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
     SELECT b.task, s.key, s.id, s.digest, o.ttl FROM fresh s JOIN batch b ON b.number = s.batch
-    JOIN unnest($21::text::bigint[]) WITH ORDINALITY o(ttl, number) ON o.number = s.batch
+    JOIN pg_catalog.unnest($21::text::bigint[]) WITH ORDINALITY o(ttl, number) ON o.number = s.batch
     WHERE s.key IS NOT NULL{{untaken}} ORDER BY b.task, s.key
     ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
         expires_at = NULL WHERE k.expires_at <= (SELECT now FROM clock)
@@ -175,7 +177,8 @@ def _add(step: Step, jobs: Sequence[NewJob], *, keyed: bool) -> Routine[set[str]
     slots: tuple[int, ...] = (DEAD, LONG)
     if not step.joined:
         slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
-    sql = _statement(slots, keyed=keyed, joined=step.joined)
+    wide = bool(unique) and _made_at(max(unique)) - made_at > _WIDE
+    sql = _statement(slots, keyed=keyed, joined=step.joined, wide=wide)
     for part in _parts(jobs):
         rows = yield Query(sql, _parameters(step, part, keyed=keyed))
         created.update([row[0] for row in rows])
@@ -249,8 +252,10 @@ def _made_at(job_id: str) -> datetime:
 
 
 @lru_cache(maxsize=100)
-def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool) -> str:
+def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool, wide: bool) -> str:
     sql = (_KEYED if keyed else _PLAIN).replace("{slots}", ", ".join(map(str, slots)))
+    if wide:
+        sql = sql.replace(_SPAN, f"{_SPAN} AND id = ANY (SELECT id FROM said)")
     return sql.replace("{untaken}", _UNTAKEN if joined else "")
 
 

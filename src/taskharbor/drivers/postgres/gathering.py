@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from taskharbor.driver import Enqueued, JobEnqueue
-from taskharbor.errors import StoreUnavailable, TaskHarborError
+from taskharbor.errors import StoreUnavailable
 
 _SMALL = 10
 """Jobs; a larger request gains nothing by waiting for others."""
@@ -40,26 +40,31 @@ class Gathering:
         if self._task is None:
             # A task of its own: whoever was first may be cancelled, and the others wait for their answers all the same.
             self._task = asyncio.create_task(self._write(), name="taskharbor-enqueue")
+            self._task.add_done_callback(self._ended)
         return await future
 
     async def close(self) -> None:
         """Wait until everything asked is answered."""
-        while self._task is not None:
+        while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
 
     async def _write(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._take()
-                if len(batch) == 1:
-                    await self._one(*batch[0])
-                else:
-                    await self._together(batch)
-        finally:
-            self._task = None
-            for _, future in self._waiting:  # only if this task itself was cancelled, with its loop
-                future.cancel()
-            self._waiting.clear()
+        while self._waiting:
+            batch = self._take()
+            if len(batch) == 1:
+                await self._one(*batch[0])
+            else:
+                await self._together(batch)
+        self._task = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Make room for the next task after one that was cancelled, perhaps before it began; who waits goes with it."""
+        if self._task is not task:
+            return
+        self._task = None
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            future.cancel()
 
     def _take(self) -> list[_Waiting]:
         """Take as many as one statement should have, without those whose callers have gone."""
@@ -85,7 +90,7 @@ class Gathering:
             for _, future in batch:
                 _fail(future, error)
             return
-        except TaskHarborError:  # perhaps the fault of one of them: each by itself, then
+        except Exception:  # noqa: BLE001 - perhaps the fault of one of them: each by itself, then
             for request, future in batch:
                 await self._one(request, future)
             return

@@ -37,16 +37,20 @@ said AS MATERIALIZED (SELECT token, array_agg(job) FILTER (WHERE job IS NOT NULL
 held AS MATERIALIZED (SELECT token FROM taskharbor.lease WHERE token IN (SELECT token FROM said)
     ORDER BY token FOR UPDATE),
 kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::text::bigint")},
-    duration = $4::text::bigint, started = CASE WHEN s.started IS NULL THEN l.started ELSE l.started ||
-        ARRAY(SELECT unnest(s.started) EXCEPT SELECT unnest(l.started)) END
+    duration = $4::text::bigint, started = CASE WHEN s.started IS NULL THEN l.started ELSE array_cat(
+        l.started, ARRAY(SELECT pg_catalog.unnest(s.started) EXCEPT SELECT pg_catalog.unnest(l.started))) END
     FROM clock c, said s WHERE l.token = s.token AND l.token IN (SELECT token FROM held) RETURNING l.token),
 heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text RETURNING worker)
 SELECT {micros_of("c.now")}, ARRAY(SELECT token FROM kept), EXISTS (SELECT FROM heard),
     (SELECT coalesce(json_agg(json_build_array(id, cancel)), '[]')::text FROM taskharbor.job
         WHERE cancel IS NOT NULL AND token IN (SELECT token FROM said)) FROM clock c"""
 _EXPIRED = f"""SELECT token, worker, jobs::text[], started::text[] FROM taskharbor.lease
-    WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0
-    ORDER BY token FOR UPDATE SKIP LOCKED"""
+    WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0 ORDER BY token"""
+# Jobs are locked before leases, as by a settle. Who came back meanwhile, and extended, keeps what he has.
+_STILL = f"""SELECT token FROM taskharbor.lease
+    WHERE token = ANY ($3::text::bigint[])
+    AND ((expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0)
+    ORDER BY token FOR UPDATE"""
 _OF_LEASES = """SELECT id::text, token, task, queue, options, attempt, crashes, lost, cancel FROM taskharbor.job
     WHERE id = ANY ($1::text::uuid[]) AND token = ANY ($2::text::bigint[]) ORDER BY id FOR UPDATE"""
 _DROP = "DELETE FROM taskharbor.lease WHERE token = ANY ($1::text::bigint[])"
@@ -109,7 +113,10 @@ def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaim
         started.update(begun)
     if not tokens:
         return []
-    held = yield Query(_OF_LEASES, (plain_array(ids), plain_array(tokens)))
+    found = yield Query(_OF_LEASES, (plain_array(ids), plain_array(tokens)))
+    observed = str(duration_micros(request.observed))
+    still = {token for (token,) in (yield Query(_STILL, (step.now, observed, plain_array(tokens))))}
+    held = [row for row in found if row[1] in still]
     fates: list[AfterCrash] = []
     states: list[JobState | None] = []
     attempts: list[int] = []
@@ -155,5 +162,5 @@ def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaim
             ),
         )
         step.wakes.jobs.extend([row[0] for row in awaited])
-    yield Query(_DROP, (plain_array(tokens),))
+    yield Query(_DROP, (plain_array(still),))
     return reclaimed

@@ -35,7 +35,7 @@ _HISTORY = f"""SELECT {_SHARED}, j.state, j.reason, NULL::bigint, {micros_of("j.
 _BY_ID = f"""{_LIVE} WHERE j.id = ANY ($3::text::uuid[]) UNION ALL {_HISTORY} WHERE j.id = ANY ($3::text::uuid[])"""
 _COUNT = f"""SELECT j.queue, j.task, {_STATE} AS state, count(*) FROM taskharbor.job j WHERE {{which}} GROUP BY 1, 2, 3
     UNION ALL SELECT j.queue, j.task, j.state, count(*) FROM taskharbor.history j WHERE {{which}} GROUP BY 1, 2, 3"""
-_LEASED = "j.id IN (SELECT unnest(jobs) FROM taskharbor.lease) AND j.token IS NOT NULL"
+_LEASED = "j.id IN (SELECT pg_catalog.unnest(jobs) FROM taskharbor.lease) AND j.token IS NOT NULL"
 
 
 class _Job(msgspec.Struct, array_like=True):

@@ -13,7 +13,7 @@ from taskharbor.drivers.postgres.stray import parked_strays
 
 _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _PAUSE = f"""INSERT INTO taskharbor.pause (queue, paused_at, paused_by, reason)
-    SELECT q, {_NOW}, $3::text, $4::text FROM unnest($2::text::text[]) q ORDER BY q ON CONFLICT DO NOTHING"""
+    SELECT q, {_NOW}, $3::text, $4::text FROM pg_catalog.unnest($2::text::text[]) q ORDER BY q ON CONFLICT DO NOTHING"""
 _RESUME = "DELETE FROM taskharbor.pause WHERE queue = ANY ($1::text::text[])"
 _PAUSED = f"SELECT queue, {micros_of('paused_at')}, paused_by, reason FROM taskharbor.pause"
 _LIVE = f"""SELECT queue, CASE WHEN token IS NOT NULL THEN 'running'

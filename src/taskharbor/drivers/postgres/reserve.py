@@ -128,7 +128,8 @@ FROM told LEFT JOIN taken ON true"""
 # Every parameter is used in both, if only to have a type.
 _SCAN_ALONE = _SCAN.replace("{candidates}", _ALONE) + " WHERE $17::text IS NOT NULL AND $18::text IS NOT NULL"
 _SCAN_MERGED = _SCAN.replace("{candidates}", _MERGED)
-_HELD = f"""SELECT {TAKEN_COLUMNS} FROM taskharbor.lease l CROSS JOIN unnest(l.jobs) WITH ORDINALITY e(id, number)
+_HELD = f"""SELECT {TAKEN_COLUMNS}
+    FROM taskharbor.lease l CROSS JOIN pg_catalog.unnest(l.jobs) WITH ORDINALITY e(id, number)
     JOIN taskharbor.job j ON j.id = e.id AND j.token = l.token WHERE l.token = $1::text::bigint
     ORDER BY j.priority, j.lane, j.due, j.id"""
 

@@ -41,8 +41,11 @@ def instant(moment: datetime | None) -> str | None:
 
 
 def micros_of(column: str) -> str:
-    """Return SQL for a timestamp as whole microseconds. A float of seconds is exact to a quarter of one until 2100."""
-    return f"round(date_part('epoch', {column}) * 1e6)::bigint"
+    """Return SQL for a timestamp as whole microseconds, exact to the last one: a float of seconds is not, far ahead."""
+    return (
+        f"(date_part('epoch', date_trunc('minute', {column}))::bigint * 1000000::bigint"
+        f" + date_part('microseconds', {column})::bigint)"
+    )
 
 
 def json_instant(column: str) -> str:
@@ -52,7 +55,7 @@ def json_instant(column: str) -> str:
 
 def interval_of(micros: str) -> str:
     """Return SQL for so many microseconds as an interval."""
-    return f"{micros} * interval '1 microsecond'"
+    return f"({micros})::float8 * interval '1 microsecond'"
 
 
 def json_text(value: object) -> str:

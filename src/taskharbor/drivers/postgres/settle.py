@@ -5,8 +5,10 @@ A pending cancel has the last word over all but a success. Jobs are locked in or
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import TypeAlias
 
 import msgspec
 
@@ -42,6 +44,10 @@ _SETTLED = {state: Settled(SettleStatus.SETTLED, state) for state in JobState}
 _SUCCEEDED = _SETTLED[JobState.SUCCEEDED]
 _SUCCEED = SettleKind.SUCCEED
 _ROWS = 2000
+
+_Name: TypeAlias = tuple[str, int]
+"""A delivery: id of the job, and token."""
+_States: TypeAlias = dict[_Name, JobState]
 
 _ENDS_AS = {
     SettleKind.SUCCEED: JobState.SUCCEEDED,
@@ -105,30 +111,44 @@ def needs_transaction(request: JobSettle) -> bool:
 def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
     """Write down how deliveries ended and return one answer each, in order."""
     settlements = request.settlements
-    first = {settlement.job_id: settlement for settlement in reversed(settlements)}
-    states: dict[str, JobState] = {}
-    for part in _parts([first[job_id] for job_id in sorted(first)]):
-        states.update((yield from _settle(step, part)))
+    first = {(settlement.job_id, settlement.token): settlement for settlement in reversed(settlements)}
+    states: _States = {}
+    for turn in _turns(first):
+        for part in _parts([first[name] for name in sorted(turn)]):
+            states.update((yield from _settle(step, part)))
     if len(states) == len(settlements):  # as a rule
-        return [_SETTLED[states[settlement.job_id]] for settlement in settlements]
-    rest = {job_id: settlement for job_id, settlement in first.items() if job_id not in states}
+        return [_SETTLED[states[settlement.job_id, settlement.token]] for settlement in settlements]
+    rest = {name: settlement for name, settlement in first.items() if name not in states}
     settled = yield from _look_again(step, rest, states)
     answers: list[Settled] = []
     for settlement in settlements:
-        job_id = settlement.job_id
-        if first[job_id] is settlement and job_id in states:
-            answers.append(_SETTLED[states[job_id]])
-            settled[job_id] = settlement.token  # should the batch name it twice
-        else:
-            answers.append(_ALREADY if settled.get(job_id) == settlement.token else _STALE)
+        name = (settlement.job_id, settlement.token)
+        if name in states and first[name] is settlement:
+            answers.append(_SETTLED[states[name]])
+        else:  # the batch may have named it before
+            before = name in states or settled.get(settlement.job_id) == settlement.token
+            answers.append(_ALREADY if before else _STALE)
     return answers
+
+
+def _turns(names: Iterable[_Name]) -> list[list[_Name]]:
+    """Return the names in turns of which each has a job once: only one of its tokens can be the valid one."""
+    turns: list[list[_Name]] = []
+    met: Counter[str] = Counter()
+    for name in names:
+        turn = met[name[0]]
+        met[name[0]] += 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(name)
+    return turns
 
 
 def _id(settlement: Settlement) -> str:
     return settlement.job_id
 
 
-def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[dict[str, JobState]]:
+def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
     """Write settlements of different jobs, and return where those stand that their leases allowed."""
     plain = all([settlement.kind is _SUCCEED and settlement.charge for settlement in settlements])  # noqa: C419 - quicker
     if plain:
@@ -137,8 +157,9 @@ def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[dict[str, 
         numbers = yield from _stray_numbers(settlements)
         rows = yield Query(_ANY, (*_common(step, settlements), *_others(settlements, numbers)))
     step.wakes.jobs.extend([row[0] for row in rows if row[2]])
+    tokens = {settlement.job_id: settlement.token for settlement in settlements}
     if plain:
-        return dict.fromkeys([row[0] for row in rows], JobState.SUCCEEDED)
+        return dict.fromkeys([(row[0], tokens[row[0]]) for row in rows], JobState.SUCCEEDED)
     states = {row[0]: JobState(row[1]) for row in rows}
     waiting = [
         (job_id, queue, stray) for job_id, _, _, queue, stray in rows if states[job_id] not in _TERMINAL
@@ -147,20 +168,18 @@ def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[dict[str, 
     if any(stray for _, _, stray in waiting):
         parked = yield from parked_strays(step)
         states.update((job_id, JobState.PARKED) for job_id, _, stray in waiting if stray in parked)
-    return states
+    return {(job_id, tokens[job_id]): state for job_id, state in states.items()}
 
 
 _TERMINAL = frozenset(_ENDS_AS.values())
 
 
-def _look_again(
-    step: Step, rest: dict[str, Settlement], states: dict[str, JobState]
-) -> Routine[dict[str, int]]:
+def _look_again(step: Step, rest: dict[_Name, Settlement], states: _States) -> Routine[dict[str, int]]:
     """Settle what a cancel came in between of, and return which token settled each of the others last."""
     if not rest:
         return {}
-    found = yield Query(_BEFORE, (plain_array(sorted(rest)),))
-    held = [rest[job_id] for job_id, token, _ in found if token == rest[job_id].token]
+    found = yield Query(_BEFORE, (plain_array(sorted({job_id for job_id, _ in rest})),))
+    held = [rest[job_id, token] for job_id, token, _ in found if (job_id, token) in rest]
     if held:
         states.update((yield from _settle(step, sorted(held, key=_id))))
     return {job_id: settled for job_id, _, settled in found if settled is not None}

@@ -70,9 +70,8 @@ class Slots:
     def _days(self, made_at: datetime, retains: Iterable[timedelta], now: datetime | None) -> set[date]:
         if now is None:
             # An id tells this machine's time, which may be far from the server's: what both agree on is its age.
-            age = max(self._wall() - made_at, timedelta(0))
             now = self._server_at + timedelta(seconds=self._age())
-            made_at = now - age
+            made_at = now - (self._wall() - made_at)
         days: set[date] = set()
         for retain in retains:
             first = (min(made_at, now) - _DOUBT + retain).date()

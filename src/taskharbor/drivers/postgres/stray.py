@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from taskharbor.drivers.postgres.routine import Query, Routine
+from taskharbor.drivers.postgres.rows import interval_of
 from taskharbor.drivers.postgres.step import Step
 
 STRAY_LOCK = "hashtextextended('taskharbor.stray', 0)"
 """The advisory lock of who makes jobs strays, shared, and of who drops kinds that no job is of."""
 _STRAYS = "SELECT id, task, refused_by FROM taskharbor.stray"
-_ABILITIES = """SELECT tasks::text, build FROM taskharbor.worker
-    WHERE seen_at + ttl * interval '1 microsecond' > coalesce($1::text::timestamptz, clock_timestamp())"""
+_ABILITIES = f"""SELECT tasks::text, build FROM taskharbor.worker
+    WHERE seen_at + {interval_of("ttl")} > coalesce($1::text::timestamptz, clock_timestamp())"""
 _refused_by = msgspec.json.Decoder(tuple[str, ...])
 _tasks = msgspec.json.Decoder(frozenset[str])
 

@@ -9,7 +9,7 @@ import msgspec
 from taskharbor.clock import from_micros
 from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
 from taskharbor.drivers.postgres.routine import Query, Routine, text_array
-from taskharbor.drivers.postgres.rows import instant, json_text, micros_of, micros_text
+from taskharbor.drivers.postgres.rows import instant, interval_of, json_text, micros_of, micros_text
 from taskharbor.drivers.postgres.schema import SLOTS
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK
@@ -21,17 +21,17 @@ _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _TODAY = f"({_NOW} AT TIME ZONE 'UTC')::date"
 # Asked each time: a role that may not would find out days later, when a worker has long been running.
 _MAY_NOT = """SELECT p.name, current_user::text FROM taskharbor.slot,
-    LATERAL (SELECT 'taskharbor.history_' || to_char(slot, 'FM00') AS name) p
+    LATERAL (SELECT 'taskharbor.history_' || to_char(slot::integer, 'FM00') AS name) p
     WHERE NOT has_table_privilege(p.name, 'TRUNCATE') ORDER BY slot LIMIT 1"""
 # A slot's turn to stand for another day comes a whole day after the one it holds: nobody writes into it any more. One
 # that is further ahead than the ring is long was turned while the server's clock was wrong.
-_OVER = f"""SELECT slot, to_char(slot, 'FM00'), day > {_TODAY} FROM taskharbor.slot
+_OVER = f"""SELECT slot, to_char(slot::integer, 'FM00'), day > {_TODAY} FROM taskharbor.slot
     WHERE day < {_TODAY} - 1 OR day > {_TODAY} + {SLOTS} ORDER BY day FOR UPDATE SKIP LOCKED"""
 _HOLDS = "SELECT EXISTS (SELECT FROM taskharbor.history_{slot})"
 # Of many an estimate, since counting them takes long.
 _COUNT = f"""SELECT CASE WHEN pg_relation_size('taskharbor.history_{{slot}}') < {64 << 20}
     THEN (SELECT count(*) FROM taskharbor.history_{{slot}})
-    ELSE (SELECT greatest(reltuples, 1) FROM pg_class
+    ELSE (SELECT greatest(reltuples, 1) FROM pg_catalog.pg_class
         WHERE oid = 'taskharbor.history_{{slot}}'::regclass) END::bigint"""
 # Readers of that partition are not waited for long, since whoever came after us would wait behind us: next time, then.
 _PATIENCE, _NO_MORE_PATIENCE = "200ms", "10ms"
@@ -39,15 +39,15 @@ _WAIT = "SELECT set_config('lock_timeout', $1::text, true)"
 _EMPTY = (
     """DO $$ BEGIN TRUNCATE taskharbor.history_{slot}; EXCEPTION WHEN lock_not_available THEN NULL; END $$"""
 )
-_TURN = f"""UPDATE taskharbor.slot SET day = day + {SLOTS} * ceil(({_TODAY} - 1 - day) / {SLOTS}.0)::integer
-    WHERE slot = $2::text::smallint"""
+_TURN = f"""UPDATE taskharbor.slot SET day =
+    day + {SLOTS} * ceil(({_TODAY} - 1 - day)::float8 / {SLOTS}::float8)::integer WHERE slot = $2::text::smallint"""
 _DROP_JOBS = f"""WITH gone AS (DELETE FROM taskharbor.history_long WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM taskharbor.history_long WHERE expires_at <= {_NOW}
     ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)) RETURNING 1) SELECT count(*) FROM gone"""
 _DROP_KEYS = f"""WITH gone AS (DELETE FROM taskharbor.key WHERE (task, name) IN (SELECT task, name FROM taskharbor.key
     WHERE expires_at <= {_NOW} ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)
     RETURNING 1) SELECT count(*) FROM gone"""
-_DROP_WORKERS = f"DELETE FROM taskharbor.worker WHERE seen_at + ttl * interval '1 microsecond' <= {_NOW}"
+_DROP_WORKERS = f"DELETE FROM taskharbor.worker WHERE seen_at + {interval_of('ttl')} <= {_NOW}"
 # Kinds of strays come with each deploy that parks something; those that no job is left of go. Not while a job may be
 # becoming one (`settle`): this sees what was committed before the lock was given.
 _ALONE = f"SELECT EXISTS (SELECT FROM taskharbor.stray) AND pg_try_advisory_xact_lock({STRAY_LOCK})"
@@ -64,7 +64,7 @@ _FORGET = "DELETE FROM taskharbor.worker WHERE worker = ANY ($1::text::text[])"
 _WORKERS = f"""SELECT w.worker, w.queues::text, w.tasks::text, w.build, w.host, w.pid, {micros_of("w.started_at")},
     {micros_of("w.seen_at")}, coalesce(
         (SELECT sum(l.remaining) FROM taskharbor.lease l WHERE l.worker = w.worker), 0)::bigint
-    FROM taskharbor.worker w WHERE w.seen_at + w.ttl * interval '1 microsecond' > {_NOW} ORDER BY w.worker"""
+    FROM taskharbor.worker w WHERE w.seen_at + {interval_of("w.ttl")} > {_NOW} ORDER BY w.worker"""
 
 
 def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:

@@ -1,4 +1,4 @@
-"""What the worker processes of the benchmarks run: `taskharbor worker --app benchmarks.sqlite.app:harbor --url ...`."""
+"""What the worker processes of the benchmarks run: `taskharbor worker --app benchmarks.app:harbor --url ...`."""
 
 from __future__ import annotations
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from taskharbor import Harbor
 from taskharbor.driver import Store, WorkerInfo, WorkerList
 
-_HERE = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parents[1]
+"""Where the package `benchmarks` is."""
 _START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
 
 
@@ -36,21 +38,21 @@ def workers(
 
 @contextmanager
 def _worker(url: str, variables: Mapping[str, str]) -> Generator[subprocess.Popen[bytes]]:
-    found = [str(_HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    found = [str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     process = subprocess.Popen(
         [
             sys.executable,
-            *("-m", "taskharbor.cli", "worker", "--app=benchmarks.sqlite.app:harbor"),
+            *("-m", "taskharbor.cli", "worker", "--app=benchmarks.app:harbor"),
             *(f"--url={url}", "--log-level=warning"),
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found)), **variables},
-        cwd=_HERE,
+        cwd=HERE,
     )
     try:
         yield process
     finally:
         process.terminate()
-        process.wait(_START_SECONDS)
+        process.wait(STOP_SECONDS)
 
 
 async def _there(store: Store) -> list[WorkerInfo]:
