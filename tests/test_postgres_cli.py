@@ -14,7 +14,7 @@ import pytest
 
 from taskharbor.cli.exits import Exit
 from taskharbor.drivers.postgres.schema import WANTED
-from tests.fixtures.cli import Ended, Shop, shops
+from tests.fixtures.cli import Shop, shops
 from tests.fixtures.support import SOURCES
 from tests.support.embedded import cleaned, made, server_in
 from tests.support.postgres import new_folder, server
@@ -58,11 +58,21 @@ def shop(
     yield from shops(monkeypatch, capsys, ground.driver())
 
 
-def worked(folder: Path, url: str) -> Ended:
-    """Run two worker processes as a user does, until nothing is left."""
+def worked(folder: Path, url: str, processes: int) -> str:
+    """Run a worker as a user does, until nothing is left, and return its log."""
     (folder / "shop.py").write_text(APPLICATION, encoding="utf-8")
     ended = subprocess.run(
-        [sys.executable, "-m", "taskharbor.cli", "--url", url, "worker", "--until-idle", "--processes", "2"],
+        [
+            sys.executable,
+            "-m",
+            "taskharbor.cli",
+            "worker",
+            "--url",
+            url,
+            "--until-idle",
+            "--processes",
+            str(processes),
+        ],
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("TASKHARBOR_")},
@@ -75,7 +85,7 @@ def worked(folder: Path, url: str) -> Ended:
         check=False,
     )
     assert 0 == ended.returncode, ended.stderr
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    return ended.stderr
 
 
 def rows(count: int) -> str:
@@ -140,13 +150,13 @@ def test_dead_letters_are_listed_and_requeued(shop: Shop) -> None:
     assert sorted(dead) == sorted(job["id"] for job in listed(shop, "--state", "ready"))
 
 
-def test_a_workers_processes_drain_the_queues_of_a_url(shop: Shop, ground: Ground, tmp_path: Path) -> None:
+def test_a_worker_drains_the_queues_of_a_url(shop: Shop, ground: Ground, tmp_path: Path) -> None:
     shop.run("enqueue", "row.load", "-", stdin=rows(3))
     shop.run("enqueue", "mail.send", "-", stdin='{"to": "a"}\n' * 40)
 
-    told = worked(tmp_path, ground.url).err
+    log = worked(tmp_path, ground.url, 1)
 
-    assert {"1", "2", "supervisor"} == set(re.findall(r" \[(\w+)\] ", told))
+    assert log.rstrip().endswith("done: 3 dead, 40 succeeded; left: nothing")
     assert [("dead", 3), ("succeeded", 40)] == ground.do(
         "SELECT state, count(*) FROM history GROUP BY 1 ORDER BY 1"
     )
@@ -251,12 +261,13 @@ def test_the_first_enqueue_makes_the_tables_and_the_last_user_stops_the_server(
         looked = alone.run("--url", url, "jobs", "list")
         enqueued = alone.run("--url", url, "enqueue", "mail.send", "-", stdin='{"to": "a"}\n' * 20)
         running = server.running
-        logged = worked(tmp_path, url).err
+        logged = worked(tmp_path, url, 2)
         told = alone.run("--url", url, "info", "--json").lines()[0]["store"]
         done = alone.run("--url", url, "jobs", "list", "--json", "--state", "succeeded").lines()
 
         assert (Exit.DEPLOYMENT, 0) == (looked.code, enqueued.code)
         assert f"there are no tables for jobs in {folder}" in looked.err
+        assert {"1", "2", "supervisor"} == set(re.findall(r" \[(\w+)\] ", logged))
         assert f"the store is {url}\n" in logged
         assert (20, "postgresql+embedded", url) == (len(done), told["driver"], told["url"])
         assert (False, False) == (running, server.running)
@@ -268,7 +279,7 @@ def test_a_worker_makes_the_folder_that_is_not_there(alone: Shop, tmp_path: Path
     with cleaned(folder):
         url = f"postgresql+embedded:///{folder}?schema=work"
 
-        logged = worked(tmp_path, url).err
+        logged = worked(tmp_path, url, 2)
 
         assert (
             f"the store is postgresql+embedded:///{folder}, which is not there yet, and is made now" in logged

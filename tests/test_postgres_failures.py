@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -37,6 +36,7 @@ from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import SettleKind, Settlement, SettleStatus
 from taskharbor_conformance.bench import WORKER, new_job
 from tests.fixtures.support import untyped
+from tests.support.disks import filled, small_disk
 from tests.support.postgres import make_server
 from tests.support.postgres_ground import Ground, a_reserve, put, timed
 from tests.support.work import aeventually, eventually, within
@@ -45,7 +45,6 @@ T = TypeVar("T")
 
 SOON = 10.0
 """Seconds until who asks is told that the server does not answer, at most."""
-DISK_BYTES = 12 << 20
 HOLD_THE_TABLE = "LOCK TABLE job IN ACCESS EXCLUSIVE MODE"
 HOLD_THE_WORKERS = "LOCK TABLE worker IN ACCESS EXCLUSIVE MODE"
 
@@ -248,6 +247,31 @@ def test_a_connection_cut_in_a_statement_is_replaced_and_the_statement_repeated(
     with_store(ground, work)
 
     assert (1, []) == (ground.count("job"), unexpected(told))
+
+
+def test_after_a_loss_the_next_reserve_looks_everywhere(ground: Ground) -> None:
+    """The server behind a lost connection may be another one now, and what is known of the first is worth nothing."""
+
+    async def work(store: Store) -> list[bool]:
+        marks = untyped(store)._walker.marks
+        began = list[bool]()
+        begin = marks.begin
+
+        def noting() -> None:
+            begin()
+            began.append(marks.whole)
+
+        marks.begin = noting
+        await aput(store)
+        for cut in (False, False, True, False):
+            if cut:
+                await asyncio.to_thread(ground.cut)
+                # Noticed by another verb, at that.
+                await asyncio.gather(*(extend(store) for _ in range(5)))
+            assert await store.job_reserve(a_reserve(1))
+        return began
+
+    assert [True, False, True, False] == with_store(ground, work)
 
 
 def test_a_connection_cut_within_a_transaction_leaves_nothing_of_it(ground: Ground) -> None:
@@ -517,23 +541,6 @@ def test_who_gets_no_further_connection_waits_for_those_that_he_has(ground: Grou
 # --- full
 
 
-@contextmanager
-def small_disk(folder: Path, owner: int) -> Generator[Path]:
-    """Mount a file system of a few megabytes, where that can be done."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},uid={owner},mode=700", "tmpfs", str(folder)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def fill(store: ProducerStore, stored: list[str]) -> NoReturn:
     """Store jobs until there is no room, and note which were."""
     while True:
@@ -542,7 +549,7 @@ def fill(store: ProducerStore, stored: list[str]) -> NoReturn:
 
 def test_a_full_disk_takes_nothing_and_once_there_is_room_all_goes_on(server: Server) -> None:
     owner = (server.folder / "data").stat().st_uid
-    with small_disk(server.folder / "small", owner) as disk:
+    with small_disk(server.folder / "small", owner=owner, megabytes=12) as disk:
         whole = Ground(server.conninfo)
         whole.do(f"CREATE TABLESPACE small LOCATION '{disk}'")
         with database_setting(whole, "default_tablespace", "small"):
@@ -550,12 +557,8 @@ def test_a_full_disk_takes_nothing_and_once_there_is_room_all_goes_on(server: Se
         stored: list[str] = []
         with ground.producing() as store:
             stored += put(store)
-            filler = disk / "filler"
-            with suppress(OSError):
-                filler.write_bytes(bytes(DISK_BYTES))
-            with pytest.raises(StoreUnavailable) as refused:
+            with filled(disk), pytest.raises(StoreUnavailable) as refused:
                 fill(store, stored)
-            filler.unlink()
             stored += put(store, *(new_job(payload=b"x" * 2000) for _ in range(50)))
 
         assert "its disk is full: make room; nothing was written" in str(refused.value)

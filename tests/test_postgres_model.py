@@ -13,7 +13,7 @@ def test_any_order_of_verbs_follows_the_contract() -> None:
     run_state_machine_as_test(
         contract_machine(emptied_places()),
         settings=settings(
-            max_examples=12,
+            max_examples=8,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -250,12 +250,6 @@ RESERVE: Sequence[tuple[Mutation, Callable[[Meeting], None]]] = [
             scenarios.test_a_kind_of_strays_that_commits_after_a_later_one_is_met,
         ),
         (
-            "lanes = {lane for lane in walked.values() if lane.lane != SOLO}",
-            "lanes = set(walked.values())",
-            "solo lanes have marks",
-            scenarios.test_solo_jobs_passed_over_do_not_make_a_worker_look_back,
-        ),
-        (
             "next_due_in=as_duration(0) if again else",
             "next_due_in=",
             "who took something is not told that marks went back",
@@ -352,13 +346,6 @@ CONTRACT = [
     ),
     broken(
         "4.3", "reserve", "if told.held_until is not None:", "if False:", "a repeated reserve finds nothing"
-    ),
-    broken(
-        "4.3",
-        "leaving",
-        "SET remaining = l.remaining - v.jobs",
-        "SET remaining = l.remaining - 2 * v.jobs",
-        "a lease is counted down too fast",
     ),
     broken(
         "4.4",

@@ -7,11 +7,14 @@ said beyond a few lines.
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +24,9 @@ import psycopg
 
 from taskharbor.drivers.postgres.embedded import Server
 from tests.support.chaos_load import SOON, Load, load_on
+from tests.support.disks import filled, small_disk
 from tests.support.postgres import make_server
+from tests.support.postgres_ground import Ground
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs POSIX signals, and /proc to see who spins"),
@@ -179,3 +184,46 @@ def test_while_the_server_is_down_workers_wait(load: Load) -> None:
     assert max(shares) < SPINNING
     logged = load.new_log()
     assert len(logged) < FEW_LINES, "\n".join(logged)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while(server: Server, tmp_path: Path) -> None:
+    """The tables' disk: each of the worker's verbs is refused, until there is room."""
+    owner = (server.folder / "data").stat().st_uid
+    with small_disk(server.folder / "small", owner=owner, megabytes=16) as disk:
+        other = Ground(server.conninfo)
+        other.do(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        other.do("ALTER DATABASE postgres SET default_tablespace = 'small'")
+        with load_on(server, tmp_path) as load:
+            other.do("ALTER DATABASE postgres RESET default_tablespace")
+            with filled(disk):
+                load.await_refusal()
+            load.await_progress()
+            load.settle_accounts()
+        load.ground.remove()
+        other.do("DROP TABLESPACE small")
+        other.remove()
+
+
+@pytest.mark.slow
+def test_a_full_disk_that_ends_the_server(tmp_path: Path) -> None:
+    """The log's disk: the server panics, and cannot recover before there is room."""
+    with make_server(max_wal_size="32MB", min_wal_size="32MB", max_connections="40") as server:
+        owner = (server.folder / "data").stat().st_uid
+        server.stop()
+        with small_disk(server.folder / "small", owner=owner, megabytes=64) as disk:
+            log = server.folder / "data/pg_wal"
+            shutil.copytree(log, disk / "pg_wal")
+            for path in (disk / "pg_wal", *(disk / "pg_wal").rglob("*")):
+                os.chown(path, owner, owner)
+            (disk / "pg_wal").chmod(0o700)
+            shutil.rmtree(log)
+            log.symlink_to(disk / "pg_wal")
+            server.start()
+            with load_on(server, tmp_path) as load:
+                with filled(disk):
+                    load.await_refusal()
+                server.start()
+                load.await_progress()
+                load.settle_accounts()
+            server.stop()

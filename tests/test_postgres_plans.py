@@ -172,7 +172,7 @@ class Explainer(Taker):
         if query.params:
             execute += sql.SQL("({})").format(cells)
         self.do("SAVEPOINT before")
-        self.connection.execute(sql.SQL("PREPARE {} AS ").format(name) + sql.SQL(words), prepare=False)
+        self.connection.execute(f"PREPARE {name.as_string()} AS {words}".encode(), prepare=False)
         ((explained,),) = self.connection.execute(execute).fetchall()
         self.do("ROLLBACK TO before")
         self.plans.append(Plan.read(words, explained))
