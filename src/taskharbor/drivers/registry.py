@@ -57,7 +57,7 @@ def _open_postgres(url: str) -> Driver:
         from taskharbor.drivers.postgres import open_driver as open_postgres
     except ImportError as error:  # psycopg raises its own where its binary part does not load
         raise MissingExtraError(
-            f"postgresql:// needs psycopg and psycopg_pool, which cannot be imported here ({error}); install them: "
+            f"postgresql:// needs psycopg, which cannot be imported here ({error}); install it: "
             "pip install 'taskharbor[postgres]'",
             extra="postgres",
         ) from error
