@@ -143,8 +143,8 @@ MUTATIONS = [
     Mutation(
         "4.3",
         MEMORY + "reserve.py",
-        "fence=row.deliveries",
-        "fence=row.attempt + 1",
+        "row.deliveries,  # the fence",
+        "row.attempt + 1,",
         "the fence stands still while no attempt is charged",
     ),
     Mutation(

@@ -155,7 +155,17 @@ TROUBLES: dict[str, Trouble] = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
+QUICK = {"immediate restart", "killed backends", "read-only database", "no connections left"}
+"""The others are like one of these, or tried on one store in `test_postgres_failures`."""
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param(trouble, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name, trouble in TROUBLES.items()
+    ],
+)
 def test_after_a_trouble_all_goes_on_and_nothing_is_lost_or_doubled(load: Load, trouble: Trouble) -> None:
     load.new_log()
     load.await_progress()

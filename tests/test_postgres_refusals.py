@@ -250,6 +250,7 @@ def test_what_is_said_while_connecting_means(said: str, meant: type[TaskHarborEr
 def test_without_psycopg_the_extra_is_named(module: str) -> None:
     """Missing as a whole, or without what does its work."""
     code = f"""
+import sys
 sys.modules[{module!r}] = None
 if {module!r} != "psycopg":
     sys.modules["psycopg_c"] = None

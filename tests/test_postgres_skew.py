@@ -17,7 +17,10 @@ from tests.support.chaos_app import append, append_in_thread
 from tests.support.chaos_stores import POSTGRES
 from tests.support.work import SECOND, eventually
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
+    pytest.mark.slow,
+]
 
 FAST, SLOW = timedelta(days=3), timedelta(days=-3)
 

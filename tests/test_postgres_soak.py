@@ -19,7 +19,7 @@ _MINUTES = 10
 @pytest.mark.slow
 @pytest.mark.timeout((_MINUTES + 5) * 60)
 def test_dead_rows_tables_and_indexes_stay_flat_under_a_steady_load() -> None:
-    """The most of the second half is no more than that of the first, by more than a fifth; nothing is left behind."""
+    """Nothing in the second half exceeds the first by over a fifth, and the worker never falls seconds behind."""
     command = [sys.executable, "-m", "benchmarks", "--driver=postgres", "--only=soak", "--json"]
     command += [f"--minutes={_MINUTES}", f"--server={package_binaries()}"]
 
@@ -33,8 +33,6 @@ def test_dead_rows_tables_and_indexes_stay_flat_under_a_steady_load() -> None:
     )
 
     lines = [msgspec.json.decode(line, type=Line) for line in told.stdout.splitlines()]
-    grown = {
-        line.name: (line.ours, line.ceiling) for line in lines if line.ceiling is not None and not line.met
-    }
-    assert grown == {}
-    assert all(line.met for line in lines if line.name.startswith("worked off")), lines
+    missed = {line.name: (line.ours, line.ceiling, line.floor) for line in lines if line.met is False}
+    assert missed == {}
+    assert any(line.met for line in lines)

@@ -13,6 +13,8 @@ from benchmarks.postgres.server import Bench, bench_server, schema_of
 from taskharbor import Harbor, Task
 
 _BATCHES = (200, 500, 1000)
+_GONE = 20_000
+"""Jobs that have come and gone before statistics are taken of what they left."""
 _SHARE = Floor(bound=0.7, of="ratio")
 _PROMISED = Floor(bound=15_000, of="figure", where_ceiling=22_000)
 _IN_THREADS = Floor(bound=0.4, of="ratio")
@@ -35,6 +37,7 @@ def theme(settings: Settings) -> Generator[Theme]:
                 ),
                 _ours(settings, bench, "async", noop),
                 _ours(settings, bench, "threads", noop_in_thread),
+                _ours(settings, bench, "stale", noop, stale=True),
             ],
             measures=[
                 *(
@@ -88,6 +91,13 @@ def theme(settings: Settings) -> Generator[Theme]:
                     ceiling="async",
                     floor=_IN_THREADS,
                 ),
+                # A worker that keeps up leaves its table nearly empty, and that is when autovacuum comes.
+                Measure(
+                    name="drain, statistics from when the table was nearly empty : async",
+                    unit="jobs/s",
+                    ours="stale",
+                    ceiling="async",
+                ),
             ],
             plots=[
                 Plot(
@@ -117,20 +127,40 @@ def prefetch_for(batch: int) -> int:
 
 
 def _ours(
-    settings: Settings, bench: Bench, name: str, task: Task[[str, int], int], prefetch: int | None = None
+    settings: Settings,
+    bench: Bench,
+    name: str,
+    task: Task[[str, int], int],
+    prefetch: int | None = None,
+    *,
+    stale: bool = False,
 ) -> Callable[[], Figures]:
+    """Return the run of a worker. With `stale`, PostgreSQL last looked at the table when two jobs were in it."""
+
     def run() -> Figures:
         with bench.schema() as url:
             schema = schema_of(url)
             with Harbor(url, registry=registry) as harbor:
+                if stale:
+                    _leave_empty(harbor, bench, f"{schema}.job", task)
                 harbor.enqueue_many(task.s("user@example.com", n) for n in range(settings.jobs))
-                bench.steady(f"{schema}.job")
+                bench.steady(*([] if stale else [f"{schema}.job"]))
                 with _Watch(settings, bench) as watch:
                     harbor.run_until_idle(concurrency=IN_FLIGHT, prefetch=prefetch)
             # Connections tell what they did at the latest when they close.
             return {**watch.figures(name), f"{name} batch": settings.jobs / reserves(bench, schema)}
 
     return run
+
+
+def _leave_empty(harbor: Harbor, bench: Bench, table: str, task: Task[[str, int], int]) -> None:
+    """Leave pages that jobs were in and two jobs, and have PostgreSQL take that down."""
+    harbor.enqueue_many(task.s("user@example.com", n) for n in range(_GONE))
+    harbor.run_until_idle(concurrency=IN_FLIGHT)
+    harbor.enqueue_many(task.s("user@example.com", n) for n in range(2))
+    # Should autovacuum look again while the jobs are there, the figure would be of something else.
+    bench.rows(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+    bench.rows(f"VACUUM ANALYZE {table}")
 
 
 def _bare(settings: Settings, bench: Bench, batch: int) -> Callable[[], Figures]:

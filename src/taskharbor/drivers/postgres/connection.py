@@ -27,6 +27,10 @@ def settings(place: Place) -> dict[str, Any]:
         "fallback_application_name": "taskharbor",
         "client_encoding": "utf8",  # whatever the database's is
     }
+    if place.prepare and "options" not in words:
+        # Compiling a statement takes a second, and where many rows are dead the planner thinks that it pays. (A pooler
+        # refuses options.)
+        found["options"] = "-c jit=off"
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.
