@@ -15,6 +15,10 @@ from taskharbor.errors import UnusableStoreError
 LEAST_VERSION = 130000
 """`pg_current_xact_id` is of PostgreSQL 13."""
 _CONNECT_SECONDS = 10
+# The live table is nearly empty or full, and large with dead rows, within seconds; statistics tell of one moment. Where
+# they tell of few jobs, the planner would sort all jobs of a lane for each reserve instead of walking the index, and
+# compile statements, which takes a second.
+_OPTIONS = "-c jit=off -c enable_bitmapscan=off"
 
 
 def settings(place: Place) -> dict[str, Any]:
@@ -27,10 +31,8 @@ def settings(place: Place) -> dict[str, Any]:
         "fallback_application_name": "taskharbor",
         "client_encoding": "utf8",  # whatever the database's is
     }
-    if place.prepare and "options" not in words:
-        # Compiling a statement takes a second, and where many rows are dead the planner thinks that it pays. (A pooler
-        # refuses options.)
-        found["options"] = "-c jit=off"
+    if place.prepare and "options" not in words:  # a pooler refuses options
+        found["options"] = _OPTIONS
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.
