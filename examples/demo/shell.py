@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -93,6 +93,7 @@ class WorkerProcess:
 
     def _show_log(self) -> None:
         # Read to its end by this thread alone, whatever becomes of the others.
-        for line in self._process.stderr or ():
-            # As a text of its own style: a progress bar, drawn again below it, would take over the style of the print.
-            self._console.print(Text(f"{self._name} | {line.rstrip()}", style="dim"))
+        with suppress(ValueError):  # a demo that is ended in the middle closes it meanwhile
+            for line in self._process.stderr or ():
+                # A text of its own style: a progress bar, drawn again below, would take over the style of the print.
+                self._console.print(Text(f"{self._name} | {line.rstrip()}", style="dim"))
