@@ -129,4 +129,4 @@ def _fail(future: asyncio.Future[Sequence[Enqueued]], error: BaseException) -> N
 
 def _joinable(request: JobEnqueue) -> bool:
     jobs = request.jobs
-    return request.now is None and len(jobs) <= _SMALL and not any([job.key is not None for job in jobs])  # noqa: C419
+    return request.now is None and len(jobs) <= _SMALL and not any([job.key is not None for job in jobs])  # noqa: C419 - quicker
