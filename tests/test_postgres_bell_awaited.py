@@ -197,15 +197,20 @@ def test_a_row_that_was_changed_meanwhile_is_marked(place: Place) -> None:
 
 
 def test_a_held_job_that_nobody_waits_for_any_more_is_not_marked(place: Place) -> None:
-    bell, held, free, later = place.bell(), place.new_job(), place.new_job(), place.new_job()
+    bell = place.bell()
+    held, free, later, last = (place.new_job() for _ in range(4))
 
     with place.connect() as holder, holder.transaction():
         place.do_on(holder, "SELECT FROM {job} WHERE id = %s FOR UPDATE", held)
         remove = bell.subscribe_jobs([held, free], Counter())
         eventually(lambda: place.marked(free), "the held one has been asked for")
         remove()
-    remove = bell.subscribe_jobs([later], Counter())
-    eventually(lambda: place.marked(later), "another is marked")
+        remove = bell.subscribe_jobs([later], Counter())
+        # Whatever began before nobody waited any more has ended by then.
+        eventually(lambda: place.marked(later), "another is marked")
+        remove()
+    remove = bell.subscribe_jobs([last], Counter())
+    eventually(lambda: place.marked(last), "one is marked after the first is free")
 
     assert not place.marked(held)
     remove()

@@ -498,11 +498,13 @@ def all_taken(ground: Ground, *, left: int = 0) -> Generator[None]:
     with suppress(psycopg.OperationalError):
         while True:
             others.append(ground.connect())
-    for _ in range(left):
-        others.pop().close()
-    yield
-    for other in others:
-        other.close()
+    try:
+        for _ in range(left):
+            others.pop().close()
+        yield
+    finally:
+        for other in others:
+            other.close()
 
 
 def test_a_server_without_room_for_us_says_so(ground: Ground) -> None:

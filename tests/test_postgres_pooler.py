@@ -256,12 +256,24 @@ def test_jobs_go_with_a_transaction_of_the_callers(bouncer: Bouncer, ground: Sha
 # --- what it would not carry
 
 
-def test_statements_that_were_prepared_are_told_to_be_left_so(bouncer: Bouncer, ground: SharedSchema) -> None:
+def test_a_pooler_that_takes_no_settings_for_a_session_is_told_of(
+    bouncer: Bouncer, ground: SharedSchema
+) -> None:
     driver = PostgresDriver(bouncer.url(ground.name, prepare="on"))
 
-    with driver.connect_blocking() as store, pytest.raises(UnusableStoreError) as refused:
-        any(put(store) == [] for _ in range(20))
+    told = r"takes no settings.*put \?prepare=off in the URL"
+    with pytest.raises(UnusableStoreError, match=told), driver.connect_blocking() as store:
+        put(store)
     driver.close()
+
+
+def test_statements_that_were_prepared_are_told_to_be_left_so(ground: SharedSchema) -> None:
+    with bouncing(f"{FORGETFUL}\nignore_startup_parameters = options") as bouncer:
+        driver = PostgresDriver(bouncer.url(ground.name, prepare="on"))
+
+        with driver.connect_blocking() as store, pytest.raises(UnusableStoreError) as refused:
+            any(put(store) == [] for _ in range(20))
+        driver.close()
 
     assert "put ?prepare=off in the URL" in str(refused.value)
 

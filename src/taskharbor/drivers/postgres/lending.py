@@ -89,7 +89,7 @@ class Lending(Generic[C]):
             full: the server had no room for it.
         """
         self._opening -= 1
-        if full and self._lent:
+        if full and self._ends:  # lent, or come back meanwhile
             self._full_until = time.monotonic() + _FULL_SECONDS
             return True
         self._let_open()  # who is next in line finds out for himself

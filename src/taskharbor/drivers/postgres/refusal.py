@@ -24,6 +24,8 @@ _MISSING = (
     sqlstates.UndefinedFunction,
 )
 _UNPREPARED = (sqlstates.InvalidSqlStatementName, sqlstates.DuplicatePreparedStatement)
+_POOLER_WORDS = ("unsupported startup parameter",)
+"""A pooler takes no settings for one session, nor (most of them) prepared statements."""
 _PASSING = (
     "08",  # connection
     "25",  # transaction: read-only, as a standby is, or during a failover; ended since it was idle, or too long
@@ -108,6 +110,11 @@ def store_error(error: Exception, place: Place) -> TaskHarborError:
         return UnusableStoreError(
             f"{where} forgets what was prepared on a connection (PostgreSQL says: {said}), as it does behind a pooler "
             "that hands connections on after each transaction; put ?prepare=off in the URL"
+        )
+    if _connecting(error) and _says(error, _POOLER_WORDS):
+        return UnusableStoreError(
+            f"{where} is a pooler that takes no settings for a session (PostgreSQL says: {said}); "
+            "put ?prepare=off in the URL"
         )
     if isinstance(error, _UNUSABLE) or (_connecting(error) and _says(error, _REFUSING_WORDS)):
         return UnusableStoreError(
