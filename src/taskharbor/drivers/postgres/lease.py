@@ -34,8 +34,8 @@ _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _EXTEND = f"""WITH clock AS MATERIALIZED (SELECT {_NOW} AS now),
 said AS MATERIALIZED (SELECT token, array_agg(job) FILTER (WHERE job IS NOT NULL) AS started
     FROM unnest($2::text::bigint[], $3::text::uuid[]) s(token, job) GROUP BY token),
-held AS MATERIALIZED (SELECT token FROM taskharbor.lease WHERE token IN (SELECT token FROM said)
-    ORDER BY token FOR UPDATE),
+held AS MATERIALIZED (SELECT l.token FROM (SELECT token FROM said ORDER BY token) s CROSS JOIN LATERAL (
+    SELECT h.token FROM taskharbor.lease h WHERE h.token = s.token LIMIT 1 FOR UPDATE) l),
 kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::text::bigint")},
     duration = $4::text::bigint, started = CASE WHEN s.started IS NULL THEN l.started ELSE array_cat(
         l.started, ARRAY(SELECT pg_catalog.unnest(s.started) EXCEPT SELECT pg_catalog.unnest(l.started))) END
@@ -43,7 +43,7 @@ kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::te
 heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text RETURNING worker)
 SELECT {micros_of("c.now")}, ARRAY(SELECT token FROM kept), EXISTS (SELECT FROM heard),
     (SELECT coalesce(json_agg(json_build_array(id, cancel)), '[]')::text FROM taskharbor.job
-        WHERE cancel IS NOT NULL AND token IN (SELECT token FROM said)) FROM clock c"""
+        WHERE (cancel IS NOT NULL)::integer = 1 AND cancel IS NOT NULL AND token IN (SELECT token FROM said)) FROM clock c"""
 _EXPIRED = f"""SELECT token, worker, jobs::text[], started::text[] FROM taskharbor.lease
     WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0 ORDER BY token"""
 # Jobs are locked before leases, as by a settle. Who came back meanwhile, and extended, keeps what he has.
@@ -55,23 +55,24 @@ _OF_LEASES = """SELECT id::text, token, task, queue, options, attempt, crashes, 
     WHERE id = ANY ($1::text::uuid[]) AND token = ANY ($2::text::bigint[]) ORDER BY id FOR UPDATE"""
 _DROP = "DELETE FROM taskharbor.lease WHERE token = ANY ($1::text::bigint[])"
 _RECLAIM = f"""WITH {CLOCK},
-said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::text[], $4::text::integer[], $5::text::integer[],
+said AS MATERIALIZED (SELECT s.*, f.spot, CASE WHEN s.error IS NOT NULL THEN
+        jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS wrong
+    FROM clock c, unnest($2::text::uuid[], $3::text::text[], $4::text::integer[], $5::text::integer[],
     $6::text::integer[], $7::text::bigint[], $8::text::smallint[], $9::text::text[], $10::text::text[])
-    s(id, state, attempt, crashes, lost, after, lane, reason, error)),
-error AS MATERIALIZED (SELECT s.id, CASE WHEN s.error IS NOT NULL THEN
-    jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS text FROM said s, clock c),
-gone AS (DELETE FROM taskharbor.job j USING said s JOIN error e USING (id) WHERE j.id = s.id AND s.state IS NOT NULL
+    s(id, state, attempt, crashes, lost, after, lane, reason, error)
+    CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j WHERE j.id = s.id LIMIT 1) f),
+gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.ctid = s.spot AND s.state IS NOT NULL
     RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
         s.crashes, true AS guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.operations, j.errors,
-        j.awaited, s.state, s.attempt AS attempts, s.reason AS said_reason, e.text::json AS error,
+        j.awaited, s.state, s.attempt AS attempts, s.reason AS said_reason, s.wrong::json AS error,
         NULL::bigint AS settler, NULL AS codec, NULL::bytea AS result),
 {ENDED}, {KEYS},
 back AS (UPDATE taskharbor.job j SET token = NULL, settled = NULL, guarded = true, attempt = s.attempt,
     crashes = s.crashes, lost = s.lost, due = c.now + {interval_of("coalesce(s.after, 0)")},
     lane = CASE WHEN s.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
-    errors = CASE WHEN e.text IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || e.text || ']')::json
-        ELSE (left(j.errors::text, -1) || ',' || e.text || ']')::json END
-    FROM clock c, said s JOIN error e USING (id) WHERE j.id = s.id AND s.state IS NULL RETURNING j.id)
+    errors = CASE WHEN s.wrong IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || s.wrong || ']')::json
+        ELSE (left(j.errors::text, -1) || ',' || s.wrong || ']')::json END
+    FROM clock c, said s WHERE j.ctid = s.spot AND s.state IS NULL RETURNING j.id)
 SELECT id::text FROM gone WHERE awaited"""
 
 _cancels = msgspec.json.Decoder(list[tuple[str, str]])

@@ -65,28 +65,29 @@ gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.id = s.id AND j.token
         j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
 {ENDED}, {KEYS}, {LEASES.format(left="gone")}
 SELECT id::text, NULL, awaited FROM gone"""
+# Locked as they are looked up, one by one in order of id, whatever the planner knows of the table.
 _ANY = f"""WITH {CLOCK},
-said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
+said AS MATERIALIZED (SELECT s.*, CASE WHEN s.error IS NOT NULL THEN
+        jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS wrong
+    FROM clock c, unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
     $5::text::integer[], $6::text::text[], $8::text::text[], $9::text::bigint[], $10::text::smallint[],
     $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::integer[], $15::text::integer[])
     s(id, token, start, size, codec, state, after, lane, charge, reason, error, stray, lost)),
-error AS MATERIALIZED (SELECT s.id, CASE WHEN s.error IS NOT NULL THEN
-    jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS text FROM said s, clock c),
-gone AS (DELETE FROM taskharbor.job j USING said s JOIN error e USING (id) WHERE j.id = s.id AND j.token = s.token
-    AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
+found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
+    WHERE j.id = s.id AND j.token = s.token LIMIT 1 FOR UPDATE) f),
+gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
     RETURNING j.*, CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state,
         j.attempt + s.charge AS attempts,
         CASE WHEN j.cancel IS NULL OR s.state = 'succeeded' THEN s.reason ELSE j.cancel END AS said_reason,
-        e.text::json AS error, j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
+        s.wrong::json AS error, j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
 {ENDED}, {KEYS},
 back AS (UPDATE taskharbor.job j SET token = NULL, settled = j.token, attempt = j.attempt + s.charge,
     due = c.now + {interval_of("coalesce(s.after, 0)")}, lost = coalesce(s.lost, j.lost),
     lane = CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
     stray = coalesce(s.stray, j.stray), stray_reason = CASE WHEN s.stray IS NULL THEN j.stray_reason ELSE s.reason END,
-    errors = CASE WHEN e.text IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || e.text || ']')::json
-        ELSE (left(j.errors::text, -1) || ',' || e.text || ']')::json END
-    FROM clock c, said s JOIN error e USING (id)
-    WHERE j.id = s.id AND j.token = s.token AND s.state IS NULL AND j.cancel IS NULL
+    errors = CASE WHEN s.wrong IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || s.wrong || ']')::json
+        ELSE (left(j.errors::text, -1) || ',' || s.wrong || ']')::json END
+    FROM clock c, found s WHERE j.ctid = s.spot AND s.state IS NULL AND j.cancel IS NULL
     RETURNING j.id, j.settled AS token, j.queue, j.stray, CASE WHEN j.due <= c.now THEN 'ready'
         WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END AS state),
 left_lease AS (SELECT id, settler AS token FROM gone UNION ALL SELECT id, token FROM back),
