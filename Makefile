@@ -22,11 +22,14 @@ help: ## show this list
 demo: $(DEMO)/.ready ## run the quickstart: a producer and workers on one SQLite file (installs the core alone)
 	@$(DEMO)/bin/python examples/quickstart.py $(ARGS)
 
+# Files of tests run side by side, each file in one process; ARGS=-n0 runs all in this one, for a debugger.
+PYTEST := -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+
 test: $(DEV)/.ready ## run the tests, without the slow ones
-	@$(DEV)/bin/python -m pytest -m "not slow" $(ARGS)
+	@$(DEV)/bin/python $(PYTEST) -m "not slow" $(ARGS)
 
 test-full: $(DEV)/.ready ## run every test: soak, chaos and large sizes too
-	@$(DEV)/bin/python -m pytest $(ARGS)
+	@$(DEV)/bin/python $(PYTEST) $(ARGS)
 
 check: lint types imports ## run the linters, the type checkers and the import rules
 

@@ -165,12 +165,12 @@ def test_ctrl_c_on_a_terminal_with_a_bar_leaves_nothing_behind(tmp_path: Path) -
         os.close(theirs)
         shown = read_until(ours, b" 1 dead, ")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the foreground, the worker too
-        _ = read_until(ours, None)
+        rest = read_until(ours, None)
         code = process.wait(LIMIT_SECONDS)
         left = group_lives(process.pid)
     os.close(ours)
 
-    assert (130, False) == (code, left)
+    assert (130, False) == (code, left), rest
     assert "importing" in shown
     assert "/15" in shown
     assert [] == list(tmp_path.iterdir())

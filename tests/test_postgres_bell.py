@@ -14,6 +14,7 @@ pytest.importorskip("psycopg", reason="needs the extra `postgres`")
 
 from taskharbor.drivers.postgres.bell import Bell
 from taskharbor.drivers.postgres.bell.agenda import RING_WINDOW
+from taskharbor.drivers.postgres.bell.notice import ANYBODY, payloads
 from tests.fixtures.support import ROOT, run_python
 from tests.support.postgres import server
 from tests.support.postgres_bell import (
@@ -139,6 +140,18 @@ def test_everybody_can_be_woken(place: Place) -> None:
 
         assert 1 == queue.count
         job.wait_beyond(before)
+
+
+def test_of_transactions_at_once_one_tells_and_the_bell_itself_repeats_it(place: Place) -> None:
+    bell = place.bell()
+
+    with watching(place, bell) as here, watching(place, place.bell()) as elsewhere:
+        told = [bell.announce(["default"], by=number) for number in (1, 2, 1)]
+        for woken in (here, elsewhere):
+            woken.wait_beyond(0)
+
+    notice = payloads(ANYBODY, ["default"], [])
+    assert [notice, [], notice] == told
 
 
 def test_many_queues_and_jobs_in_one_ring_wake_all(place: Place) -> None:

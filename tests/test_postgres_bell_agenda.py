@@ -14,6 +14,7 @@ pytest.importorskip("psycopg", reason="needs the extra `postgres`")
 
 from taskharbor.drivers.postgres.bell.agenda import (
     ASK_WINDOW,
+    ECHO_WINDOW,
     MOST_ASKED,
     MOST_NAMES,
     RING_WINDOW,
@@ -27,11 +28,11 @@ NOW = 1000.0
 
 
 def rings(queues: list[str], jobs: list[str] | None = None) -> Work:
-    return Work(queues, jobs or [], everybody=False, asked=[])
+    return Work(queues, jobs or [], everybody=False, asked=[], echoes=[])
 
 
 def asks(ids: list[str]) -> Work:
-    return Work([], [], everybody=False, asked=ids)
+    return Work([], [], everybody=False, asked=ids, echoes=[])
 
 
 def rung(agenda: Agenda, queue: str = "q", now: float = NOW) -> Agenda:
@@ -118,17 +119,52 @@ def test_more_than_can_be_kept_becomes_a_ring_for_everybody() -> None:
 
     agenda.ring(["q"], map(str, range(MOST_NAMES)), NOW)
 
-    assert Work([], [], everybody=True, asked=[]) == agenda.take(NOW)
+    assert Work([], [], everybody=True, asked=[], echoes=[]) == agenda.take(NOW)
     assert inf == agenda.due_at()
 
 
 def test_a_ring_for_everybody_that_could_not_be_sent_stays_one() -> None:
     agenda = Agenda()
 
-    agenda.ring_again(Work([], [], everybody=True, asked=[]), NOW + 5)
+    agenda.ring_again(Work([], [], everybody=True, asked=[], echoes=[]), NOW + 5)
 
     assert NOW + 5 == agenda.due_at()
-    assert Work([], [], everybody=True, asked=[]) == agenda.take(NOW + 5)
+    assert Work([], [], everybody=True, asked=[], echoes=[]) == agenda.take(NOW + 5)
+
+
+def echoes(queues: list[str]) -> Work:
+    return Work([], [], everybody=False, asked=[], echoes=queues)
+
+
+def test_an_echo_is_due_a_little_later_with_all_that_were_asked_for_meanwhile() -> None:
+    agenda = Agenda()
+
+    agenda.echo(["q"], NOW)
+    agenda.echo(["q", "other"], NOW + ECHO_WINDOW / 2)
+
+    assert agenda.take(NOW + ECHO_WINDOW / 2) is None
+    assert NOW + ECHO_WINDOW == agenda.due_at()
+    assert echoes(["q", "other"]) == agenda.take(NOW + ECHO_WINDOW)
+    assert inf == agenda.due_at()
+
+
+def test_an_echo_does_not_delay_a_ring() -> None:
+    agenda = Agenda()
+
+    agenda.echo(["q"], NOW)
+    agenda.ring(["q"], [], NOW)
+
+    assert rings(["q"]) == agenda.take(NOW)
+    assert echoes(["q"]) == agenda.take(NOW + ECHO_WINDOW)
+
+
+def test_an_echo_that_could_not_be_sent_is_tried_again() -> None:
+    agenda = Agenda()
+
+    agenda.ring_again(echoes(["q"]), NOW + 5)
+
+    assert NOW + 5 == agenda.due_at()
+    assert echoes(["q"]) == agenda.take(NOW + 5)
 
 
 def test_what_is_rung_is_taken_before_it_is_due_when_one_closes() -> None:

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from taskharbor import DuplicateJob, Harbor, JobNotFound, JobState, KeyConflict, Signature, task
 from taskharbor.drivers.postgres import PostgresDriver
-from taskharbor.drivers.postgres.joining.enqueue import SENDER
+from taskharbor.drivers.postgres.bell.notice import ANYBODY
 from tests.support.postgres_place import SharedSchema, shared_schema
 from tests.support.postgres_using import (
     KINDS,
@@ -188,7 +188,7 @@ class Ear:
             if notice.payload == mark:
                 return told
             sender, queues, _ = json.loads(notice.payload)
-            if sender == SENDER:  # else it was rung by some harbor
+            if sender == ANYBODY:  # else it was rung by some harbor
                 told.append(queues)
         raise AssertionError("the mark was never heard")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -41,14 +41,23 @@ class Ring(Protocol):
         ...
 
 
+class Announce(Protocol):
+    """Says what a caller's transaction is to tell of jobs that it stores."""
+
+    def __call__(self, queues: Iterable[str], by: int, /) -> list[str]:
+        """Return what to NOTIFY on a connection, told by a number. Returns at once, and never fails."""
+        ...
+
+
 class Shared:
     """What all stores of one driver have in common."""
 
-    def __init__(self, place: Place, ring: Ring, channel: str) -> None:
+    def __init__(self, place: Place, ring: Ring, channel: str, announce: Announce) -> None:
         self.place = place
         self.ring = ring
         self.channel = channel
         """What a NOTIFY names, for those who cannot ring."""
+        self.announce = announce
         self.home = Home(place)
         self.book = OptionsBook()
         self.slots = Slots()

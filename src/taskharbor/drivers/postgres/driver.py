@@ -194,7 +194,8 @@ class PostgresDriver:
                         "(`taskharbor migrate --sql` shows what it does)"
                     )
                 migrating.refuse_newer(stands, place)
-            self._made, self._pid = Shared(place, self._ring, self._bell.channel), os.getpid()
+            self._made = Shared(place, self._ring, self._bell.channel, self._bell.announce)
+            self._pid = os.getpid()
         return self._made
 
     def _ring(self, wakes: Wakes) -> None:

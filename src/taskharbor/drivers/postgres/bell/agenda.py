@@ -1,7 +1,7 @@
 """What waits to be sent, and when it is due: decisions alone, with no clock, thread or connection.
 
-The first ring for a queue is due at once; what follows within a window is gathered, and due once when it ends. Times
-are seconds of any one monotonic clock.
+The first ring for a queue is due at once; what follows within a window is gathered, and due once when it ends. An echo
+is due a little after it was asked for. Times are seconds of any one monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 RING_WINDOW = 0.02
 ASK_WINDOW = 0.005
+ECHO_WINDOW = 0.1
 MOST_NAMES = 10_000
 """How many names wait while nothing can be sent. When there are more, everybody is to be woken instead."""
 MOST_ASKED = 1000
@@ -31,6 +32,8 @@ class Work(NamedTuple):
     everybody: bool
     asked: list[str]
     """Jobs to be marked as awaited."""
+    echoes: list[str]
+    """Queues for which callers' transactions were not told to ring."""
 
 
 class Agenda:
@@ -45,6 +48,7 @@ class Agenda:
         self._jobs = _Batch(RING_WINDOW)
         self._everybody = False
         self._no_ring_before = -inf
+        self._echoes = _Batch(0.0)
         self._asked = _Batch(ASK_WINDOW)
         self._held: dict[str, float] = {}
         """When to ask again for a job whose row was locked."""
@@ -64,8 +68,15 @@ class Agenda:
             self._jobs.names.clear()
             self._everybody = True
 
+    def echo(self, queues: Iterable[str], now: float) -> None:
+        """Note that these are to be rung a little later."""
+        if not self._echoes.names:
+            self._echoes.free_at = now + ECHO_WINDOW
+        self._echoes.add(queues)
+
     def ring_again(self, work: Work, at: float) -> None:
         """Note that these rings could not be sent, and that nothing can before `at`."""
+        self._echoes.add(work.echoes)
         self._everybody |= work.everybody
         self._no_ring_before = at
         self.ring(work.queues, work.jobs, at)
@@ -94,7 +105,7 @@ class Agenda:
 
     def due_at(self) -> float:
         """Return when something is due; infinity if there is nothing."""
-        rings = -inf if self._everybody else min(self._queues_due, self._jobs.due_at())
+        rings = -inf if self._everybody else min(self._queues_due, self._jobs.due_at(), self._echoes.due_at())
         return min(max(rings, self._no_ring_before), self._asked.due_at(), self._held_due)
 
     def take(self, now: float) -> Work | None:
@@ -105,24 +116,27 @@ class Agenda:
             self._ask_held(now)
         asked = self._asked.take(now, MOST_ASKED)
         if now < self._no_ring_before:
-            return _work([], [], asked=asked)
+            return _work([], [], asked, [])
         queues = [queue for queue, due in self._queues.items() if due <= now]
-        return self._rings(queues, self._jobs.take(now), asked, now)
+        return self._rings(queues, self._jobs.take(now), asked, self._echoes.take(now), now)
 
     def take_rings(self, now: float) -> Work | None:
         """Remove and return all that is to be rung, due or not, or return None."""
-        jobs = list(self._jobs.names)
+        jobs, echoes = list(self._jobs.names), list(self._echoes.names)
         self._jobs.names.clear()
-        return self._rings(list(self._queues), jobs, [], now)
+        self._echoes.names.clear()
+        return self._rings(list(self._queues), jobs, [], echoes, now)
 
-    def _rings(self, queues: list[str], jobs: list[str], asked: list[str], now: float) -> Work | None:
+    def _rings(
+        self, queues: list[str], jobs: list[str], asked: list[str], echoes: list[str], now: float
+    ) -> Work | None:
         everybody, self._everybody = self._everybody, False
         self._quiet = {queue: until for queue, until in self._quiet.items() if until > now}
         for queue in queues:
             del self._queues[queue]
             self._quiet[queue] = now + RING_WINDOW
         self._queues_due = min(self._queues.values(), default=inf)
-        return _work(queues, jobs, asked, everybody=everybody)
+        return _work(queues, jobs, asked, echoes, everybody=everybody)
 
     def _ask_held(self, now: float) -> None:
         due = [job_id for job_id, at in self._held.items() if at <= now]
@@ -132,8 +146,11 @@ class Agenda:
         self._asked.add(due)
 
 
-def _work(queues: list[str], jobs: list[str], asked: list[str], *, everybody: bool = False) -> Work | None:
-    return Work(queues, jobs, everybody, asked) if queues or jobs or asked or everybody else None
+def _work(
+    queues: list[str], jobs: list[str], asked: list[str], echoes: list[str], *, everybody: bool = False
+) -> Work | None:
+    work = Work(queues, jobs, everybody, asked, echoes)
+    return work if any(work) else None
 
 
 class _Batch:

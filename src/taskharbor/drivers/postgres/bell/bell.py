@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import threading
+import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from psycopg.rows import TupleRow
 
 from taskharbor.driver import Wake
 from taskharbor.drivers.postgres.bell.listening import Listening
-from taskharbor.drivers.postgres.bell.notice import read
+from taskharbor.drivers.postgres.bell.notice import ANYBODY, payloads, read
 from taskharbor.drivers.postgres.bell.ringing import Ringing
 from taskharbor.drivers.postgres.bell.watchers import Watchers
 from taskharbor.job import new_token
@@ -27,6 +28,10 @@ Connection: TypeAlias = psycopg.Connection[TupleRow]
 logger = logging.getLogger("taskharbor.postgres")
 
 _LONGEST_CHANNEL = 63
+_ANNOUNCE_SECONDS = 0.1
+"""A NOTIFY makes its transaction wait at the commit for all others that have one, in any database of the server. So one
+connection of many tells, and we ourselves repeat it a little later for the others."""
+_MOST_ANNOUNCED = 1000
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -67,6 +72,8 @@ class Bell:
         self._jobs = Watchers()
         self._listening: Listening | None = None
         self._ringing: Ringing | None = None
+        self._announced: dict[str, tuple[float, int]] = {}
+        """Until when nobody else tells of a queue, and who does."""
 
     def _after_fork(self) -> None:
         # Kept, so that nothing of theirs is closed, or complains that it was not.
@@ -104,6 +111,33 @@ class Bell:
                 self._sender().ring(queues, jobs)
         except Exception:
             logger.exception("a wake-up could not be sent")
+
+    def announce(self, queues: Iterable[str], by: int) -> list[str]:
+        """Return what a caller's transaction is to NOTIFY our channel of. For the other queues it is rung a little later.
+
+        Never fails.
+
+        Args:
+            queues: those that it has stored jobs for.
+            by: the number of its connection, which may tell again what it has told: nothing of it may be committed yet.
+        """
+        now = time.monotonic()
+        told: list[str] = []
+        with self._lock:
+            if len(self._announced) > _MOST_ANNOUNCED:
+                self._announced.clear()
+            for queue in queues:
+                until, teller = self._announced.get(queue, (now, by))
+                if until <= now or teller == by:
+                    self._announced[queue] = (now + _ANNOUNCE_SECONDS, by)
+                    told.append(queue)
+        untold = set(queues).difference(told)
+        try:
+            if untold:
+                self._sender().echo(untold)
+        except Exception:
+            logger.exception("a wake-up could not be sent")
+        return payloads(ANYBODY, sorted(told), ()) if told else []
 
     def wake_everybody(self) -> None:
         """Wake all who wait in this process."""

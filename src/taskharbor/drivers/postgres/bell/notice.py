@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+ANYBODY = "using"
+"""Who rings for a caller's transaction: no bell in particular, so every one hears it, the one in this process, too."""
 _LONGEST = 7900
 """Bytes. PostgreSQL refuses 8000."""
 

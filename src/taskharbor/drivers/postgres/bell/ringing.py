@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow
 
 from taskharbor.drivers.postgres.bell.agenda import Agenda, Work
 from taskharbor.drivers.postgres.bell.awaiting import mark
-from taskharbor.drivers.postgres.bell.notice import for_everybody, payloads
+from taskharbor.drivers.postgres.bell.notice import ANYBODY, for_everybody, payloads
 from taskharbor.drivers.postgres.bell.outage import Outage
 
 T = TypeVar("T")
@@ -76,6 +76,13 @@ class Ringing:
         with self._changed:
             due_at = self._agenda.due_at()
             self._agenda.ring(queues, jobs, time.monotonic())
+            self._hurry(due_at)
+
+    def echo(self, queues: Iterable[str]) -> None:
+        """Wake whoever waits for these, here too, a little later. Returns at once."""
+        with self._changed:
+            due_at = self._agenda.due_at()
+            self._agenda.echo(queues, time.monotonic())
             self._hurry(due_at)
 
     def ask(self, ids: Iterable[str]) -> None:
@@ -150,9 +157,10 @@ class Ringing:
     def _ring(self, work: Work) -> None:
         if work.everybody:
             texts = [for_everybody(self._sender)]
-        elif work.queues or work.jobs:
-            texts = payloads(self._sender, work.queues, work.jobs)
         else:
+            texts = payloads(self._sender, work.queues, work.jobs) if work.queues or work.jobs else []
+            texts += payloads(ANYBODY, work.echoes, ()) if work.echoes else []
+        if not texts:
             return
 
         def notify(connection: Connection) -> None:

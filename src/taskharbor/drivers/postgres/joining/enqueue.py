@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from taskharbor.driver import Enqueued, JobEnqueue
-from taskharbor.drivers.postgres.bell.notice import payloads
 from taskharbor.drivers.postgres.enqueue import job_enqueue, needs_transaction
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.step import Step
-
-SENDER = "using"
-"""Who rings: no bell in particular, so every one hears it, the one in this process, too."""
 
 _SAVEPOINT = Query("SAVEPOINT taskharbor")
 _ROLLBACK = Query("ROLLBACK TO SAVEPOINT taskharbor")
@@ -20,15 +16,22 @@ _RELEASE = Query("RELEASE SAVEPOINT taskharbor")
 _NOTIFY = "SELECT pg_notify($1::text, $2::text)"
 
 
-def enqueue(step: Step, request: JobEnqueue, channel: str) -> Routine[Sequence[Enqueued]]:
-    """Store jobs, and have the server wake workers when the caller's transaction is committed, and only then.
+def enqueue(
+    step: Step, request: JobEnqueue, channel: str, announce: Callable[[Iterable[str]], list[str]]
+) -> Routine[Sequence[Enqueued]]:
+    """Store jobs, and have the server wake workers when the caller's transaction is committed.
 
-    The server sends a notice once, however often it was asked for in one transaction. So each enqueue asks: what was
-    asked before may have gone with a savepoint, and the block may hold several transactions.
+    Where many transactions do so at once, some are not told to: each would hold up the others.
+
+    Args:
+        step: what a verb works with.
+        request: what is to be stored.
+        channel: what a NOTIFY names.
+        announce: returns what to NOTIFY of these queues.
     """
     together = needs_transaction(request)
     answers = yield from _whole(job_enqueue(step, request)) if together else job_enqueue(step, request)
-    for payload in payloads(SENDER, sorted(step.wakes.queues), ()) if step.wakes.queues else ():
+    for payload in announce(step.wakes.queues):
         yield Query(_NOTIFY, (channel, payload))
     return answers
 

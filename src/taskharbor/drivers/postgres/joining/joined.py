@@ -16,7 +16,7 @@ from taskharbor.drivers.postgres.home import whereabouts
 from taskharbor.drivers.postgres.joining.enqueue import enqueue
 from taskharbor.drivers.postgres.joining.failure import Fate, failure
 from taskharbor.drivers.postgres.joining.line import AnyLine, AwaitedLine, Line, arun, run
-from taskharbor.drivers.postgres.routine import Wakes
+from taskharbor.drivers.postgres.routine import Routine, Wakes
 from taskharbor.drivers.postgres.rows import instant
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.errors import UsageError
@@ -74,7 +74,7 @@ class BlockingJoined:
             try:
                 line = self._owner.open()
                 self._check(line)
-                return run(line.execute, enqueue(_step(self._shared, request), request, self._shared.channel))
+                return run(line.execute, _enqueue(self._shared, request, self._owner))
             except psycopg.Error as error:
                 told, failed = self._owner.told(error), error
         raise failure(failed, told, self._shared.place, _fate(line))
@@ -120,8 +120,7 @@ class AwaitedJoined:
             try:
                 line = await self._owner.open()
                 await self._check(line)
-                routine = enqueue(_step(self._shared, request), request, self._shared.channel)
-                return await arun(line.execute, routine)
+                return await arun(line.execute, _enqueue(self._shared, request, self._owner))
             except psycopg.Error as error:
                 told, failed = self._owner.told(error), error
         raise failure(failed, told, self._shared.place, _fate(line))
@@ -136,8 +135,9 @@ class AwaitedJoined:
             await asyncio.to_thread(home.receive, line.connection, found)
 
 
-def _step(shared: Shared, request: JobEnqueue) -> Step:
-    return Step(instant(request.now), shared.book, shared.slots, Wakes(), joined=True)
+def _enqueue(shared: Shared, request: JobEnqueue, owner: Owner) -> Routine[Sequence[Enqueued]]:
+    step = Step(instant(request.now), shared.book, shared.slots, Wakes(), joined=True)
+    return enqueue(step, request, shared.channel, lambda queues: shared.announce(queues, id(owner.given)))
 
 
 def _fate(line: AnyLine | None) -> Fate:
