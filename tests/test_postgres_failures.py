@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
+from unittest import mock
 
 import pytest
 
@@ -30,6 +32,7 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.postgres import open_driver
 from taskharbor.drivers.postgres.embedded import Server
+from taskharbor.drivers.postgres.lending import Lending, Seat
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.errors import StoreUnavailable
@@ -362,16 +365,22 @@ def test_a_server_made_read_only_and_back(ground: Ground) -> None:
     assert 2 == with_store(ground, work)
 
 
-@pytest.mark.parametrize(
-    ("setting", "advice"),
-    [
-        ("statement_timeout", "statement_timeout passed, or somebody cancelled it"),
-        ("lock_timeout", "lock_timeout passed: see in pg_stat_activity who holds locks for long"),
-    ],
-)
-def test_a_statement_that_is_given_too_little_time(ground: Ground, setting: str, advice: str) -> None:
+def test_a_statement_that_is_given_too_little_time(ground: Ground) -> None:
+    advice = "statement_timeout passed, or somebody cancelled it"
+    check_waits_are_bounded(ground, database_setting(ground, "statement_timeout", "100ms"), advice)
+
+
+def test_nobody_waits_for_a_lock_for_ever(ground: Ground) -> None:
+    advice = "lock_timeout passed: see in pg_stat_activity who holds locks for long"
+    short = mock.patch("taskharbor.drivers.postgres.connection.LOCK_TIMEOUT", "100ms")
+    check_waits_are_bounded(ground, short, advice)
+
+
+def check_waits_are_bounded(ground: Ground, shortened: AbstractContextManager[object], advice: str) -> None:
+    """Check that who meets a lock is told what helps, in time, and that all goes on afterwards."""
+
     async def work(store: Store) -> int:
-        with ground.producing() as producer, database_setting(ground, setting, "100ms"):
+        with ground.producing() as producer, shortened:
             with ground.holding(HOLD_THE_TABLE):
                 with pytest.raises(StoreUnavailable) as blocking:
                     put(producer)
@@ -384,6 +393,28 @@ def test_a_statement_that_is_given_too_little_time(ground: Ground, setting: str,
         return await settle_all(store)
 
     assert 2 == with_store(ground, work)
+
+
+def test_who_wants_a_key_that_a_transaction_does_not_give_up_leaves_the_pool_to_the_others(
+    ground: Ground,
+) -> None:
+    with (
+        mock.patch("taskharbor.drivers.postgres.connection.LOCK_TIMEOUT", "200ms"),
+        ground.producing(pool_size=2) as store,
+        ground.connect() as other,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        ground.do_on(other, "BEGIN")
+        taken = "INSERT INTO key (task, name, job_id, digest, ttl) VALUES (%s, %s, %s, '', 1)"
+        wanted = new_job(key="one")
+        ground.do_on(other, taken, wanted.task, "one", wanted.id)
+        asked = [threads.submit(put, store, new_job(key="one")) for _ in range(8)]
+
+        put(store)
+        told = {str(one.exception()) for one in asked}
+
+    assert all("a transaction that has enqueued a job with the same key" in each for each in told), told
+    assert 1 == ground.count("job")
 
 
 def test_a_deadlock_with_others_is_tried_again(ground: Ground) -> None:
@@ -540,6 +571,27 @@ def test_who_gets_no_further_connection_waits_for_those_that_he_has(ground: Grou
             list(threads.map(put, [store] * 50))
 
     assert 102 == ground.count("job")
+
+
+def test_a_signals_handler_may_enqueue_whatever_it_came_upon(ground: Ground) -> None:
+    ask = Lending.ask
+
+    def interrupted(self: Lending[Any], seat: Seat[Any]) -> None:
+        if once:
+            once.clear()
+            signal.raise_signal(signal.SIGUSR1)
+        ask(self, seat)
+
+    once = [True]
+    with ground.producing() as store:
+        before = signal.signal(signal.SIGUSR1, lambda *_: put(store))
+        try:
+            with mock.patch.object(Lending, "ask", interrupted):
+                put(store)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    assert 2 == ground.count("job")
 
 
 # --- full

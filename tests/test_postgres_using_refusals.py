@@ -279,7 +279,11 @@ def refusal(harbor: Harbor, thing: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("thing", "name"), [(None, "NoneType"), ("postgresql:///", "str"), (object(), "object")], ids=str
+    ("thing", "name"),
+    [
+        pytest.param(thing, type(thing).__name__, id=type(thing).__name__)
+        for thing in (None, "postgresql:///", object())
+    ],
 )
 def test_what_is_no_connection_is_refused(harbor: Harbor, thing: object, name: str) -> None:
     told = refusal(harbor, thing)

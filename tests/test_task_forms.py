@@ -645,7 +645,7 @@ def result(x: int): ...
         (Callee(), "Callee"),
         (functools.partial(plain, 1), "partial"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_function_is_refused(registry: Registry, thing: object, told: str) -> None:
     with pytest.raises(TaskDefinitionError, match=told):

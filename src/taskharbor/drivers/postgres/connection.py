@@ -19,7 +19,10 @@ _CONNECT_SECONDS = 10
 # they tell of few jobs, the planner would sort all jobs of a lane for each reserve instead of walking the index, and
 # compile statements, which takes a second.
 PLANNING = {"jit": "off", "enable_bitmapscan": "off"}
-"""What our sessions ask of the planner. A pooler takes no such requests: there the role has them (`docs/postgres.md`)."""
+"""What our sessions ask of the planner. A pooler takes no such requests: there the role has them."""
+# Whoever enqueues under a key that another transaction has taken and not committed waits for its end. Each who waits
+# holds a connection of the pool meanwhile, so not for ever.
+LOCK_TIMEOUT = "5s"
 
 
 def settings(place: Place) -> dict[str, Any]:
@@ -33,7 +36,8 @@ def settings(place: Place) -> dict[str, Any]:
         "client_encoding": "utf8",  # whatever the database's is
     }
     if place.prepare and "options" not in words:  # a pooler refuses options
-        found["options"] = " ".join([f"-c {name}={value}" for name, value in PLANNING.items()])
+        asked = {**PLANNING, "lock_timeout": LOCK_TIMEOUT}
+        found["options"] = " ".join([f"-c {name}={value}" for name, value in asked.items()])
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.

@@ -34,8 +34,8 @@ _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _EXTEND = f"""WITH clock AS MATERIALIZED (SELECT {_NOW} AS now),
 said AS MATERIALIZED (SELECT token, array_agg(job) FILTER (WHERE job IS NOT NULL) AS started
     FROM unnest($2::text::bigint[], $3::text::uuid[]) s(token, job) GROUP BY token),
-held AS MATERIALIZED (SELECT l.token FROM (SELECT token FROM said ORDER BY token) s CROSS JOIN LATERAL (
-    SELECT h.token FROM taskharbor.lease h WHERE h.token = s.token LIMIT 1 FOR UPDATE) l),
+held AS MATERIALIZED (SELECT l.token FROM (SELECT token FROM said ORDER BY token) s
+    CROSS JOIN LATERAL (SELECT h.token FROM taskharbor.lease h WHERE h.token = s.token LIMIT 1 FOR UPDATE) l),
 kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::text::bigint")},
     duration = $4::text::bigint, started = CASE WHEN s.started IS NULL THEN l.started ELSE array_cat(
         l.started, ARRAY(SELECT pg_catalog.unnest(s.started) EXCEPT SELECT pg_catalog.unnest(l.started))) END
@@ -43,7 +43,8 @@ kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::te
 heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text RETURNING worker)
 SELECT {micros_of("c.now")}, ARRAY(SELECT token FROM kept), EXISTS (SELECT FROM heard),
     (SELECT coalesce(json_agg(json_build_array(id, cancel)), '[]')::text FROM taskharbor.job
-        WHERE (cancel IS NOT NULL)::integer = 1 AND cancel IS NOT NULL AND token IN (SELECT token FROM said)) FROM clock c"""
+        WHERE (cancel IS NOT NULL)::integer = 1 AND cancel IS NOT NULL AND token IN (SELECT token FROM said))
+    FROM clock c"""
 _EXPIRED = f"""SELECT token, worker, jobs::text[], started::text[] FROM taskharbor.lease
     WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0 ORDER BY token"""
 # Jobs are locked before leases, as by a settle. Who came back meanwhile, and extended, keeps what he has.

@@ -39,7 +39,7 @@ class Pool:
         """Connects to nothing yet."""
         self._place = place
         self._lending: Lending[Connection] = Lending(place.pool_size)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may enqueue while its thread is in here
         self._pid = os.getpid()
 
     @contextmanager

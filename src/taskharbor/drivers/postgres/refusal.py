@@ -55,7 +55,8 @@ _REFUSING_WORDS = (
 _DO = {
     "25006": "it is a standby, or was made read-only: target_session_attrs=read-write in the URL chooses the primary",
     "53100": "its disk is full: make room; nothing was written",
-    "55P03": "lock_timeout passed: see in pg_stat_activity who holds locks for long (a migration, a VACUUM FULL?)",
+    "55P03": "lock_timeout passed: see in pg_stat_activity who holds locks for long (a migration, a VACUUM FULL, a "
+    "transaction that has enqueued a job with the same key and does not end?)",
     "57014": "statement_timeout passed, or somebody cancelled it: ALTER ROLE ... SET statement_timeout gives it longer",
 }
 

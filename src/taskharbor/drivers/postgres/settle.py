@@ -75,7 +75,8 @@ said AS MATERIALIZED (SELECT s.*, CASE WHEN s.error IS NOT NULL THEN
     s(id, token, start, size, codec, state, after, lane, charge, reason, error, stray, lost)),
 found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
     WHERE j.id = s.id AND j.token = s.token LIMIT 1 FOR UPDATE) f),
-gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
+gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
+    AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
     RETURNING j.*, CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state,
         j.attempt + s.charge AS attempts,
         CASE WHEN j.cancel IS NULL OR s.state = 'succeeded' THEN s.reason ELSE j.cancel END AS said_reason,

@@ -113,7 +113,7 @@ class Bell:
             logger.exception("a wake-up could not be sent")
 
     def announce(self, queues: Iterable[str], by: int) -> list[str]:
-        """Return what a caller's transaction is to NOTIFY our channel of. For the other queues it is rung a little later.
+        """Return what a caller's transaction is to NOTIFY our channel of. The other queues are rung a little later.
 
         Never fails.
 
