@@ -1,11 +1,14 @@
-"""Enqueueing: in bulk, with keys, one durable commit each, and many producers who share commits."""
+"""Enqueueing: in bulk, with keys, one durable commit each, many producers who share commits, callers' transactions."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+
+import psycopg
 
 from benchmarks.fixtures import noop, on_own_loop, per_second, registry
 from benchmarks.measure import Figures, Floor, Measure, Plot, Settings, Theme
@@ -15,6 +18,7 @@ from taskharbor import Harbor
 
 _PRODUCERS = 100
 _THREADS = 8
+_CALLERS = 16
 _ROWS = 2000
 """In one INSERT of the bare producer, as in one of the driver's."""
 _BULK = Floor(bound=40_000, of="figure")
@@ -41,6 +45,8 @@ def theme(settings: Settings) -> Generator[Theme]:
                     "producers", bench, together, lambda harbor, jobs: _concurrent(harbor, jobs, _PRODUCERS)
                 ),
                 _ours("threads", bench, together, _threads),
+                _bare("inserts at once", bench, together, _insert_at_once),
+                _ours("using", bench, together, lambda harbor, jobs: _using(harbor, bench.conninfo, jobs)),
             ],
             measures=[
                 Measure(
@@ -78,6 +84,12 @@ def theme(settings: Settings) -> Generator[Theme]:
                     unit="jobs/s",
                     ours="threads",
                     ceiling="one by one",
+                ),
+                Measure(
+                    name=f"harbor.using, {_CALLERS} connections : bare INSERT and commit on as many",
+                    unit="jobs/s",
+                    ours="using",
+                    ceiling="inserts at once",
                 ),
             ],
             plots=[
@@ -151,4 +163,27 @@ def _threads(harbor: Harbor, jobs: int) -> None:
     harbor.install()  # a thread does not see the `with` of another
     with ThreadPoolExecutor(_THREADS) as pool:
         for done in [pool.submit(_one_by_one, jobs // _THREADS) for _ in range(_THREADS)]:
+            done.result()
+
+
+def _insert_at_once(bare: Bare, jobs: int) -> float:
+    began = time.perf_counter()
+    _at_once(lambda: bare.insert(jobs // _CALLERS, 1))
+    return time.perf_counter() - began
+
+
+def _using(harbor: Harbor, conninfo: str, jobs: int) -> None:
+    def call() -> None:
+        with psycopg.connect(conninfo) as connection:
+            for n in range(jobs // _CALLERS):
+                with harbor.using(connection):
+                    noop.enqueue("user@example.com", n)
+                connection.commit()
+
+    _at_once(call)
+
+
+def _at_once(call: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(_CALLERS) as pool:
+        for done in [pool.submit(call) for _ in range(_CALLERS)]:
             done.result()
