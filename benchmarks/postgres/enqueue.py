@@ -173,6 +173,8 @@ def _insert_at_once(bare: Bare, jobs: int) -> float:
 
 
 def _using(harbor: Harbor, conninfo: str, jobs: int) -> None:
+    harbor.install()  # as above
+
     def call() -> None:
         with psycopg.connect(conninfo) as connection:
             for n in range(jobs // _CALLERS):
