@@ -65,6 +65,7 @@ def test_every_job_succeeds_though_a_worker_is_killed_each_half_second(
         fleet[place] = chaos.start_worker("--concurrency", "4")
     left_at_last_kill = chaos.count("job")
     chaos.await_all_ended()
+    chaos.await_serving(*fleet)  # one that is told to end before it has begun just ends
     chaos.stop(*fleet)
 
     chaos.check_store()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from taskharbor import DeleteStatus, JobState, MsgpackCodec, task
+from taskharbor import DeleteStatus, JobState, MsgpackCodec, default_registry, task
 from taskharbor.cli import acting, listing
 from tests.fixtures.cli import Shop, shops
 
@@ -128,7 +128,11 @@ def test_a_task_that_the_application_does_not_know_is_told_where_none_is_found(
     assert ended.err.startswith("No such ")
 
 
-def test_without_an_application_nothing_is_said_of_its_tasks(shop: Shop) -> None:
+def test_without_an_application_nothing_is_said_of_its_tasks(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_registry, "_by_name", {})  # what tests of this process declared there
+
     ended = shop.run_alone("--url", "memory://", "jobs", "list", "--task", "mail.sned")
 
     assert (0, "No such jobs.\n") == (ended.code, ended.err)

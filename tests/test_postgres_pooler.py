@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Generator, Sequence
@@ -109,11 +110,16 @@ def bouncing(more: str = "") -> Generator[Bouncer]:
         extra_groups=[] if account.switched else None,
     )
     try:
-        eventually((folder / ".s.PGSQL.6432").is_socket, "PgBouncer begins")
+        eventually(lambda: _answers(folder / ".s.PGSQL.6432"), "PgBouncer begins")
         yield Bouncer(folder)
     finally:
         process.communicate()
         shutil.rmtree(folder)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as line:
+        return line.connect_ex(str(path)) == 0
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -153,6 +154,15 @@ class Chaos:
         for program in programs:
             program.process.wait()
         eventually(lambda: not any(lives(pid) for pid in pids), "the end of all")
+
+    def await_serving(self, *workers: Program) -> None:
+        """Wait until workers that have no children serve."""
+        eventually(
+            lambda: all(
+                re.search(rf":{worker.pid}:\w+ serves", self.log()) is not None for worker in workers
+            ),
+            "all workers serve",
+        )
 
     def stop(self, *programs: Program) -> None:
         """Have workers drain; they must end well."""
