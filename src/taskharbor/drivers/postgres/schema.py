@@ -89,9 +89,9 @@ MIGRATIONS = (
     state text NOT NULL,
     reason text,
     result_codec text,
-    result bytea
+    result bytea,
+    PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot)""",
-            "CREATE INDEX history_id ON taskharbor.history (id)",
             "CREATE INDEX history_stray ON taskharbor.history (stray) WHERE stray <> 0",
             "CREATE TABLE taskharbor.history_dead PARTITION OF taskharbor.history FOR VALUES IN (-1)",
             "CREATE TABLE taskharbor.history_long PARTITION OF taskharbor.history FOR VALUES IN (0)",

@@ -74,7 +74,7 @@ class BlockingJoined:
             try:
                 line = self._owner.open()
                 self._check(line)
-                return run(line.execute, _enqueue(self._shared, request, self._owner))
+                return run(line.execute, _enqueue(self._shared, request, line))
             except psycopg.Error as error:
                 told, failed = self._owner.told(error), error
         raise failure(failed, told, self._shared.place, _fate(line))
@@ -120,7 +120,7 @@ class AwaitedJoined:
             try:
                 line = await self._owner.open()
                 await self._check(line)
-                return await arun(line.execute, _enqueue(self._shared, request, self._owner))
+                return await arun(line.execute, _enqueue(self._shared, request, line))
             except psycopg.Error as error:
                 told, failed = self._owner.told(error), error
         raise failure(failed, told, self._shared.place, _fate(line))
@@ -135,9 +135,10 @@ class AwaitedJoined:
             await asyncio.to_thread(home.receive, line.connection, found)
 
 
-def _enqueue(shared: Shared, request: JobEnqueue, owner: Owner) -> Routine[Sequence[Enqueued]]:
+def _enqueue(shared: Shared, request: JobEnqueue, line: AnyLine) -> Routine[Sequence[Enqueued]]:
+    by = id(line.connection)
     step = Step(instant(request.now), shared.book, shared.slots, Wakes(), joined=True)
-    return enqueue(step, request, shared.channel, lambda queues: shared.announce(queues, id(owner.given)))
+    return enqueue(step, request, shared.channel, lambda queues: shared.announce(queues, by))
 
 
 def _fate(line: AnyLine | None) -> Fate:
