@@ -18,7 +18,8 @@ _CONNECT_SECONDS = 10
 # The live table is nearly empty or full, and large with dead rows, within seconds; statistics tell of one moment. Where
 # they tell of few jobs, the planner would sort all jobs of a lane for each reserve instead of walking the index, and
 # compile statements, which takes a second.
-_OPTIONS = "-c jit=off -c enable_bitmapscan=off"
+PLANNING = {"jit": "off", "enable_bitmapscan": "off"}
+"""What our sessions ask of the planner. A pooler takes no such requests: there the role has them (`docs/postgres.md`)."""
 
 
 def settings(place: Place) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def settings(place: Place) -> dict[str, Any]:
         "client_encoding": "utf8",  # whatever the database's is
     }
     if place.prepare and "options" not in words:  # a pooler refuses options
-        found["options"] = _OPTIONS
+        found["options"] = " ".join([f"-c {name}={value}" for name, value in PLANNING.items()])
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.
@@ -43,16 +44,15 @@ def settings(place: Place) -> dict[str, Any]:
     return found
 
 
-def open_connection(place: Place, *, listening: bool = False) -> psycopg.Connection[TupleRow]:
-    """Open a connection outside of any pool; for listening, past the pooler.
+def open_connection(place: Place) -> psycopg.Connection[TupleRow]:
+    """Open a connection outside of any pool.
 
     Raises:
         StoreUnavailable: the server cannot be reached now.
         UnusableStoreError: it refuses us.
     """
-    conninfo = place.listen if listening and place.listen else place.conninfo
     try:
-        return psycopg.connect(conninfo, **settings(place))
+        return psycopg.connect(place.conninfo, **settings(place))
     except psycopg.Error as error:
         raise store_error(error, place) from error
 
