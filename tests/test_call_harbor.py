@@ -615,7 +615,9 @@ def test_an_id_that_nobody_knows_is_not_found(harbor: Harbor) -> None:
         lambda: asyncio.run(handle.await_()),
         lambda: harbor.jobs.get("no-such-job"),
     ):
-        with pytest.raises(JobNotFound, match=r"no job has the id 'no-such-job': .*retain") as caught:
+        with pytest.raises(
+            JobNotFound, match=r"no job has the id 'no-such-job': .*retain.* not committed"
+        ) as caught:
             ask()
         assert "no-such-job" == caught.value.job_id
 

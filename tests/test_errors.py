@@ -29,6 +29,7 @@ from taskharbor.errors import (
     MissingExtraError,
     OptionError,
     PayloadError,
+    PayloadTooLarge,
     ResultTimeout,
     StoreUnavailable,
     TaskDefinitionError,
@@ -41,6 +42,7 @@ from taskharbor.outcome import Reject, RetryLater, Snooze
 
 WITH_FACTS: list[TaskHarborError] = [
     PayloadError("no", task="mail.send", path="$.to", reason="Expected `str`"),
+    PayloadTooLarge("no", task="mail.send", size=17, limit=16),
     MissingExtraError("no", extra="redis"),
     JobError("no", job_id="1"),
     JobFailed(

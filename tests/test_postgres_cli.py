@@ -58,17 +58,16 @@ def shop(
     yield from shops(monkeypatch, capsys, ground.driver())
 
 
-def worked(folder: Path, url: str, processes: int) -> str:
+def worked(folder: Path, url: str, processes: int, application: str = APPLICATION) -> str:
     """Run a worker as a user does, until nothing is left, and return its log."""
-    (folder / "shop.py").write_text(APPLICATION, encoding="utf-8")
+    (folder / "shop.py").write_text(application, encoding="utf-8")
     ended = subprocess.run(
         [
             sys.executable,
             "-m",
             "taskharbor.cli",
             "worker",
-            "--url",
-            url,
+            *(["--url", url] if url else []),
             "--until-idle",
             "--processes",
             str(processes),
@@ -113,8 +112,24 @@ def test_info_tells_what_is_in_the_store(shop: Shop, ground: Ground) -> None:
     assert [("mail", 1)] == [(queue["name"], queue["ready"]) for queue in store["queues"]]
     assert [["elsewhere"]] == [worker["queues"] for worker in store["workers"]]
     assert f"Schema                  version {WANTED} of {WANTED}" in shown.out
+    assert re.fullmatch(rf"the database '\w+' on \S+, schema '{ground.schema}'", store["where"])
+    assert f"Database                {store['where']}\n" in shown.out
     assert "secret" not in told.out + told.err + shown.out + shown.err
     assert f"&schema={ground.schema}" in store["url"]
+
+
+def test_the_store_that_only_the_application_names_is_told(
+    shop: Shop, ground: Ground, tmp_path: Path
+) -> None:
+    url = ground.url.replace("taskharbor@", "taskharbor:s3cr3t@")
+    log = worked(tmp_path, "", 1, APPLICATION.replace("memory://", url))
+    told = shop.run("info", "--json")
+
+    own = r"the store is the application's own \(postgresql: the database '\w+' on \S+, schema "
+    assert re.search(rf"{own}'{ground.schema}'\)", log)
+    assert "s3cr3t" not in log
+    assert told.lines()[0]["store"]["url"] is None
+    assert told.lines()[0]["store"]["where"].startswith("the database 'postgres' on ")
 
 
 def test_jobs_are_enqueued_shown_cancelled_and_deleted(shop: Shop) -> None:

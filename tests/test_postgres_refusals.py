@@ -29,6 +29,7 @@ from taskharbor.errors import (
     TaskHarborError,
     UnusableStoreError,
 )
+from taskharbor_conformance.bench import new_job
 from tests.fixtures.cli import Ended, Shop, shops
 from tests.fixtures.support import run_python
 from tests.support.postgres import make_server
@@ -134,6 +135,41 @@ def test_a_server_that_is_not_there() -> None:
     )
 
 
+WRONG = {
+    "sslmode=x": 'invalid sslmode value: "x"',
+    "target_session_attrs=x": 'invalid target_session_attrs value: "x"',
+    "keepalives=99999999999999": 'invalid integer value "99999999999999" for connection option "keepalives"',
+    "port=1,2&host=a,b,c": "could not match 2 port numbers to 3 hosts",
+    "hostaddr=nowhere": 'could not parse network address "nowhere"',
+    "service=none_here": 'definition of service "none_here" not found',
+    "options=-c%20nonsense%3D1": 'unrecognized configuration parameter "nonsense"',
+    "options=-c%20work_mem%3Dx": 'invalid value for parameter "work_mem": "x"',
+    "sslmode=require": "server does not support SSL, but SSL was required",
+}
+
+
+@pytest.mark.parametrize("query", WRONG)
+def test_settings_that_cannot_be_are_to_be_corrected_and_not_tried_again(
+    server: Server, ground: Ground, query: str
+) -> None:
+    error = refusal(f"{by_tcp(server)}?{query}")
+
+    assert isinstance(error, UnusableStoreError)
+    assert WRONG[query] in str(error)
+    assert "); correct them in the URL, or in libpq's environment variables (PGSSLMODE" in str(error)
+
+
+def test_a_variable_of_the_environment_that_cannot_be(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "x")
+
+    error = refusal(by_tcp(server))
+
+    assert isinstance(error, UnusableStoreError)
+    assert "PGSSLMODE" in str(error)
+
+
 def test_a_host_that_is_not_there() -> None:
     error = refusal(f"postgresql://guest:{SECRET}@no.such.host.invalid/jobs")
 
@@ -192,6 +228,7 @@ PLACE = Place(conninfo="host=here dbname=jobs")
 MEANINGS = [
     (sqlstates.InvalidSqlStatementName, UnusableStoreError, "put ?prepare=off in the URL"),
     (sqlstates.DuplicatePreparedStatement, UnusableStoreError, "put ?prepare=off in the URL"),
+    (sqlstates.LockNotAvailable, StoreUnavailable, "lock_timeout passed"),
     (sqlstates.DiskFull, StoreUnavailable, "its disk is full: make room; nothing was written"),
     (sqlstates.OutOfMemory, StoreUnavailable, "ask again when it is back"),
     (sqlstates.AdminShutdown, StoreUnavailable, "ask again when it is back"),
@@ -212,6 +249,46 @@ def test_what_an_error_of_the_server_means(
     assert str(told).startswith("the database 'jobs' on here")
     assert "said twice" in str(told)
     assert advice in str(told)
+
+
+def test_a_publication_of_all_tables_does_no_harm() -> None:
+    """PostgreSQL refuses to delete from a published table that has no primary key."""
+    schema = shared_schema()
+    keyless = schema.ask(
+        """SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')
+            AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)""",
+        (schema.name,),
+    )
+
+    assert [] == keyless
+
+
+QUOTING = [
+    f"no\nLINE 1: SELECT '{SECRET}'\n       ^",
+    f"no\nDETAIL:  Failing row contains ({SECRET}).",
+    f"no\nHINT:  Perhaps\nCONTEXT:  {SECRET}",
+]
+
+
+@pytest.mark.parametrize("said", QUOTING)
+def test_statements_and_rows_that_the_server_quotes_are_not_told(said: str) -> None:
+    """As asyncpg's are told, which have no parts."""
+    for error in (sqlstates.CheckViolation, sqlstates.UndefinedTable, sqlstates.InvalidTextRepresentation):
+        told = str(store_error(error(said), PLACE))
+
+        assert "no" in told
+        assert not re.search(rf"{SECRET}|LINE|DETAIL|HINT|CONTEXT|\^", told)
+
+
+def test_of_what_the_server_says_the_message_alone_is_told(ground: Ground) -> None:
+    ground.do("ALTER TABLE job ADD CONSTRAINT trouble CHECK (queue <> 'trouble')")
+    with ground.producing() as store, pytest.raises(StoreError) as refused:
+        put(store, new_job(payload=SECRET.encode(), queue="trouble"))
+    ground.do("ALTER TABLE job DROP CONSTRAINT trouble")
+
+    told = str(refused.value)
+    assert re.search(r'PostgreSQL says: new row .* violates check constraint "trouble" \(23514\)', told)
+    assert not re.search(rf"{SECRET}|{SECRET.encode().hex()}|DETAIL|CONTEXT", told)
 
 
 CONNECTING = [

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import string
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import rich
 from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from taskharbor import Harbor
-from taskharbor.drivers.postgres import Place, open_driver
+from taskharbor.drivers.postgres import Place, PostgresDriver, open_driver
+from taskharbor.drivers.postgres.embedded import EmbeddedPlace
 from taskharbor.drivers.postgres.place import from_url
 from taskharbor.errors import DriverURLError, OptionError, redacted
 from tests.fixtures.support import steady
@@ -36,6 +40,16 @@ def said(url: str) -> str:
 def words(url: str) -> dict[str, object]:
     """Return what libpq makes of a URL, our settings apart."""
     return dict(conninfo_to_dict(from_url(url).conninfo))
+
+
+def shown(driver: PostgresDriver) -> str:
+    """Return all that a driver and its place show of themselves, in a debugger or a report of an error, too."""
+    place = driver.place
+    told = io.StringIO()
+    rich.print(place, file=told)
+    embedded = EmbeddedPlace(Path("/dev.pg"), {"listen": place.listen or place.conninfo})
+    rich.print(embedded, file=told)
+    return " ".join([repr(driver), driver.where, place.name, repr(place), repr([embedded]), told.getvalue()])
 
 
 # --- which database
@@ -251,13 +265,25 @@ def test_a_password_that_was_not_encoded_is_taken_whole_or_refused_and_never_tol
 )  # fmt: skip
 def test_no_message_shows_a_secret(url: str) -> None:
     try:
-        told = open_driver(url).place.name
+        told = shown(open_driver(url))
     except DriverURLError as error:
         told = f"{error} {error.__cause__} {error.__context__}"
 
     assert SECRET not in told
     if not url.endswith(f"a&{SECRET}"):  # an & ends a value: what follows looks like a setting's name
         assert SECRET not in redacted(url)
+
+
+@pytest.mark.parametrize(
+    "conninfo", [f"postgresql://me:{SECRET}@db/shop", f"host=db password='{SECRET}' dbname=shop"]
+)
+def test_a_place_shows_no_secret(conninfo: str) -> None:
+    listen = f"postgresql://me:{REST}@db/shop"
+    told = shown(PostgresDriver(Place(conninfo=conninfo, listen=listen)))
+
+    assert "<Place the database 'shop' on db, schema 'taskharbor'>" in told
+    assert "the database 'shop' on db, schema 'taskharbor'" in told
+    assert (False, False) == (SECRET in told, REST in told)
 
 
 @steady

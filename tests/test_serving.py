@@ -11,20 +11,31 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from taskharbor import Context, Harbor, JobState, LifespanError, Registry, Retry, StoreUnavailable, task
+from taskharbor import (
+    Context,
+    Harbor,
+    JobState,
+    LifespanError,
+    Registry,
+    Retry,
+    StoreUnavailable,
+    UnusableStoreError,
+    task,
+)
 from taskharbor.cli import serving
 from taskharbor.cli.serving import serve
+from taskharbor.driver import Store
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.supervisor import LIFELINE_VARIABLE, Exit
 from taskharbor.supervisor.memory import resident_bytes
-from taskharbor.worker import Worker, WorkerSettings
+from taskharbor.worker import Worker, WorkerSettings, patience
 from tests.fixtures.support import SOURCES, untyped
 from tests.support.led import Event, Led, lives
 from tests.support.work import (
@@ -235,6 +246,87 @@ def test_why_it_cannot_start_is_raised() -> None:
     driver = TroubledDriver()
     driver.before = fails(1000, "worker_announce")
     with Harbor(driver, registry=Registry()) as harbor, pytest.raises(StoreUnavailable):
+        serve_here(harbor, until_idle=IDLE)
+
+
+class Absent(TroubledDriver):
+    """A store that comes up later than its worker."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.refusals = refusals
+
+    def connect(self) -> AbstractAsyncContextManager[Store]:
+        if self.refusals > 0:
+            self.refusals -= 1
+            raise StoreUnavailable("nobody listens there")
+        return super().connect()
+
+
+@pytest.mark.parametrize("verb", ["connect", "worker_announce", "the keeper's connect"])
+def test_a_store_that_is_away_at_the_start_is_waited_for(
+    verb: str, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As later on. It is told once, and once more when the store is there."""
+    monkeypatch.setattr(patience, "_FIRST_SECONDS", 0.001)
+    registry, driver, built = Registry(), Absent(3 if verb == "connect" else 0), list[bool]()
+    driver.before = fails(3, verb)
+
+    @asynccontextmanager
+    async def deps() -> AsyncGenerator[None]:
+        built.append(True)
+        yield
+
+    @task(registry=registry)
+    async def work() -> None:
+        signal_here(signal.SIGTERM)
+        await aeventually(lambda: said("SIGTERM: worker", 1))
+
+    def then_refuse_the_keeper(asked: str, request: object) -> None:
+        driver.refusals = 3 if verb == "the keeper's connect" and asked == "worker_announce" else 0
+
+    driver.after = then_refuse_the_keeper
+    with Harbor(driver, registry=registry, deps=deps) as harbor:
+        refusals, driver.refusals = driver.refusals, 0
+        work.enqueue()
+        driver.refusals = refusals
+
+        assert Exit.OK == serve_here(harbor)
+
+        assert {"succeeded": 1} == states(harbor)
+    assert [True] == built
+    assert said("the store cannot be reached; the worker starts when it can: ", 1)
+    assert said("the store can be reached now", 1)
+    assert not threads_named("taskharbor-leases")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_ends_the_wait_for_a_store(number: signal.Signals, said: Said) -> None:
+    driver = Absent(1_000_000)
+
+    def tell() -> None:
+        eventually(lambda: said("cannot be reached", 1))
+        signal_here(number)
+
+    signaller = threading.Thread(target=tell)
+    with Harbor(driver, registry=Registry()) as harbor:
+        signaller.start()
+
+        assert Exit.OK == serve_here(harbor)
+
+    signaller.join()
+    assert said("told to end before the store could be reached", 1)
+
+
+def test_a_store_that_cannot_be_used_as_it_is_is_not_waited_for() -> None:
+    driver = TroubledDriver()
+
+    def unusable(asked: str, request: object) -> None:
+        if asked == "worker_announce":
+            raise UnusableStoreError("permission denied")
+
+    driver.before = unusable
+    with Harbor(driver, registry=Registry()) as harbor, pytest.raises(UnusableStoreError):
         serve_here(harbor)
 
 

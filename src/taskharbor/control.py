@@ -45,7 +45,8 @@ class Asks(Protocol):
 def not_found(job_id: str) -> JobNotFound:
     """Return the error for an id that the store does not know."""
     return JobNotFound(
-        f"no job has the id {job_id!r}: it never had one, was deleted, or its task's `retain` has passed",
+        f"no job has the id {job_id!r}: it never had one, was deleted, its task's `retain` has passed, or it was sent "
+        "in a transaction that is not committed yet",
         job_id=job_id,
     )
 

@@ -5,6 +5,7 @@
     |   |-- TaskDefinitionError   a function that cannot be a task, or two tasks of one name
     |   |-- OptionError           an option or a setting with a value that cannot be
     |   |-- PayloadError          arguments or a result that do not fit the declared type
+    |   |   `-- PayloadTooLarge   they fit it, and are larger than a job carries
     |   |-- NoHarborError         a task was used while no harbor was current
     |   |-- BlockingCallError     a blocking form on a running event loop; the message names the `a` form
     |   |-- DeadlockError         waiting for a job's result inside a handler
@@ -87,6 +88,20 @@ class PayloadError(UsageError, ValueError):
         self.task = task
         self.path = path
         self.reason = reason or message
+
+
+class PayloadTooLarge(PayloadError):
+    """Arguments or a result are larger, once encoded, than a job carries. The limit is the same on every driver.
+
+    Attributes:
+        size: how large, in bytes.
+        limit: how large they may be, in bytes.
+    """
+
+    def __init__(self, message: str, *, task: str, size: int, limit: int) -> None:
+        super().__init__(message, task=task)
+        self.size = size
+        self.limit = limit
 
 
 class NoHarborError(UsageError):

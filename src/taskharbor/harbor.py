@@ -204,6 +204,7 @@ class Harbor:
 
         Raises:
             PayloadError: arguments do not fit a signature; nothing was stored.
+            PayloadTooLarge: one call's are larger than a job carries (16 MiB, encoded); nothing was stored.
             DuplicateJob: a key is taken and `on_conflict="raise"` was asked; nothing was stored.
             KeyConflict: a key is taken by a job with other arguments; nothing was stored.
             BlockingCallError: on a running event loop; use `aenqueue_many`.
@@ -222,7 +223,7 @@ class Harbor:
     def using(self, connection: object) -> AbstractContextManager[None]:
         """Send the enqueues of a block through your own transaction: your rows and the jobs, together or not at all.
 
-            with connection, harbor.using(connection):      # a sqlite3 connection to the harbor's own file
+            with connection, harbor.using(connection):      # yours, to the harbor's own database
                 connection.execute("INSERT INTO orders ...")
                 send_receipt.enqueue(order)
 
@@ -233,6 +234,9 @@ class Harbor:
 
         All else goes by the harbor's own connections. So others see a job, and its handle's `status()`, `result()`
         and `cancel()` find it, only once the transaction has been committed.
+
+        On SQLite it takes sqlite3 connections; on PostgreSQL those of psycopg, SQLAlchemy 2, Django and asyncpg.
+        `docs/how-to/enqueue-in-a-transaction.md` shows each.
 
         Raises:
             UnsupportedError: the store cannot join transactions.

@@ -18,6 +18,12 @@ DEFAULT_PRIORITY = 5
 """Priorities run from 0 (first) to 9 (last); the default leaves room on both sides."""
 DEFAULT_RETAIN = timedelta(days=7)
 DEFAULT_KEY_TTL = timedelta(days=1)
+PAYLOAD_LIMIT = 16 * 1024 * 1024
+"""Bytes that a job's encoded arguments may have, and as many its encoded result: what every driver takes whole.
+
+Stores take more (PostgreSQL a gigabyte a value, Redis half of one), and are slow long before that; MongoDB draws the
+line for a document here. One number for all, since producers and workers have to agree on it.
+"""
 
 
 class JobState(StrEnum):
@@ -60,7 +66,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A UUIDv7 made by the producer: enqueueing the same id twice stores one job."""
     task: str
     payload: bytes
-    """The arguments, in the format that `codec` names."""
+    """The arguments, in the format that `codec` names; at most `PAYLOAD_LIMIT` bytes."""
     codec: str
     fingerprint: int
     """Of the signature the payload was written under; 63 bits."""

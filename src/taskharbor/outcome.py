@@ -71,7 +71,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """The handler returned."""
 
     result: bytes | None
-    """The encoded result; None when the task keeps none."""
+    """The encoded result, of at most `PAYLOAD_LIMIT` bytes; None when the task keeps none."""
     codec: str = ""
 
 

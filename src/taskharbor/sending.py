@@ -46,6 +46,7 @@ class Sender:
 
         Raises:
             PayloadError: arguments do not fit a signature.
+            PayloadTooLarge: they are larger than a job carries.
             DuplicateJob: a key is taken, and its call asked to be told.
             KeyConflict: a key is taken by a job with other arguments.
         """

@@ -60,7 +60,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     token: int
     kind: SettleKind
     result: bytes | None = None
-    """SUCCEED: the encoded result, None when it is not kept."""
+    """SUCCEED: the encoded result, of at most `PAYLOAD_LIMIT` bytes; None when it is not kept."""
     codec: str = ""
     """SUCCEED: the result's format."""
     after: timedelta | None = None
@@ -141,6 +141,39 @@ def interrupted(attempt: int) -> AttemptError:
         attempt=attempt,
         type="taskharbor.Interrupted",
         message="the worker shut down while this ran, and max_attempts=1 forbids a second start",
+    )
+
+
+REFUSED = "the store refused its outcome"
+
+
+def refused_letter(refused: Settlement, *, attempt: int, worker: str, why: str) -> Settlement | None:
+    """Return the dead letter of a job whose outcome a store refuses for ever; None if the job gets none.
+
+    It ran, and would come to the same once more, so it is not run again. Of one that is handed back, snoozed, cancelled
+    or left to others, nothing could be left out that the store may mind: its lease expires instead.
+
+    Args:
+        refused: what the store did not take.
+        attempt: which attempt it was, from 1.
+        worker: who held the job.
+        why: what the store said, without any of the job's data.
+    """
+    if refused.kind is _SUCCEED:
+        size = len(refused.result or b"")
+        what = f"it succeeded, and the store refuses to note that with its result of {size:,} bytes"
+    elif refused.error is not None:
+        what = f"it failed with {refused.error.type}, and the store refuses to note that"
+    else:
+        return None
+    error = AttemptError(
+        attempt=attempt,
+        type="taskharbor.OutcomeRefused",
+        message=f"{what}: {why}",
+        worker=worker,
+    )
+    return Settlement(
+        refused.job_id, refused.token, SettleKind.BURY, error=error, reason=REFUSED, charge=True
     )
 
 

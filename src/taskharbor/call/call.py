@@ -53,6 +53,7 @@ class Callee(Protocol):
 
         Raises:
             PayloadError: the arguments do not fit the signature.
+            PayloadTooLarge: they take more than `PAYLOAD_LIMIT` bytes.
         """
         ...
 

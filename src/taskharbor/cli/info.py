@@ -11,7 +11,7 @@ import typer
 from taskharbor.cli.exits import code_of
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note, told_time
-from taskharbor.cli.store import refuse_missing, schema_of, url_of
+from taskharbor.cli.store import file_of, refuse_missing, schema_of, url_of, where_of
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, Target, UrlOption, default_file, harbor_of, target_of
 from taskharbor.driver import QueueInfo, SchemaVersion, WorkerInfo, WorkerList
@@ -24,6 +24,8 @@ class StoreView(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str | None
     """Without its secrets; None where only the application knows it."""
+    where: str | None
+    """Which database the driver works on, in words; None for a file, of which the URL says all."""
     driver: str
     capabilities: Sequence[str]
     schema: SchemaVersion | None
@@ -91,6 +93,7 @@ def _look(target: Target) -> StoreView:
         driver = harbor.driver
         return StoreView(
             url=url_of(target.url, target.app, driver),
+            where=None if file_of(driver) else where_of(driver),
             driver=driver.name,
             capabilities=sorted(driver.capabilities),
             schema=schema_of(driver),
@@ -114,6 +117,8 @@ def _show(found: Info) -> None:
         table((), rows)
         return
     rows.append(("Store", store.url or store.driver))
+    if store.where is not None:
+        rows.append(("Database", store.where))
     rows.append(("Offers", ", ".join(store.capabilities)))
     if store.schema is not None:
         rows.append(("Schema", f"version {store.schema.present} of {store.schema.wanted}"))

@@ -17,7 +17,7 @@ import msgspec
 
 from taskharbor.cli.exits import code_of
 from taskharbor.cli.logs import LogFormat, LogLevel, configure_logging
-from taskharbor.cli.store import file_of, url_of
+from taskharbor.cli.store import file_of, url_of, where_of
 from taskharbor.cli.target import Target, harbor_of
 from taskharbor.cli.values import told_duration
 from taskharbor.driver import Capability, require
@@ -147,7 +147,10 @@ def _tell_store(target: Target, harbor: Harbor) -> None:
     """Log which store is served: a worker at the wrong one waits there in peace, for ever."""
     path = file_of(harbor.driver)
     new = "" if path is None or os.path.exists(path) else ", which is not there yet, and is made now"
-    told = url_of(target.url, target.app, harbor.driver) or f"the application's own ({harbor.driver.name})"
+    told = url_of(target.url, target.app, harbor.driver)
+    if told is None:
+        where = where_of(harbor.driver)
+        told = f"the application's own ({harbor.driver.name}{f': {where}' if where else ''})"
     logger.info("the store is %s%s", told, new)
 
 

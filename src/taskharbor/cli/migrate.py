@@ -118,7 +118,9 @@ def _print(stands: SchemaVersion, ran: Sequence[Migration], to: int | None) -> N
         line(f"The store is up to date: version {stands.present}.")
     elif to is not None and stands.present >= to:
         line(f"The store is at version {stands.present}; this release wants {stands.wanted}.")
-    else:
+    elif stands.present:
         line(
             f"The store is at version {stands.present}; this release wants {stands.wanted}. Run: taskharbor migrate"
         )
+    else:
+        line("The store has no tables yet. Run: taskharbor migrate")

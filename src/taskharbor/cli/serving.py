@@ -26,7 +26,7 @@ import msgspec
 from taskharbor.cli.closing import tell_closing
 from taskharbor.cli.signals import heard_by, signals_restored, stacks_on_request
 from taskharbor.cli.values import told_size
-from taskharbor.errors import LifespanError
+from taskharbor.errors import LifespanError, StoreUnavailable
 from taskharbor.supervisor import Exit, Lifeline
 from taskharbor.supervisor.memory import resident_bytes
 from taskharbor.worker import Worker, WorkerSettings, run_in_own_loop
@@ -68,12 +68,14 @@ def serve(
 
     Raises:
         DeploymentError: the worker cannot start as things are, and could not on another try.
-        StoreUnavailable: the store could not be reached when it started; later it waits for it.
+        StoreUnavailable: with `until_idle`, the store could not be reached when it started. Otherwise it is waited for.
     """
     if max_memory is not None:
         resident_bytes()  # refused now rather than after the first job
     own = msgspec.structs.replace(settings, owns_process=True)
     worker = harbor.worker(**cast("WorkerOptions", cast("object", msgspec.structs.asdict(own))))
+    if until_idle is None:
+        worker.wait_for_store()
     serving = _Serving(worker, until_idle, max_jobs, max_memory)
 
     async def main() -> Exit:
@@ -155,6 +157,11 @@ class _Serving:
                 if self._started or not self._told:
                     raise
                 logger.info("halted before the worker had started")
+                return Exit.OK
+            except StoreUnavailable:
+                if self._started or not self._told:
+                    raise
+                logger.info("told to end before the store could be reached")
                 return Exit.OK
             except LifespanError as error:
                 if not self._started:

@@ -39,6 +39,12 @@ def file_of(driver: Driver) -> str | None:
     return path if isinstance(path, str) else None
 
 
+def where_of(driver: Driver) -> str | None:
+    """Return which database a driver works on, in words and without secrets; None if it does not tell."""
+    where: object = getattr(driver, "where", None)
+    return where if isinstance(where, str) else None
+
+
 def url_of(url: str | None, app: str | None, driver: Driver) -> str | None:
     """Return the URL of a store, without secrets, its file with its whole path; None if only the application knows it.
 

@@ -14,12 +14,13 @@ from msgspec import UNSET
 
 from taskharbor.call import Options
 from taskharbor.codec import Codec, CodecError, Encode, JsonCodec
-from taskharbor.errors import PayloadError
+from taskharbor.errors import PayloadError, PayloadTooLarge
 from taskharbor.job import (
     DEFAULT_KEY_TTL,
     DEFAULT_PRIORITY,
     DEFAULT_QUEUE,
     DEFAULT_RETAIN,
+    PAYLOAD_LIMIT,
     NewJob,
     OnConflict,
     new_job_id,
@@ -153,6 +154,8 @@ class TaskDefinition:
         coder = self.coder(codec)
         try:
             payload = coder.encode(arguments)
+            if len(payload) > PAYLOAD_LIMIT:
+                raise self._too_large(len(payload), codec)
             arrived = coder.decode_arguments(payload) if check else arguments
             if arrived is not arguments and differ(arguments, arrived):
                 self.refuse_change("arguments", arguments, arrived)
@@ -214,6 +217,16 @@ class TaskDefinition:
         change = first_change(sent, arrived)
         if change is not None:
             raise self._unfit(what, CodecError(change[1], path=change[0]))
+
+    def _too_large(self, size: int, codec: Codec) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"the arguments of task {self.name!r} take {size:,} bytes as {codec.name}, and a job carries at most "
+            f"{PAYLOAD_LIMIT:,}; keep what is large elsewhere (a file, an object store, a table of your own), and pass "
+            "the key that finds it",
+            task=self.name,
+            size=size,
+            limit=PAYLOAD_LIMIT,
+        )
 
     def _unfit(self, what: str, error: CodecError) -> PayloadError:
         return PayloadError(

@@ -53,6 +53,7 @@ class Bound(Generic[P, R]):
 
         Raises:
             PayloadError: the arguments do not fit the signature; carries the path to the misfit.
+            PayloadTooLarge: they are larger than a job carries (16 MiB, encoded).
             NoHarborError: no harbor is current.
             BlockingCallError: on a running event loop; use `aenqueue`.
             DuplicateJob: the key is taken and `on_conflict="raise"` was asked.

@@ -62,8 +62,6 @@ class Keeper:
         self._on_unknown = on_unknown
         self._on_resume = on_resume
         self._on_trouble = on_trouble
-        self.connected: Future[None] = Future()
-        """Done once leases can be kept, or have been found not to be."""
         self._failing = False
         self._watched = asyncio.get_running_loop()
         self._watchdog = Watchdog(
@@ -76,11 +74,24 @@ class Keeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._stopping = False
-        self._thread = threading.Thread(target=self._main, name="taskharbor-leases", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start the thread."""
+    async def start(self) -> None:
+        """Start the thread, and return once it can keep leases.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached. It may be started again.
+        """
+        connected = Future[None]()
+        self._thread = threading.Thread(
+            target=self._main, args=(connected,), name="taskharbor-leases", daemon=True
+        )
         self._thread.start()
+        try:
+            await asyncio.wrap_future(connected)
+        except asyncio.CancelledError:  # nobody waits for the worker any more
+            self.stop()
+            raise
 
     def stop(self, unfinished: Sequence[Run] = ()) -> None:
         """End the thread; if handlers would not end, only once they have, keeping their leases meanwhile."""
@@ -90,7 +101,8 @@ class Keeper:
 
     def join(self, timeout: float) -> None:
         """Wait for the thread's end."""
-        self._thread.join(timeout)
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def ended(self, run: Run) -> None:
         """Settle a handler that ended after its worker had stopped. Called from any thread."""
@@ -104,22 +116,23 @@ class Keeper:
             with contextlib.suppress(RuntimeError):  # its loop has closed
                 loop.call_soon_threadsafe(wake.set)
 
-    def _main(self) -> None:
+    def _main(self, connected: Future[None]) -> None:
+        connected.set_running_or_notify_cancel()
         try:
-            asyncio.run(self._keep())
+            asyncio.run(self._keep(connected))
         except Exception:
-            self._failing = True
-            if self.connected.exception() is not None:  # told to whoever starts the worker
+            if connected.exception() is not None:  # told to whoever starts the worker
                 return
+            self._failing = True
             logger.exception("the thread that keeps the leases of worker %s ended", self._worker)
 
-    async def _keep(self) -> None:
+    async def _keep(self, connected: Future[None]) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         retry_in: float | None = None
         next_extend = time.monotonic() + self._interval
         next_watch = next_look = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:
-            store = await self._connect(stack)
+            store = await self._connect(stack, connected)
             while not self._stopping or self._lingering:
                 wait = min(next_extend, next_watch, next_look) - time.monotonic()
                 nudged = await self._sleep(max(wait, 0.0))
@@ -135,9 +148,9 @@ class Keeper:
                 if not (nudged or early or now >= next_extend or self._ended):
                     continue
                 try:
-                    await self._settle_late(store)
                     if not self._watchdog.stalled:
                         await self._extend(store)
+                    await self._settle_late(store)  # after it: an outcome that is refused must cost no lease
                     retry_in = None
                     self._works()
                 except Exception as error:  # whatever it was, the leases still have to be kept
@@ -151,13 +164,13 @@ class Keeper:
                     self._on_trouble()
                 next_extend = time.monotonic() + (retry_in or self._interval)
 
-    async def _connect(self, stack: contextlib.AsyncExitStack) -> Store:
+    async def _connect(self, stack: contextlib.AsyncExitStack, connected: Future[None]) -> Store:
         try:
             store = await stack.enter_async_context(self._driver.connect())
         except BaseException as error:
-            self.connected.set_exception(error)
+            connected.set_exception(error)
             raise
-        self.connected.set_result(None)
+        connected.set_result(None)
         return store
 
     async def _sleep(self, seconds: float) -> bool:

@@ -1,8 +1,11 @@
-"""What a worker does while the store cannot be reached: wait, a little longer each time, and say so once."""
+"""What a worker does while the store cannot be reached, at its start or later: wait, a little longer each time, and say
+so once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -54,3 +57,27 @@ class Patience:
             if wait > _FIRST_SECONDS:
                 logger.info("the store answers again (%s)", what)
             return answer
+
+
+async def reached(ask: Callable[[], Awaitable[T]], enough: asyncio.Event) -> T:
+    """Return what `ask` returns, however long the store cannot be reached.
+
+    Raises:
+        StoreUnavailable: it could not be when `enough` was set.
+    """
+    wait = _FIRST_SECONDS
+    while True:
+        try:
+            answer = await ask()
+        except StoreUnavailable as error:
+            if wait == _FIRST_SECONDS and not enough.is_set():
+                logger.warning("the store cannot be reached; the worker starts when it can: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(enough.wait(), wait * random.uniform(0.5, 1.0))
+            if enough.is_set():
+                raise
+            wait = min(wait * 2, _LONGEST_SECONDS)
+            continue
+        if wait > _FIRST_SECONDS:
+            logger.info("the store can be reached now")
+        return answer

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
 from taskharbor.codec import Codec, CodecError
-from taskharbor.errors import PayloadError
+from taskharbor.errors import PayloadError, PayloadTooLarge
+from taskharbor.job import PAYLOAD_LIMIT
 from taskharbor.outcome import Succeeded
 from taskharbor.task import Context, TaskDefinition
 from taskharbor.task.fidelity import differ, first_change
@@ -27,6 +28,17 @@ class Prepared(Protocol):
 
 class UnfitResult(PayloadError):
     """A handler returned something else than it declares. It did its work, and would return the same again."""
+
+    reason_of_death: ClassVar[str] = "it did not return what it declares"
+    public: ClassVar[type[PayloadError]] = PayloadError
+    """What it is called in the job's record."""
+
+
+class ResultTooLarge(UnfitResult, PayloadTooLarge):
+    """A handler returned more than is kept. Likewise."""
+
+    reason_of_death = "its result is too large to keep"
+    public = PayloadTooLarge
 
 
 class TaskPlan:
@@ -54,10 +66,12 @@ class TaskPlan:
         """Return the outcome of a handler that returned `value`.
 
         Raises:
-            UnfitResult: it is not of the declared type.
+            UnfitResult: it is not of the declared type, or larger than a job's result may be.
         """
         try:
             data = self._encode(value)
+            if len(data) > PAYLOAD_LIMIT and self._keep_result:
+                raise self._too_large(len(data))
             arrived = self._check_result(data)
             change = first_change(value, arrived) if differ(value, arrived) else None
             if change is not None:
@@ -71,3 +85,13 @@ class TaskPlan:
                 reason=str(error),
             ) from error
         return Succeeded(data if self._keep_result else None, self._codec_name)
+
+    def _too_large(self, size: int) -> ResultTooLarge:
+        return ResultTooLarge(
+            f"the result of task {self.definition.name!r} takes {size:,} bytes as {self._codec_name}, and at most "
+            f"{PAYLOAD_LIMIT:,} are kept; keep what is large elsewhere (a file, an object store, a table of your own), "
+            "and return the key that finds it",
+            task=self.definition.name,
+            size=size,
+            limit=PAYLOAD_LIMIT,
+        )

@@ -125,8 +125,9 @@ class Run:
         if isinstance(error, Reject):
             return Rejected(told, bounded(error.reason, REASON_LIMIT))
         if isinstance(error, UnfitResult):  # another attempt would repeat its work, and fail likewise
-            told = msgspec.structs.replace(told, type="taskharbor.errors.PayloadError")
-            return Rejected(told, "it did not return what it declares")
+            kind = error.public
+            told = msgspec.structs.replace(told, type=f"{kind.__module__}.{kind.__qualname__}")
+            return Rejected(told, error.reason_of_death)
         policy = self.plan.definition.options.retry.policy_for(error)
         after = checked_wait(error.after, "RetryLater(after=...)") if isinstance(error, RetryLater) else None
         return Failed(told, policy, after)

@@ -1,6 +1,7 @@
 """Writing outcomes down: at once when idle, so that a lone job is never delayed; in growing batches under load.
 
-What an outcome means for its job is decided by `settlement`; what went wrong is told here, once, in the log.
+What an outcome means for its job is decided by `settlement`; what went wrong is told here, once, in the log. A batch
+that the store refuses while it answers other verbs is left to `sifting`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ from collections.abc import Callable, Sequence
 
 from taskharbor.driver import JobSettle, Store
 from taskharbor.errors import StoreUnavailable
-from taskharbor.job import Delivery
+from taskharbor.job import PAYLOAD_LIMIT, Delivery
 from taskharbor.outcome import Outcome
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.run import Run
+from taskharbor.worker.sifting import Sifting
+from taskharbor.worker.sight import Sight
 
 logger = logging.getLogger("taskharbor.worker")
 
 _BATCH = 1000
+BATCH_BYTES = PAYLOAD_LIMIT
+"""What a batch holds of results and errors, or it is one settlement alone."""
+_HEAVY = BATCH_BYTES // _BATCH
+"""A batch of none but lighter ones need not be weighed."""
+_FEW = 3
+"""Refusals of a batch, while other verbs are answered, after which others do not wait for it any more."""
 # Held by name: hashing or looking up an enum member costs as much as the rest of the line.
 _SUCCEED = SettleKind.SUCCEED
 _TROUBLE = frozenset({SettleKind.RETRY, SettleKind.BURY, SettleKind.STRAY})
@@ -32,6 +41,7 @@ class Settling:
         self,
         store: Store,
         patience: Patience,
+        sight: Sight,
         worker: str,
         on_settled: Callable[[Sequence[Settlement], Sequence[Settled]], None],
     ) -> None:
@@ -39,8 +49,12 @@ class Settling:
         self._worker = worker
         self._store = store
         self._patience = patience
+        self._sight = sight
         self._on_settled = on_settled
+        self._sifting = Sifting(store, self._answered, worker=worker, observed=sight.observed)
         self._waiting: list[Settlement] = []
+        self._heavy = False
+        """Some that wait are so large that a batch has to be weighed."""
         self.pending = 0
         """How many settlements the store has not answered yet."""
         self._wake = asyncio.Event()
@@ -50,16 +64,26 @@ class Settling:
         """Have the outcome of a delivery that never ran written down."""
         written = settlement(outcome, delivery)
         if written.kind in _TROUBLE:
-            _log_trouble(written, delivery)
+            self._note_trouble(written, delivery)
         self._add([written])
 
     def finish_runs(self, runs: Sequence[Run]) -> None:
         """Have the outcomes of runs that ended written down."""
-        settlements = [settlement(run.ending(self._worker), run.delivery) for run in runs]
-        for written, run in zip(settlements, runs, strict=True):
-            if written.kind is not _SUCCEED and written.kind in _TROUBLE:
-                _log_trouble(written, run.delivery)
+        settlements: list[Settlement] = []
+        for run in runs:
+            written = settlement(run.ending(self._worker), run.delivery)
+            settlements.append(written)
+            if written.kind is _SUCCEED:
+                result = written.result
+                if result is not None and len(result) > _HEAVY:
+                    self._heavy = True
+            elif written.kind in _TROUBLE:
+                self._note_trouble(written, run.delivery)
         self._add(settlements)
+
+    def _note_trouble(self, written: Settlement, delivery: Delivery) -> None:
+        _log_trouble(written, delivery)
+        self._heavy = self._heavy or _weight(written) > _HEAVY
 
     def _add(self, settlements: Sequence[Settlement]) -> None:
         self._waiting.extend(settlements)
@@ -69,6 +93,7 @@ class Settling:
     def give_up(self) -> None:
         """Stop asking a store that does not answer: what is not written is left to the leases' expiry."""
         self._gave_up = True
+        self._sifting.give_up()
 
     async def run(self) -> None:
         """Write batches until cancelled."""
@@ -76,28 +101,77 @@ class Settling:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
-            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            batch = self._next_batch()
             answers = await self._settle(batch)
-            self.pending -= len(batch)
-            self._on_settled(batch, answers)
+            if answers is None:
+                self._sifting.add(batch)
+                continue
+            if not self._sifting.idle:
+                self._sifting.note_written(batch)
+            self._answered(batch, answers)
 
-    async def _settle(self, batch: list[Settlement]) -> Sequence[Settled]:
+    async def sift(self) -> None:
+        """Write what the store has refused, or leave it, until cancelled."""
+        await self._sifting.run()
+
+    def _next_batch(self) -> list[Settlement]:
+        count = _count_within(self._waiting, BATCH_BYTES) if self._heavy else _BATCH
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._heavy = self._heavy and bool(self._waiting)
+        return batch
+
+    def _answered(self, batch: Sequence[Settlement], answers: Sequence[Settled]) -> None:
+        self.pending -= len(batch)
+        self._on_settled(batch, answers)
+
+    async def _settle(self, batch: list[Settlement]) -> Sequence[Settled] | None:
+        """Return the store's answers; None if it refuses this batch, and answers other verbs."""
+        refusals, answers = 0, self._sight.answers
+
+        def enough() -> bool:
+            nonlocal refusals
+            refusals += 1
+            return self._gave_up or (refusals >= _FEW and self._sight.answers > answers)
+
         try:
             return await self._patience.ask(
-                self._store.job_settle, JobSettle(settlements=batch), give_up=lambda: self._gave_up
+                self._store.job_settle, JobSettle(settlements=batch), give_up=enough
             )
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            if not self._gave_up:
+                logger.warning(
+                    "the store refuses %d outcomes and answers other questions; they are tried apart from those that "
+                    "come after: %s",
+                    len(batch),
+                    error,
+                )
+                return None
             logger.error(
                 "stopped with %d outcomes unwritten; their jobs run again when their leases expire",
                 len(batch),
             )
             return [Settled(SettleStatus.STALE)] * len(batch)
-        except Exception:
-            if len(batch) == 1:
-                logger.exception("the outcome of job %s cannot be written; it runs again", batch[0].job_id)
-                return [Settled(SettleStatus.STALE)]
-        # One that the store chokes on must not take the others with it.
-        return [answer for settlement in batch for answer in await self._settle([settlement])]
+        except Exception:  # noqa: BLE001 - whatever it is, the sifting finds out which of them it is about, and tells
+            return None
+
+
+def _count_within(settlements: Sequence[Settlement], size: int) -> int:
+    """Return how many of the first make a batch of at most so many bytes, or of one."""
+    for count, written in enumerate(settlements[:_BATCH]):
+        size -= _weight(written)
+        if size < 0:
+            return max(count, 1)
+    return _BATCH
+
+
+def _weight(written: Settlement) -> int:
+    """Return about how many bytes there are to write, but for what all have."""
+    weight = 0 if written.result is None else len(written.result)
+    return (
+        weight
+        if written.error is None
+        else weight + len(written.error.message) + len(written.error.traceback)
+    )
 
 
 def _log_trouble(written: Settlement, delivery: Delivery) -> None:

@@ -20,12 +20,15 @@ class Sight:
         self._monotonic = monotonic
         self._since: float | None = None
         self._last = 0.0
+        self.answers = 0
+        """How often the store was seen."""
         self._ahead: float | None = None
         """How far the store's clock was ahead of ours when this view began, in seconds."""
 
     def seen(self, store_time: datetime | None = None) -> None:
         """Note that the store answered, and what its clock said, where the answer tells."""
         now = self._monotonic()
+        self.answers += 1
         if self._since is None or now - self._last > self._max_gap:
             self._since, self._ahead = now, None
         if store_time is not None:

@@ -4,7 +4,7 @@ intake       reserves jobs into a small buffer, starts them as slots come free
 preparing    finds the task, decodes the payload: from a delivery to a `run`, or to why not
 plan         what is called for one task
 execution    runs handlers: on the loop, in threads (`threads`, `interrupts`), in children (`processes`, `child`)
-settling     writes outcomes down in batches
+settling     writes outcomes down in batches; what the store refuses goes to `sifting`
 leases       keeps leases from a thread of its own, and watches the loop
 register     tells others which tasks are served here
 upkeep       reclaims from dead workers, ends retention
@@ -18,11 +18,11 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from taskharbor.driver import CancelRequest, Store
 from taskharbor.errors import UsageError
@@ -37,7 +37,7 @@ from taskharbor.worker.intake import Intake
 from taskharbor.worker.keeper import Keeper
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.lifespan import closed_in_time, closed_unstarted, opened
-from taskharbor.worker.patience import Patience
+from taskharbor.worker.patience import Patience, reached
 from taskharbor.worker.preparing import Plans
 from taskharbor.worker.register import Register
 from taskharbor.worker.run import Run, Stop
@@ -47,6 +47,8 @@ from taskharbor.worker.sight import Sight
 from taskharbor.worker.stopping import Stopping
 
 logger = logging.getLogger("taskharbor.worker")
+
+T = TypeVar("T")
 
 
 class Worker:
@@ -64,17 +66,25 @@ class Worker:
         self._entered = False
         self._started = False
         self._start_ended = asyncio.Event()
-        self._drain_asked = False
+        self._drain_asked = asyncio.Event()
+        self._waits = False
         self._halt = asyncio.Event()
 
     # --- start
+
+    def wait_for_store(self) -> None:
+        """Have the start wait for a store that cannot be reached, as work does later, instead of raising.
+
+        For a process that exists for this worker. `drain` ends the wait; then the start raises after all.
+        """
+        self._waits = True
 
     async def __aenter__(self) -> Self:
         """Start: open the store, build the dependencies, go on the register, begin to reserve.
 
         Raises:
             LifespanError: the dependencies could not be built, or are not what a task declares.
-            StoreUnavailable: the store cannot be reached.
+            StoreUnavailable: the store cannot be reached, and `wait_for_store` was not asked for.
         """
         if self._entered:
             raise UsageError("a worker is entered once; ask the harbor for another")
@@ -87,25 +97,28 @@ class Worker:
             raise
         finally:
             self._start_ended.set()
-        if self._drain_asked:
+        if self._drain_asked.is_set():
             self.drain()
         return self
 
     async def _start(self) -> None:
         application, settings = self._application, self._settings
         deps = await self._stack.enter_async_context(opened(application.lifespan, application.registry))
-        store = await self._stack.enter_async_context(application.driver.connect())
+        store = await self._reached(lambda: self._stack.enter_async_context(application.driver.connect()))
         queues = settings.queues_served(definition.options.queue for definition in application.registry)
         self._furnish(store, queues, deps)
-        await self._register.announce()
+        await self._reached(self._register.announce)
         self._sight.seen()
-        self._keeper.start()
         # Nothing is reserved before it is known that its lease can be kept.
-        await asyncio.wrap_future(self._keeper.connected)
+        await self._reached(self._keeper.start)
         self._reserving = self._background.spawn(self._intake.run(), "intake")
         self._writing = self._background.spawn(self._settling.run(), "settling")
+        _ = self._background.spawn(self._settling.sift(), "sifting")
         _ = self._background.spawn(self._upkeep.run(), "upkeep")
         logger.info("worker %s serves %s with %d slots", self.name, ", ".join(queues), settings.concurrency)
+
+    async def _reached(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await (reached(ask, self._drain_asked) if self._waits else ask())
 
     def _furnish(self, store: Store, queues: tuple[str, ...], deps: object) -> None:
         """Make the rooms of this worker, each with what it needs of the others."""
@@ -114,7 +127,7 @@ class Worker:
         self._leases = Leases()
         self._sight = Sight(settings.lease)
         patience = Patience(self._sight)
-        self._settling = Settling(store, patience, self.name, self._on_settled)
+        self._settling = Settling(store, patience, self._sight, self.name, self._on_settled)
         self._register = Register(store, plans, worker=self.name, queues=queues, lease=settings.lease)
         execution = Execution(
             settings, self._leases, application.dispatcher, self.name, self._on_ends, self._on_bug
@@ -272,7 +285,7 @@ class Worker:
         if not self._entered:
             return []
         if not self._started:
-            self._drain_asked = True
+            self._drain_asked.set()
             await self._start_ended.wait()
             if not self._started:  # it could not start
                 return []
@@ -281,7 +294,7 @@ class Worker:
 
     def drain(self) -> None:
         """Begin to stop: start nothing new, hand back what has not started, let running handlers finish."""
-        self._drain_asked = True
+        self._drain_asked.set()
         if self._started:
             self._stopping.begin(self._reserving, self._writing)
 
@@ -293,7 +306,7 @@ class Worker:
     @property
     def draining(self) -> bool:
         """Return whether it has been told to stop."""
-        return self._drain_asked
+        return self._drain_asked.is_set()
 
     def loop_closed(self) -> None:
         """Give back the jobs of async handlers that would not end: with their loop closed, they cannot go on."""

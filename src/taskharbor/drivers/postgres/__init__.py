@@ -10,7 +10,9 @@ leaving      how jobs leave for the history               slots        the ring 
 lease        lease_extend, lease_reclaim                  control      job_cancel, job_requeue, job_delete
 look         job_get, job_find, job_count                 queue        pauses
 stray        jobs that some could not run                 upkeep       the register, history_prune
-connection   opening, and what errors mean                carry        running a routine
+connection   opening one                                  pool         those that are open, with lending
+refusal      what errors mean                             whole        whether no table of ours was dropped
+carry        running a routine                            gathering    enqueues asked at once, by one statement
 desk         asking, and asking again                     store        the verbs' two faces
 joining      the caller's own transaction                 home         whether a connection leads to our database
 bell         wake-ups by LISTEN and NOTIFY

@@ -35,9 +35,10 @@ def settings(place: Place) -> dict[str, Any]:
         "fallback_application_name": "taskharbor",
         "client_encoding": "utf8",  # whatever the database's is
     }
-    if place.prepare and "options" not in words:  # a pooler refuses options
+    if place.prepare:  # a pooler refuses options
         asked = {**PLANNING, "lock_timeout": LOCK_TIMEOUT}
-        found["options"] = " ".join([f"-c {name}={value}" for name, value in asked.items()])
+        own = [f"-c {name}={value}" for name, value in asked.items()]
+        found["options"] = " ".join([*own, str(words.get("options") or "")]).rstrip()  # the last word counts
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.
@@ -48,16 +49,15 @@ def settings(place: Place) -> dict[str, Any]:
     return found
 
 
-def open_connection(place: Place, *, listening: bool = False) -> psycopg.Connection[TupleRow]:
-    """Open a connection outside of any pool; for listening, past the pooler.
+def open_connection(place: Place) -> psycopg.Connection[TupleRow]:
+    """Open a connection outside of any pool.
 
     Raises:
         StoreUnavailable: the server cannot be reached now.
         UnusableStoreError: it refuses us.
     """
-    conninfo = place.listen if listening and place.listen else place.conninfo
     try:
-        return psycopg.connect(conninfo, **settings(place))
+        return psycopg.connect(place.conninfo, **settings(place))
     except psycopg.Error as error:
         raise store_error(error, place) from error
 

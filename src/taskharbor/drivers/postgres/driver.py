@@ -32,12 +32,13 @@ from taskharbor.drivers.postgres.carry import carry
 from taskharbor.drivers.postgres.connection import check_version, open_connection
 from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk, Shared
 from taskharbor.drivers.postgres.embedded import Server, open_embedded_folder
+from taskharbor.drivers.postgres.home import open_listening
 from taskharbor.drivers.postgres.joining import join
 from taskharbor.drivers.postgres.place import Place, from_url, with_settings
 from taskharbor.drivers.postgres.refusal import store_error
 from taskharbor.drivers.postgres.routine import Routine, Wakes
 from taskharbor.drivers.postgres.store import BlockingPostgresStore, PostgresStore
-from taskharbor.errors import SchemaError
+from taskharbor.drivers.postgres.whole import whole_version
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class PostgresDriver:
         self._made: Shared | None = None
         self._pid = 0
         self._bell = Bell(
-            lambda: open_connection(self._ready(), listening=True),
+            lambda: open_listening(self._ready()),
             lambda: open_connection(self._ready()),
             f"taskharbor.{self._place.schema}",
             self._place.schema,
@@ -91,6 +92,11 @@ class PostgresDriver:
     def place(self) -> Place:
         """Return the database, and how it is used."""
         return self._place
+
+    @property
+    def where(self) -> str:
+        """Return which database that is, and the schema in it, in words and without the password."""
+        return f"{self._place.name}, schema {self._place.schema!r}"
 
     @property
     def path(self) -> str | None:
@@ -157,7 +163,7 @@ class PostgresDriver:
         """Return where the database's tables stand, changing nothing: no folder is made where there is none."""
         if self._server is not None and not (self._server.folder / "data").exists():
             return SchemaVersion(0, schema.WANTED)
-        return self._ask(schema.version())
+        return self._ask(whole_version(self._place))
 
     def migrate(self, to: int | None = None) -> Sequence[Migration]:
         """Bring the tables to the version wanted, or to `to`, and return what was run."""
@@ -184,15 +190,13 @@ class PostgresDriver:
             place = self._ready()
             with _opened(place) as connection:
                 check_version(connection, place)
-                stands = carry(psycopg.RawCursor(connection), schema.version(), place.schema, prepare=False)
+                stands = carry(
+                    psycopg.RawCursor(connection), whole_version(place), place.schema, prepare=False
+                )
                 if stands.present < stands.wanted and place.migrate:
                     migrating.migrate(connection, place)
-                elif stands.present < stands.wanted:
-                    raise SchemaError(
-                        f"the schema {place.schema!r} of {place.name} is at version {stands.present}, and this "
-                        f"release of TaskHarbor needs {stands.wanted}: run `taskharbor migrate` "
-                        "(`taskharbor migrate --sql` shows what it does)"
-                    )
+                else:
+                    migrating.refuse_older(stands, place)
                 migrating.refuse_newer(stands, place)
             self._made = Shared(place, self._ring, self._bell.channel, self._bell.announce)
             self._pid = os.getpid()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import suppress
 from typing import NamedTuple
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from taskharbor.drivers.postgres.carry import carry
 from taskharbor.drivers.postgres.connection import open_connection
@@ -14,7 +16,7 @@ from taskharbor.drivers.postgres.place import Place
 from taskharbor.drivers.postgres.refusal import store_error
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.rows import micros_of
-from taskharbor.errors import SchemaError, UsageError
+from taskharbor.errors import SchemaError, StoreUnavailable, UnusableStoreError, UsageError
 
 # From the catalog: asking for a table by name fails where the schema may not be used, and would end a transaction.
 _WHERE = f"""SELECT current_database()::text, {micros_of("pg_postmaster_start_time()")}::text,
@@ -72,18 +74,53 @@ class Home:
             if not found.has_tables:
                 raise SchemaError(
                     f"{self._place.name} has no tables of TaskHarbor's in the schema {self._place.schema!r} any more; "
-                    "run `taskharbor migrate`"
+                    "run `taskharbor migrate`, which makes them, or says what was dropped"
                 )
             self._known.add(connection)
 
     def _look(self) -> Whereabouts:
-        place = self._place
-        try:
-            with open_connection(place) as connection:
-                cursor = psycopg.RawCursor(connection)
-                return carry(cursor, whereabouts(place.schema), place.schema, prepare=False)
-        except psycopg.Error as error:
-            raise store_error(error, place) from error
+        return _where_is(self._place)
+
+
+def open_listening(place: Place) -> psycopg.Connection[TupleRow]:
+    """Open the connection that hears wake-ups: past the pooler, if there is a way.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached now.
+        UnusableStoreError: it refuses us; or that way leads to another database, where no wake-up is ever sent.
+    """
+    listening = place.listening
+    connection = open_connection(listening)
+    try:
+        # While the pooler is away nothing can be compared, and what does arrive is welcome.
+        with suppress(StoreUnavailable):
+            if place.listen:
+                _compare(place, _where_is(place), _ask(connection, listening))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _compare(place: Place, here: Whereabouts, there: Whereabouts) -> None:
+    if not _same(here, there):
+        raise UnusableStoreError(
+            f"?listen= leads to the database {there.database!r} on {there.address}, and the jobs are in {place.name}"
+            f"{_another_server(here, there)}; nothing is ever heard there, so correct the URL"
+        )
+
+
+def _where_is(place: Place) -> Whereabouts:
+    with open_connection(place) as connection:
+        return _ask(connection, place)
+
+
+def _ask(connection: psycopg.Connection[TupleRow], place: Place) -> Whereabouts:
+    try:
+        cursor = psycopg.RawCursor(connection)
+        return carry(cursor, whereabouts(place.schema), place.schema, prepare=False)
+    except psycopg.Error as error:
+        raise store_error(error, place) from error
 
 
 def _same(here: Whereabouts, there: Whereabouts) -> bool:

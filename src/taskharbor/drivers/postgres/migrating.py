@@ -15,6 +15,7 @@ from taskharbor.drivers.postgres.carry import carry
 from taskharbor.drivers.postgres.place import Place
 from taskharbor.drivers.postgres.routine import Query, Routine, Row, quoted
 from taskharbor.drivers.postgres.schema import MIGRATIONS, WANTED, renamed, version
+from taskharbor.drivers.postgres.whole import whole_version
 from taskharbor.errors import SchemaError, StoreUnavailable, UnusableStoreError
 
 T = TypeVar("T")
@@ -86,6 +87,21 @@ def refuse_newer(stands: SchemaVersion, place: Place) -> None:
         )
 
 
+def refuse_older(stands: SchemaVersion, place: Place) -> None:
+    """Refuse tables that are missing, or that this release has not yet brought up.
+
+    Raises:
+        SchemaError: they are.
+    """
+    if stands.present >= stands.wanted:
+        return
+    where = f"the schema {place.schema!r} of {place.name}"
+    stand = f"{where} is at version {stands.present}, and this release of TaskHarbor needs {stands.wanted}"
+    if not stands.present:
+        stand = f"{where} has no tables of TaskHarbor's yet"
+    raise SchemaError(f"{stand}: run `taskharbor migrate` (`taskharbor migrate --sql` shows what it does)")
+
+
 def migrate(connection: Connection, place: Place, *, to: int | None = None) -> Sequence[Migration]:
     """Run what is missing up to a version, and return it.
 
@@ -104,6 +120,7 @@ def migrate(connection: Connection, place: Place, *, to: int | None = None) -> S
     run: list[Migration] = []
     while (number := _with_patience(connection, place, wanted)) is not None:
         run.append(known[number])
+    _carry(connection, place, whole_version(place))
     return run
 
 
@@ -122,7 +139,8 @@ def _with_patience(connection: Connection, place: Place, wanted: int) -> int | N
             raise SchemaError(
                 f"the schema {place.schema!r} of {place.name} has something in it that is none of TaskHarbor's, and in "
                 f"its way (PostgreSQL says: {error.diag.message_primary}); give TaskHarbor a schema of its own: "
-                "?schema=NAME in the URL"
+                "?schema=NAME in the URL. (If all tables there are TaskHarbor's: the rows of its table `migration` say "
+                "which version they are, and are gone; restore them from a backup)"
             ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -52,6 +53,12 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         if not _usable(self.schema):
             raise OptionError(f"schema={self.schema!r}: expected {_A_SCHEMA}")
 
+    def __repr__(self) -> str:
+        return f"<Place {self.name}, schema {self.schema!r}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("name", self.name), ("schema", self.schema)]  # not each field, and so the password
+
     @property
     def name(self) -> str:
         """Return what messages call it; without the password."""
@@ -61,6 +68,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         host = words.get("host") or words.get("hostaddr") or "the default host"
         port = f":{words['port']}" if "port" in words else ""
         return f"{what} on {host}{port}"
+
+    @property
+    def listening(self) -> Place:
+        """Return the place as the connection reaches it that hears wake-ups."""
+        return msgspec.structs.replace(self, conninfo=self.listen) if self.listen else self
 
 
 def from_url(url: str) -> Place:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import errors as sqlstates
 
@@ -52,6 +54,14 @@ _REFUSING_WORDS = (
     "is not permitted to log in",
     "permission denied for database",
 )
+# Of libpq, of psycopg, and of the server for `options`.
+_WRONG = re.compile(
+    r"invalid \S+ value|invalid integer value|invalid SCRAM|could not match \d+ |could not parse network address|"
+    r"definition of service|service file|may not be used with|may not be used without|value .* invalid when|"
+    r"not support SSL|certificate|private key|invalid value for parameter|invalid command-line argument|"
+    r"unrecognized configuration parameter"
+)
+_MORE_LINES = re.compile(r"\n\s*(?:LINE \d+|DETAIL|HINT|CONTEXT|QUERY|STATEMENT):.*", re.DOTALL)
 _DO = {
     "25006": "it is a standby, or was made read-only: target_session_attrs=read-write in the URL chooses the primary",
     "53100": "its disk is full: make room; nothing was written",
@@ -97,15 +107,21 @@ def none_free(place: Place, count: int) -> StoreUnavailable:
     return StoreUnavailable(f"no connection to {place.name} came free in time: {why}")
 
 
+def words_of(error: Exception) -> str:
+    """Return what was said, in one line; without details, which quote rows and so payloads, and without statements."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return " ".join((primary or _MORE_LINES.sub("", str(error))).split())
+
+
 def store_error(error: Exception, place: Place) -> TaskHarborError:
     """Return what an error of psycopg's means to the caller: try again later, or mend the deployment."""
-    said = " ".join(str(error).split())
+    said = words_of(error)
     where = place.name
     state = getattr(error, "sqlstate", None) or ""
     if isinstance(error, _MISSING):
         return SchemaError(
             f"{where} has no tables of TaskHarbor's in the schema {place.schema!r}, or not those of this release "
-            f"(PostgreSQL says: {said}); run `taskharbor migrate`"
+            f"(PostgreSQL says: {said}); run `taskharbor migrate`, which makes them, or says what was dropped"
         )
     if isinstance(error, _UNPREPARED):
         return UnusableStoreError(
@@ -116,6 +132,11 @@ def store_error(error: Exception, place: Place) -> TaskHarborError:
         return UnusableStoreError(
             f"{where} is a pooler that takes no settings for a session (PostgreSQL says: {said}); "
             "put ?prepare=off in the URL"
+        )
+    if _connecting(error) and _WRONG.search(said):
+        return UnusableStoreError(
+            f"{where} cannot be reached as the settings say (PostgreSQL says: {said}); correct them in the URL, or in "
+            "libpq's environment variables (PGSSLMODE, PGPORT, ...) and files"
         )
     if isinstance(error, _UNUSABLE) or (_connecting(error) and _says(error, _REFUSING_WORDS)):
         return UnusableStoreError(

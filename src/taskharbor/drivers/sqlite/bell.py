@@ -37,6 +37,8 @@ _LOOK_SECONDS = 0.05
 """How often commits are looked for that rang no bell."""
 _LOOK_OFTEN_SECONDS = 0.01
 """The same where bells cannot be rung."""
+_FIRST_LOOK_SECONDS = 1.0
+"""How long the first of those looks is waited for. It takes a millisecond."""
 _WORD = 4
 """Bytes of one ring: the queue's checksum."""
 _READ = 4096
@@ -241,6 +243,7 @@ class _Ear:
         self._stop_read, self._stop_write = os.pipe()
         self._thread = threading.Thread(target=self._main, name="taskharbor-bell", daemon=True)
         self._started = False
+        self._looked = threading.Event()
 
     def open(self, kind: str) -> None:
         """Hear rings of this kind, too."""
@@ -251,6 +254,8 @@ class _Ear:
         if not self._started:
             self._started = True
             self._thread.start()
+            # Whoever subscribes looks for jobs next, and then relies on us: what is committed from now on is a change.
+            self._looked.wait(_FIRST_LOOK_SECONDS)
         else:
             os.write(self._stop_write, b"+")
 
@@ -290,6 +295,8 @@ class _Ear:
     def _main(self) -> None:
         watch = _DataVersion(self._place)
         try:
+            watch.changed()
+            self._looked.set()
             while not self._closing:
                 self._wait()
                 if watch.changed():

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from taskharbor.drivers.postgres.embedded.access import ROLE, make_password, write_rules
 from taskharbor.drivers.postgres.embedded.account import Account
-from taskharbor.drivers.postgres.embedded.binaries import major_version, usable_binaries
+from taskharbor.drivers.postgres.embedded.binaries import find_binaries, major_version, usable_binaries
 from taskharbor.drivers.postgres.embedded.folder import Folder
 from taskharbor.drivers.postgres.embedded.processes import (
     Postmaster,
@@ -90,6 +90,15 @@ class Cluster:
         """Return the running server, ready for connections; None if there is none."""
         postmaster = Postmaster.read(self.folder.data)
         return postmaster if postmaster is not None and postmaster.ready and self._lives(postmaster) else None
+
+    def check_programs(self) -> None:
+        """Check that a cluster can be made where there is none, before anything is made.
+
+        Raises:
+            MissingExtraError: PostgreSQL is not installed.
+        """
+        if self._binaries is None and not self.folder.data.exists():
+            find_binaries()
 
     def start(self) -> None:
         """Start the server unless it runs, making the cluster first if there is none; wait until it takes connections.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -23,6 +24,12 @@ class EmbeddedPlace(msgspec.Struct, frozen=True):
     """Absolute."""
     query: dict[str, str]
     """The settings after the `?`, unread."""
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedPlace {str(self.folder)!r}>"  # a setting may be a URL with a password
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("folder", str(self.folder))]
 
 
 def open_embedded_folder(url: str) -> EmbeddedPlace:

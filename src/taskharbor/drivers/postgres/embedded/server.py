@@ -97,6 +97,7 @@ class Server:
             StoreUnavailable: it did not start; the message has the end of its log.
         """
         with self._mine():
+            self._cluster.check_programs()
             self._folder.make()
             with self._alone():
                 return self._started()

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors as sqlstates
 
 from taskharbor.drivers.postgres.place import Place
-from taskharbor.drivers.postgres.refusal import store_error
+from taskharbor.drivers.postgres.refusal import store_error, words_of
 from taskharbor.errors import StoreUnavailable, UsageError
 
 _ROLLED_BACK = "40"
@@ -46,7 +46,7 @@ def failure(error: psycopg.Error, told: Exception, place: Place, fate: Fate) -> 
 
 
 def _meaning(error: psycopg.Error, place: Place, fate: Fate) -> Exception:
-    said = " ".join(str(error).split())
+    said = words_of(error)
     if fate is Fate.LOST:
         return lost(place, said)
     if isinstance(error, sqlstates.InFailedSqlTransaction):
