@@ -8,8 +8,9 @@ from unittest import SkipTest
 
 import pytest
 
-from taskharbor.driver import Capability
+from taskharbor.driver import Capability, Joined
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.errors import UsageError
 from taskharbor_conformance import Case, OpenDriver, cases, conformance_test
 
 test_conformance = conformance_test(MemoryDriver)
@@ -50,6 +51,20 @@ def test_a_driver_that_claims_more_than_its_factory_can_show_fails() -> None:
 
     with pytest.raises(AssertionError, match="its factory made one driver only"):
         case.run(lambda: TwinDriver(MemoryDriver()))
+
+
+def test_a_driver_that_joins_transactions_needs_a_factory_with_callers() -> None:
+    class Joining(MemoryDriver):
+        capabilities = frozenset({Capability.TRANSACTIONAL})
+
+        def join(self, connection: object) -> Joined:
+            raise UsageError(f"expected a connection; got {connection!r}")
+
+    _, *tried = cases(family="using")
+
+    for case in tried:
+        with pytest.raises(AssertionError, match="its factory shows none; let it yield a `PlaceWithCallers`"):
+            case.run(Joining)
 
 
 # 4.14 is about workflows.

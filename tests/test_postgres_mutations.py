@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from taskharbor.driver import Driver
-from taskharbor_conformance import DriverFactory, OpenDriver
+from taskharbor_conformance import DriverFactory, OpenDriver, PlaceWithCallers
 from tests import test_postgres_marks as marks_tests
 from tests import test_postgres_reserve as scenarios
 from tests.support import postgres_simulated, postgres_walk
 from tests.support.postgres_place import shared_schema
+from tests.support.postgres_using import OfPsycopg, calling, schema_with_orders
 from tests.support.postgres_walk import Meeting, meeting
 from tests.test_mutations import PACKAGE, Mutation, first_failing, quick_first, replace
 
@@ -378,8 +379,8 @@ CONTRACT = [
     broken(
         "4.5",
         "lease",
-        "AND duration <= $2::text::bigint) OR",
-        "AND $2::text IS NOT NULL) OR",
+        '"""Take back the jobs of workers that are gone."""\n',
+        'request = type(request)(__import__("datetime").timedelta(99), request.limit, now=request.now)\n',
         "a reclaim may come right after an outage",
     ),
     broken(
@@ -424,6 +425,20 @@ CONTRACT = [
         "CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state",
         "s.state AS state",
         "a failure beats a pending cancel",
+    ),
+    broken(
+        "4.10",
+        "joining/enqueue",
+        "        yield Query(_NOTIFY, (channel, payload))\n",
+        "        pass\n",
+        "a commit of the caller's wakes nobody",
+    ),
+    broken(
+        "4.13",
+        "joining/joined",
+        "Step(instant(request.now),",
+        "Step(instant(None),",
+        "a request's now is ignored in a transaction",
     ),
     broken(
         "4.15",
@@ -567,9 +582,11 @@ def places(package: str) -> DriverFactory:
 
     @contextmanager
     def make_place() -> Generator[OpenDriver]:
-        schema = shared_schema()
-        schema.empty()
-        yield lambda: make(place(conninfo=schema.conninfo, schema=schema.name))
+        schema = schema_with_orders()
+        yield PlaceWithCallers(
+            lambda: make(place(conninfo=schema.conninfo, schema=schema.name)),
+            lambda: calling(OfPsycopg, schema),
+        )
 
     return make_place
 

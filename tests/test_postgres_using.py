@@ -1,17 +1,18 @@
-"""`harbor.using(connection)` on PostgreSQL: the caller's rows and the jobs are committed together, or not at all."""
+"""`harbor.using(connection)` on PostgreSQL: the contract with every kind of connection, and wake-ups."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from psycopg.rows import TupleRow
 
-from taskharbor import DuplicateJob, Harbor, JobNotFound, JobState, KeyConflict, Signature, task
+from taskharbor import Harbor, JobState, KeyConflict, task
 from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.drivers.postgres.bell.notice import ANYBODY
+from taskharbor_conformance import Case, cases
 from tests.support.postgres_place import SharedSchema, shared_schema
 from tests.support.postgres_using import (
     KINDS,
@@ -21,9 +22,8 @@ from tests.support.postgres_using import (
     OfPsycopgInAutocommit,
     OfSqlalchemyAsyncSessionOverAsyncpg,
     calling,
-    jobs,
     note,
-    orders,
+    places_of,
     registry,
     schema_with_orders,
 )
@@ -48,121 +48,54 @@ def harbor(schema: SharedSchema) -> Iterator[Harbor]:
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def anybody(request: pytest.FixtureRequest, schema: SharedSchema) -> Iterator[Caller]:
-    with calling(request.param, schema.conninfo) as made:
+    with calling(request.param, schema) as made:
         yield made
 
 
 # One of each way to send statements, for what does not depend on more.
 @pytest.fixture(params=[OfPsycopg, OfSqlalchemyAsyncSessionOverAsyncpg, OfDjango], ids=lambda kind: kind.name)
 def caller(request: pytest.FixtureRequest, schema: SharedSchema) -> Iterator[Caller]:
-    with calling(request.param, schema.conninfo) as made:
+    with calling(request.param, schema) as made:
         yield made
 
 
-def test_rows_and_jobs_are_committed_together(harbor: Harbor, schema: SharedSchema, anybody: Caller) -> None:
-    with harbor.using(anybody.given):
-        anybody.begin()
-        anybody.order(schema, 1)
-        (handle,) = anybody.enqueue(harbor, note.s(1))
-        anybody.enqueue(harbor, note.s(2), note.s(3))
-
-        assert ([], []) == (orders(schema), jobs(harbor))
-        with pytest.raises(JobNotFound):
-            handle.status()
-        anybody.commit()
-
-    assert ([1], [1, 2, 3]) == (orders(schema), jobs(harbor))
-    assert handle.status().state is JobState.READY
+# --- the contract
 
 
-def test_rows_and_jobs_are_rolled_back_together(
-    harbor: Harbor, schema: SharedSchema, anybody: Caller
-) -> None:
-    anybody.begin()
-    with harbor.using(anybody.given):
-        anybody.order(schema, 1)
-        anybody.enqueue(harbor, note.s(1))
-    anybody.rollback()
-
-    assert ([], []) == (orders(schema), jobs(harbor))
-
-
-def test_a_job_may_come_before_the_first_row(harbor: Harbor, schema: SharedSchema, anybody: Caller) -> None:
-    with harbor.using(anybody.given):
-        anybody.begin()
-        anybody.enqueue(harbor, note.s(1))
-        anybody.order(schema, 1)
-        unseen = orders(schema), jobs(harbor)
-        anybody.commit()
-
-        anybody.begin()
-        anybody.enqueue(harbor, note.s(2))
-        anybody.order(schema, 2)
-        anybody.rollback()
-
-    assert ([], []) == unseen
-    assert ([1], [1]) == (orders(schema), jobs(harbor))
+BY_EACH = {"a_job_may_come_before_the_first_row"}
+"""What every kind tries at once, as their libraries begin and end transactions each in its own way."""
+BY_EACH_CLIENT = {
+    "a_job_is_stored_as_an_enqueue_without_a_transaction_stores_it",
+    "a_large_batch_is_stored_whole_or_not_at_all",
+    "an_application_orders_ships_and_corrects_its_mistakes",
+    "keys_of_committed_jobs_are_met_in_a_transaction",
+    "what_is_refused_leaves_the_transaction_as_it_was",
+}
+"""What asyncpg tries, too, since it sends values otherwise than psycopg, who tries all."""
 
 
-def test_what_a_savepoint_takes_back_is_gone_with_its_jobs(
-    harbor: Harbor, schema: SharedSchema, caller: Caller
-) -> None:
-    with harbor.using(caller.given):
-        caller.begin()
-        caller.order(schema, 1)
-        caller.enqueue(harbor, note.s(1))
-        caller.savepoint()
-        caller.order(schema, 2)
-        caller.enqueue(harbor, note.s(2))
-        caller.rollback_to_savepoint()
-        caller.order(schema, 3)
-        caller.enqueue(harbor, note.s(3))
-        caller.commit()
-
-    assert ([1, 3], [1, 3]) == (orders(schema), jobs(harbor))
+def tries(*, at_once: bool) -> list[tuple[type[Caller], Case]]:
+    """Return every kind of caller with its cases: those tried at once, or the others."""
+    pairs = [(kind, case) for kind in KINDS for case in cases(family="using")]
+    chosen = dict.fromkeys(KINDS, BY_EACH)
+    chosen[OfPsycopg] = {case.name for _, case in pairs}
+    chosen[OfSqlalchemyAsyncSessionOverAsyncpg] = BY_EACH | BY_EACH_CLIENT
+    return [(kind, case) for kind, case in pairs if at_once == (case.name in chosen[kind])]
 
 
-ONE_WITH_KEY = note.options(key="k", on_conflict="raise")
+def name(value: type[Caller] | Case) -> str:
+    return value.name
 
 
-@pytest.mark.parametrize(
-    ("error", "call"),
-    [(DuplicateJob, lambda: ONE_WITH_KEY.s(1)), (KeyConflict, lambda: ONE_WITH_KEY.s(2))],
-    ids=["duplicate", "conflict"],
-)
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "among-others"])
-def test_a_refused_enqueue_leaves_the_callers_rows_and_the_jobs_before_it(
-    harbor: Harbor,
-    schema: SharedSchema,
-    caller: Caller,
-    error: type[Exception],
-    call: Callable[[], Signature[int]],
-    alone: bool,
-) -> None:
-    with harbor.using(caller.given):
-        caller.begin()
-        caller.order(schema, 1)
-        caller.enqueue(harbor, ONE_WITH_KEY.s(1))
-        with pytest.raises(error):
-            caller.enqueue(harbor, *([] if alone else [note.s(7)]), call())
-        caller.order(schema, 2)
-        caller.commit()
-
-    assert ([1, 2], [1]) == (orders(schema), jobs(harbor))
+@pytest.mark.parametrize(("kind", "case"), tries(at_once=True), ids=name)
+def test_conformance(kind: type[Caller], case: Case) -> None:
+    case.run(places_of(kind))
 
 
-def test_a_key_taken_in_the_same_transaction_returns_the_job_that_has_it(
-    harbor: Harbor, caller: Caller
-) -> None:
-    bound = note.options(key="k")
-    with harbor.using(caller.given):
-        caller.begin()
-        (first,) = caller.enqueue(harbor, bound.s(1))
-        (again,) = caller.enqueue(harbor, bound.s(1))
-        caller.commit()
-
-    assert (True, False, first.id) == (first.created, again.created, again.id)
-    assert [1] == jobs(harbor)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "case"), tries(at_once=False), ids=name)
+def test_conformance_in_full(kind: type[Caller], case: Case) -> None:
+    case.run(places_of(kind))
 
 
 # --- wake-ups
@@ -235,33 +168,6 @@ def test_a_transaction_wakes_once_however_much_it_enqueued(harbor: Harbor, calle
     assert [["default"]] == ear.heard()
 
 
-def test_what_comes_after_a_savepoint_was_rolled_back_wakes_all_the_same(
-    harbor: Harbor, caller: Caller, ear: Ear
-) -> None:
-    with harbor.using(caller.given):
-        caller.begin()
-        caller.execute("SELECT 1")
-        caller.savepoint()
-        caller.enqueue(harbor, note.s(1))
-        caller.rollback_to_savepoint()
-        caller.enqueue(harbor, note.s(2))
-        caller.commit()
-
-    assert [["default"]] == ear.heard()
-
-
-def test_each_transaction_of_a_block_wakes(harbor: Harbor, caller: Caller, ear: Ear) -> None:
-    told: list[list[list[str]]] = []
-    with harbor.using(caller.given):
-        for number in range(2):
-            caller.begin()
-            caller.enqueue(harbor, note.s(number))
-            caller.commit()
-            told.append(ear.heard())
-
-    assert [[["default"]], [["default"]]] == told
-
-
 def test_a_refused_enqueue_wakes_nobody(harbor: Harbor, caller: Caller, ear: Ear) -> None:
     note.options(key="k").enqueue(1)
 
@@ -282,7 +188,7 @@ def test_a_schema_with_a_long_name_wakes_too() -> None:
         driver = PostgresDriver(f"{shared.conninfo}&schema={long}")
         with (
             Harbor(driver, registry=registry) as harbor,
-            calling(OfPsycopgInAutocommit, shared.conninfo) as caller,
+            calling(OfPsycopgInAutocommit, shared) as caller,
             harbor.using(caller.given),
         ):
             caller.begin()

@@ -51,7 +51,7 @@ from tests.support.postgres_using import (
     schema_with_orders,
     sqlalchemy_url,
 )
-from tests.support.work import ENOUGH, aeventually, await_event, eventually, within
+from tests.support.work import ENOUGH, aeventually, await_event, within
 
 EACH_DRIVER = by(OfPsycopg, OfPsycopgAsync, OfAsyncpg)
 EACH_LIBRARY = by(
@@ -72,7 +72,7 @@ def harbor(schema: SharedSchema) -> Iterator[Harbor]:
 
 @pytest.fixture
 def caller(request: pytest.FixtureRequest, schema: SharedSchema) -> Iterator[Caller]:
-    with calling(request.param, schema.conninfo) as made:
+    with calling(request.param, schema) as made:
         yield made
 
 
@@ -131,7 +131,7 @@ def test_a_statement_that_fails_aborts_the_transaction_and_the_error_says_so(
         with harbor.using(other):
             note.options(key="k").enqueue(1)
         caller.begin()
-        caller.order(schema, 1)
+        caller.add_row(1)
         caller.execute("SET LOCAL lock_timeout = '1ms'")  # the key is another's, who has not committed yet
         with harbor.using(caller.given), pytest.raises(StoreUnavailable) as failed:
             caller.enqueue(harbor, note.options(key="k").s(1))
@@ -169,7 +169,7 @@ def test_an_error_in_the_middle_of_a_large_batch_takes_it_back_and_leaves_the_ro
     try:
         with mock.patch.object(enqueueing, "_ROWS", 2), harbor.using(caller.given):
             caller.begin()
-            caller.order(schema, 1)
+            caller.add_row(1)
             caller.enqueue(harbor, note.s(7))
             with pytest.raises(StoreError, match="few") as failed:
                 caller.enqueue(harbor, *(note.s(number) for number in range(5)))
@@ -210,7 +210,7 @@ def test_an_interrupt_in_the_middle_of_a_large_batch_takes_it_back_and_leaves_th
         return execute(self, query)
 
     caller.begin()
-    caller.order(schema, 1)
+    caller.add_row(1)
     with (
         mock.patch.object(enqueueing, "_ROWS", 2),
         mock.patch.object(line, "execute", noting),
@@ -239,7 +239,7 @@ def test_a_batch_that_is_cancelled_while_it_waits_is_taken_back_and_leaves_the_r
     with psycopg.connect(schema.conninfo) as other, harbor.using(other):
         note.options(key="k").enqueue(1)
         caller.begin()
-        caller.order(schema, 1)
+        caller.add_row(1)
         with harbor.using(caller.given):
             caller.run(give_up())
             caller.enqueue(harbor, note.s(3))
@@ -266,7 +266,7 @@ class _Wrong(StrDumper):
 def test_how_the_caller_reads_and_writes_changes_nothing(
     harbor: Harbor, schema: SharedSchema, blocking: bool
 ) -> None:
-    with calling(OfPsycopg if blocking else OfPsycopgAsync, schema.conninfo) as caller:
+    with calling(OfPsycopg if blocking else OfPsycopgAsync, schema) as caller:
         connection = untyped(caller).connection
         connection.adapters.register_loader("text", _Loud)
         connection.adapters.register_dumper(str, _Wrong)
@@ -377,19 +377,6 @@ def test_asyncpg_says_when_another_statement_is_under_way(harbor: Harbor, schema
     asyncio.run(within(main()))
 
     assert [2] == jobs(harbor)
-
-
-def test_a_key_of_an_open_transaction_is_waited_for(harbor: Harbor, schema: SharedSchema) -> None:
-    with psycopg.connect(schema.conninfo) as connection, ThreadPoolExecutor(1) as pool:
-        with harbor.using(connection):
-            first = note.options(key="k").enqueue(1)
-        waiting = pool.submit(lambda: harbor.enqueue_many([note.options(key="k").s(1)])[0])
-        eventually(
-            lambda: 1 == len(schema.ask("SELECT pid FROM pg_locks WHERE NOT granted")), "somebody waits"
-        )
-        connection.commit()
-
-        assert (first.id, False) == (waiting.result().id, waiting.result().created)
 
 
 def test_a_key_met_in_an_open_transaction_keeps_no_worker_from_settling(

@@ -66,7 +66,7 @@ def harbor(schema: SharedSchema) -> Iterator[Harbor]:
 
 @pytest.fixture
 def caller(request: pytest.FixtureRequest, schema: SharedSchema) -> Iterator[Caller]:
-    with calling(request.param, schema.conninfo) as made:
+    with calling(request.param, schema) as made:
         yield made
 
 
@@ -136,7 +136,7 @@ def test_a_transaction_in_which_a_statement_failed_is_refused_until_it_is_rolled
 ) -> None:
     with harbor.using(caller.given):
         caller.begin()
-        caller.order(schema, 1)
+        caller.add_row(1)
         caller.savepoint()
         with pytest.raises(Exception, match="division by zero"):
             caller.execute("SELECT 1 / 0")
@@ -376,7 +376,7 @@ def test_pipeline_mode_is_refused(harbor: Harbor, schema: SharedSchema) -> None:
 
 
 def test_a_connection_of_djangos_belongs_to_its_thread(harbor: Harbor, schema: SharedSchema) -> None:
-    with calling(OfDjango, schema.conninfo) as caller, harbor.using(caller.given):
+    with calling(OfDjango, schema) as caller, harbor.using(caller.given):
         caller.begin()
 
         async def enqueue_in_a_thread() -> None:
@@ -395,7 +395,7 @@ def test_a_connection_that_was_lost_is_told_as_such(
 ) -> None:
     with harbor.using(caller.given):
         caller.begin()
-        caller.order(schema, 1)
+        caller.add_row(1)
         schema.ask(
             "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE state = 'idle in transaction'"
         )

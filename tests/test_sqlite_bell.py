@@ -260,8 +260,10 @@ def test_a_pipe_that_is_full_holds_nobody_up(path: Path) -> None:
 
 def test_a_folder_of_another_users_waiters_does_not_hinder_an_enqueue(driver: SqliteDriver) -> None:
     path = Path(driver.path)
+    # Before it is opened, since what SQLite makes beside it has the same mode.
+    os.chmod(path, 0o666)  # noqa: S103 - another user has to write to it
     with woken(driver) as event:
-        for place, mode in ((path, 0o666), (path.parent, 0o777), (f"{path}-wake", 0o700)):
+        for place, mode in ((path.parent, 0o777), (f"{path}-wake", 0o700)):
             os.chmod(place, mode)
         for folder in path.parent.parents:
             if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest", "popen")):

@@ -1,4 +1,7 @@
-"""`harbor.using(connection)` on SQLite: jobs in the caller's own transaction, whatever state the connection is in."""
+"""`harbor.using(connection)` on SQLite: jobs in the caller's own transaction, whatever state the connection is in.
+
+What all drivers promise of it is tried by the conformance suite.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-from taskharbor import DuplicateJob, Harbor, Registry, UsageError, task
+from taskharbor import Harbor, Registry, UsageError, task
 from taskharbor.driver import JobEnqueue
 from taskharbor.drivers.sqlite import SqliteDriver
 from taskharbor.errors import SchemaError, StoreUnavailable, UnusableStoreError
@@ -64,54 +67,6 @@ def add_order(connection: sqlite3.Connection, number: int = 1) -> None:
 # --- together or not at all
 
 
-def test_a_commit_keeps_both_the_rows_and_the_jobs(
-    harbor: Harbor, path: Path, connection: sqlite3.Connection
-) -> None:
-    with connection, harbor.using(connection):
-        add_order(connection)
-        job = ship.enqueue(1)
-        unseen = stored(path)
-
-    assert ([], [job.id]) == (unseen, stored(path))
-    assert [1] == orders(path)
-    assert "ready" == job.status().state
-
-
-def test_a_rollback_keeps_neither(harbor: Harbor, path: Path, connection: sqlite3.Connection) -> None:
-    def fail() -> None:
-        with connection, harbor.using(connection):
-            add_order(connection)
-            ship.enqueue(1)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-
-    assert ([], []) == (stored(path), orders(path))
-
-
-def test_the_job_may_come_before_the_first_row(
-    harbor: Harbor, path: Path, connection: sqlite3.Connection
-) -> None:
-    with connection, harbor.using(connection):
-        ship.enqueue(1)
-        assert connection.in_transaction
-        add_order(connection)
-
-    assert (1, [1]) == (len(stored(path)), orders(path))
-
-
-def test_several_blocks_may_share_one_transaction(
-    harbor: Harbor, path: Path, connection: sqlite3.Connection
-) -> None:
-    with connection:
-        for number in range(3):
-            with harbor.using(connection):
-                ship.enqueue(number)
-
-    assert 3 == len(stored(path))
-
-
 def test_it_may_be_awaited(harbor: Harbor, path: Path, connection: sqlite3.Connection) -> None:
     async def main() -> None:
         with connection, harbor.using(connection):
@@ -138,31 +93,6 @@ def test_savepoints_of_the_caller_are_kept(
         connection.execute("RELEASE taskharbor")
 
     assert ([kept.id], [1, 3]) == (stored(path), orders(path))
-
-
-def test_what_is_refused_leaves_the_rows_of_the_caller(
-    harbor: Harbor, path: Path, connection: sqlite3.Connection
-) -> None:
-    first = ship.options(key="order-1").enqueue(1)
-
-    with connection, harbor.using(connection):
-        add_order(connection)
-        with pytest.raises(DuplicateJob):
-            ship.options(key="order-1", on_conflict="raise").enqueue(1)
-        add_order(connection, 2)
-
-    assert ([first.id], [1, 2]) == (stored(path), orders(path))
-
-
-def test_a_key_taken_in_the_same_transaction_is_seen_there(
-    harbor: Harbor, path: Path, connection: sqlite3.Connection
-) -> None:
-    with connection, harbor.using(connection):
-        first = ship.options(key="order-1").enqueue(1)
-        second = ship.options(key="order-1").enqueue(1)
-
-    assert (first.id, False) == (second.id, second.created)
-    assert [first.id] == stored(path)
 
 
 def test_an_error_in_the_middle_takes_the_jobs_back_and_leaves_the_rows(
@@ -369,6 +299,20 @@ def test_a_connection_of_another_thread_is_refused(harbor: Harbor, connection: s
         told = threads.submit(refusal, harbor, connection).result()
 
     assert "harbor.using(): the connection cannot be used here: SQLite objects created in a thread" in told
+
+
+def test_an_enqueue_of_another_thread_is_refused(
+    harbor: Harbor, path: Path, connection: sqlite3.Connection
+) -> None:
+    async def main() -> None:
+        with harbor.using(connection):
+            with pytest.raises(UsageError, match="cannot be used here: SQLite objects created in a thread"):
+                await asyncio.to_thread(ship.enqueue, 1)
+            connection.rollback()
+
+    asyncio.run(main())
+
+    assert [] == stored(path)
 
 
 def test_a_connection_closed_within_the_block_is_refused(

@@ -10,7 +10,17 @@ A driver's own test is a page:
 """
 
 from taskharbor_conformance.bench import OpenDriver
+from taskharbor_conformance.caller import AwaitedCaller, Caller, PlaceWithCallers
 from taskharbor_conformance.case import Case, DriverFactory
 from taskharbor_conformance.suite import cases, conformance_test
 
-__all__ = ["Case", "DriverFactory", "OpenDriver", "cases", "conformance_test"]
+__all__ = [
+    "AwaitedCaller",
+    "Caller",
+    "Case",
+    "DriverFactory",
+    "OpenDriver",
+    "PlaceWithCallers",
+    "cases",
+    "conformance_test",
+]

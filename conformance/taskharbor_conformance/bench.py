@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Self, TypeAlias, TypedDict, Unpack
 
@@ -39,6 +39,7 @@ from taskharbor.driver import (
     RequeueStatus,
     Reservation,
     Store,
+    TransactionalDriver,
     WorkerAnnounce,
 )
 from taskharbor.job import (
@@ -57,6 +58,7 @@ from taskharbor.job import (
 )
 from taskharbor.retry import RetryNumbers
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
+from taskharbor_conformance.caller import Application, OpenCaller, connected
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -145,10 +147,17 @@ class ReserveFields(TypedDict, total=False):
 class Bench:
     """One store under trial."""
 
-    def __init__(self, driver: Driver, open_driver: OpenDriver, clock: ManualClock | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        open_driver: OpenDriver,
+        clock: ManualClock | None = None,
+        open_caller: OpenCaller | None = None,
+    ) -> None:
         self.driver = driver
         self.open_driver = open_driver
         """Opens one more driver on the same place, as another process would."""
+        self._open_caller = open_caller
         # Near the real time, since a store may have prepared only for the days around it.
         self._clock = clock or ManualClock(datetime.now(UTC).replace(microsecond=0))
         self._connection = AsyncExitStack()
@@ -192,7 +201,17 @@ class Bench:
 
     def beside(self, driver: Driver | None = None) -> Bench:
         """Return one more bench, with a store of this driver's or of another on the same place, and the same clock."""
-        return Bench(driver or self.driver, self.open_driver, self._clock)
+        return Bench(driver or self.driver, self.open_driver, self._clock, self._open_caller)
+
+    def application(self) -> AbstractAsyncContextManager[Application]:
+        """Connect an application to the place, in a `harbor.using` block of its own; it is gone at the end."""
+        driver = self.driver
+        assert isinstance(driver, TransactionalDriver)
+        assert self._open_caller is not None, (
+            f"the driver {driver.name!r} says that it joins transactions, but its factory shows none; let it yield a "
+            "`PlaceWithCallers`"
+        )
+        return connected(self._open_caller, driver, lambda: self.now)
 
     # --- a job's life
 

@@ -17,9 +17,7 @@ from taskharbor.driver import (
     JobEnqueue,
     JobGet,
     MigratingDriver,
-    TransactionalDriver,
 )
-from taskharbor.errors import UsageError
 from taskharbor.job import JobState
 from taskharbor.settlement import SettleStatus
 from taskharbor_conformance.bench import (
@@ -36,7 +34,7 @@ from taskharbor_conformance.bench import (
 from taskharbor_conformance.case import case
 
 DURABLE, SHARED, BLOCKING = Capability.DURABLE, Capability.SHARED, Capability.BLOCKING
-MIGRATIONS, TRANSACTIONAL = Capability.MIGRATIONS, Capability.TRANSACTIONAL
+MIGRATIONS = Capability.MIGRATIONS
 
 
 @case("4.1")
@@ -282,20 +280,3 @@ async def migrating_leaves_the_jobs_as_they_are(bench: Bench) -> None:
     await asyncio.to_thread(driver.migrate)
 
     assert before == await bench.record(job_id)
-
-
-# --- transactional
-
-
-@case("4.1", needs=TRANSACTIONAL)
-async def what_is_no_connection_is_refused(bench: Bench) -> None:
-    driver = bench.driver
-    assert isinstance(driver, TransactionalDriver)
-
-    told = ""
-    try:
-        driver.join(object())
-    except UsageError as error:
-        told = str(error)
-
-    assert "object" in told, "a UsageError says what was given"

@@ -12,6 +12,7 @@ import msgspec
 
 from taskharbor.driver import Capability, Driver
 from taskharbor_conformance.bench import Bench, OpenDriver
+from taskharbor_conformance.caller import OpenCaller, PlaceWithCallers
 
 CASE_SECONDS = 60.0
 """No case takes longer, so that a driver that hangs fails."""
@@ -19,8 +20,9 @@ CASE_SECONDS = 60.0
 DriverFactory: TypeAlias = Callable[[], Driver | AbstractContextManager[OpenDriver]]
 """Makes a fresh, empty place for jobs, and says how a driver on it is opened.
 
-It returns a context manager around a function that opens a driver on that place, each call another one; leaving the
-block removes the place. Or, where a driver object *is* the place and no second one can find it, simply the driver.
+It returns a context manager around a function that opens a driver on that place, each call another one (around a
+`PlaceWithCallers`, if the driver joins transactions); leaving the block removes the place. Or, where a driver object
+*is* the place and no second one can find it, simply the driver.
 The suite closes every driver it was given.
 """
 
@@ -50,16 +52,16 @@ class Case(msgspec.Struct, frozen=True):
             SkipTest: the driver does not have the capability that the case needs.
         """
         with ExitStack() as stack:
-            open_driver = opener(factory, stack)
+            open_driver, open_caller = _openers(factory, stack)
             driver = open_driver()
             if self.needs is not None and self.needs not in driver.capabilities:
                 raise SkipTest(f"the driver {driver.name!r} does not offer {self.needs.value!r}")
-            asyncio.run(self._run(driver, open_driver))
+            asyncio.run(self._run(Bench(driver, open_driver, open_caller=open_caller)))
 
-    async def _run(self, driver: Driver, open_driver: OpenDriver) -> None:
+    async def _run(self, closed: Bench) -> None:
         limit = asyncio.timeout(CASE_SECONDS)
         try:
-            async with limit, Bench(driver, open_driver) as bench:
+            async with limit, closed as bench:
                 await self.body(bench)
         except TimeoutError as error:
             if limit.expired():
@@ -69,9 +71,13 @@ class Case(msgspec.Struct, frozen=True):
 
 def opener(factory: DriverFactory, stack: ExitStack) -> OpenDriver:
     """Return what opens drivers on one fresh place; they are closed, and the place is removed, with the stack."""
+    return _openers(factory, stack)[0]
+
+
+def _openers(factory: DriverFactory, stack: ExitStack) -> tuple[OpenDriver, OpenCaller | None]:
     made = factory()
     if not isinstance(made, AbstractContextManager):
-        return _once(made, stack)
+        return _once(made, stack), None
     open_driver: OpenDriver = stack.enter_context(made)
 
     def open_and_close() -> Driver:
@@ -79,7 +85,8 @@ def opener(factory: DriverFactory, stack: ExitStack) -> OpenDriver:
         stack.callback(driver.close)
         return driver
 
-    return open_and_close
+    open_caller = open_driver.open_caller if isinstance(open_driver, PlaceWithCallers) else None
+    return open_and_close, open_caller
 
 
 def _once(driver: Driver, stack: ExitStack) -> OpenDriver:

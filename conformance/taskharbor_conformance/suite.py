@@ -22,6 +22,7 @@ FAMILIES = (
     "listen",
     "concurrency",
     "capability",
+    "using",
     "worker",
 )
 
@@ -37,15 +38,18 @@ def cases(*, family: str | None = None, rule: str | None = None) -> Sequence[Cas
     ]
 
 
-def conformance_test(factory: DriverFactory) -> Callable[[Case], None]:
-    """Return a pytest test function, parametrised with every case; assign it to a name that starts with `test_`."""
+def conformance_test(factory: DriverFactory, *, family: str | None = None) -> Callable[[Case], None]:
+    """Return a pytest test function, parametrised with every case, or those of one family.
+
+    Assign it to a name that starts with `test_`.
+    """
     import pytest
 
     # So that pytest shows what the two sides of a failed assert were, as it does in test files.
     families = [f"{__package__}.{name}" for name in FAMILIES]
     pytest.register_assert_rewrite(*(name for name in families if name not in sys.modules))
 
-    @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases()])
+    @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases(family=family)])
     def test(case: Case) -> None:
         try:
             case.run(factory)

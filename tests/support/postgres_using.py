@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,6 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from taskharbor import Harbor, JobHandle, Registry, Signature, task
+from taskharbor.drivers.postgres import PostgresDriver
+from taskharbor_conformance import DriverFactory, OpenDriver, PlaceWithCallers
 from tests.fixtures.support import untyped
 from tests.support.postgres_place import SharedSchema, shared_schema
 
@@ -40,7 +43,8 @@ class Caller(ABC):
 
     name: str
     blocking = True
-    conninfo: str
+    schema: SharedSchema
+    """Where its table of orders is."""
     given: object
     """What goes into `harbor.using`."""
 
@@ -65,9 +69,13 @@ class Caller(ABC):
         """Enqueue in the form that the connection is for."""
         return harbor.enqueue_many(calls)
 
-    def order(self, schema: SharedSchema, number: int) -> None:
-        """Write a row of the application's own."""
-        self.execute(f'INSERT INTO "{schema.name}".orders VALUES ({number})')
+    def add_row(self, number: int) -> None:
+        """Write an order, a row of the application's own."""
+        self.execute(f'INSERT INTO "{self.schema.name}".orders VALUES ({number})')
+
+    def rows(self) -> list[int]:
+        """Return the orders that others see."""
+        return orders(self.schema)
 
     def savepoint(self) -> None:
         self.execute("SAVEPOINT theirs")
@@ -327,18 +335,30 @@ KINDS: list[type[Caller]] = [
 
 
 @contextmanager
-def calling(kind: Callable[[str], Caller], conninfo: str) -> Generator[Caller]:
-    """Return a caller, who is gone at the end."""
-    caller = kind(conninfo)
+def calling(kind: Callable[[str], Caller], schema: SharedSchema) -> Generator[Caller]:
+    """Return a caller whose orders are in this schema; it is gone at the end."""
+    caller = kind(schema.conninfo)
+    caller.schema = schema
     try:
         yield caller
     finally:
         caller.close()
 
 
-def schema_with_orders() -> SharedSchema:
+def places_of(kind: Callable[[str], Caller], binaries: Path | None = None) -> DriverFactory:
+    """Return a factory for the conformance suite: the shared schema, empty each time, and callers of this kind."""
+
+    @contextmanager
+    def make_place() -> Generator[OpenDriver]:
+        schema = schema_with_orders(binaries)
+        yield PlaceWithCallers(lambda: PostgresDriver(schema.place), lambda: calling(kind, schema))
+
+    return make_place
+
+
+def schema_with_orders(binaries: Path | None = None) -> SharedSchema:
     """Return the shared schema, empty, with a table of the application's own beside the jobs'."""
-    shared = shared_schema()
+    shared = shared_schema(binaries)
     shared.empty()
     shared.ask("CREATE TABLE IF NOT EXISTS orders (number integer)")
     shared.ask("DELETE FROM orders")

@@ -34,7 +34,7 @@ class Account(msgspec.Struct, frozen=True):
             command: with absolute paths.
             stderr: a descriptor that takes what it says of errors, by default `stdout` too.
         """
-        return subprocess.run(  # noqa: S603
+        return subprocess.run(  # noqa: S603 - the programs of the cluster, and no shell
             command,
             check=False,
             stdin=subprocess.DEVNULL,
