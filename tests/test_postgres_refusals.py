@@ -32,9 +32,9 @@ from taskharbor.errors import (
 from taskharbor_conformance.bench import new_job
 from tests.fixtures.cli import Ended, Shop, shops
 from tests.fixtures.support import run_python
-from tests.support.postgres_place import shared_schema
 from tests.support.postgres import make_server
 from tests.support.postgres_ground import Ground, put
+from tests.support.postgres_place import shared_schema
 
 SECRET = "s3cr3t"
 

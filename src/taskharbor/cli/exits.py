@@ -15,7 +15,8 @@ MEANINGS = {
     "task, a question that nobody is there to answer.",
     Exit.DEPLOYMENT: "What runs is not what was meant: the application cannot be imported, a URL that no driver knows, "
     "a missing package, an unknown task, a store that is not there, or cannot be used as it is.",
-    Exit.UNAVAILABLE: "The store cannot be reached now. Try again. (A worker waits for it instead, but with `--until-idle`.)",
+    Exit.UNAVAILABLE: "The store cannot be reached now. Try again. (A worker waits for it, unless "
+    "`--until-idle` was asked for.)",
     Exit.UNFINISHED: "A worker stopped, and a handler would not end. Its job stays leased until another worker "
     "reclaims it.",
     Exit.STALLED: "A worker's event loop was blocked for longer than `--stall`, and the watchdog ended the process.",
