@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 from unittest import mock
 
 import pytest
@@ -33,6 +33,7 @@ from taskharbor.driver import (
 from taskharbor.drivers.postgres import open_driver
 from taskharbor.drivers.postgres.embedded import Server
 from taskharbor.drivers.postgres.lending import Lending, Seat
+from taskharbor.drivers.postgres.pool import Connection
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.errors import StoreUnavailable
@@ -574,9 +575,9 @@ def test_who_gets_no_further_connection_waits_for_those_that_he_has(ground: Grou
 
 
 def test_a_signals_handler_may_enqueue_whatever_it_came_upon(ground: Ground) -> None:
-    ask = Lending.ask
+    ask = Lending[Connection].ask
 
-    def interrupted(self: Lending[Any], seat: Seat[Any]) -> None:
+    def interrupted(self: Lending[Connection], seat: Seat[Connection]) -> None:
         if once:
             once.clear()
             signal.raise_signal(signal.SIGUSR1)
@@ -584,7 +585,7 @@ def test_a_signals_handler_may_enqueue_whatever_it_came_upon(ground: Ground) -> 
 
     once = [True]
     with ground.producing() as store:
-        before = signal.signal(signal.SIGUSR1, lambda *_: put(store))
+        before = signal.signal(signal.SIGUSR1, lambda _, __: bool(put(store)))
         try:
             with mock.patch.object(Lending, "ask", interrupted):
                 put(store)

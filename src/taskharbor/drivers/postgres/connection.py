@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 
@@ -15,10 +16,16 @@ from taskharbor.errors import UnusableStoreError
 LEAST_VERSION = 130000
 """`pg_current_xact_id` is of PostgreSQL 13."""
 _CONNECT_SECONDS = 10
-# The live table is nearly empty or full, and large with dead rows, within seconds; statistics tell of one moment. Where
-# they tell of few jobs, the planner would sort all jobs of a lane for each reserve instead of walking the index, and
-# compile statements, which takes a second.
-PLANNING = {"jit": "off", "enable_bitmapscan": "off"}
+# The live table is nearly empty or full, and large with dead rows, within seconds. Statistics tell of one moment, and a
+# prepared statement's plan is kept until the next ones are taken. Made for few jobs it would read all of them, and sort
+# them, for each reserve; each verb's way is by an index whatever they say. And compiling a statement takes a second.
+PLANNING = {
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 """What our sessions ask of the planner. A pooler takes no such requests: there the role has them."""
 # Whoever enqueues under a key that another transaction has taken and not committed waits for its end. Each who waits
 # holds a connection of the pool meanwhile, so not for ever.
@@ -37,8 +44,10 @@ def settings(place: Place) -> dict[str, Any]:
     }
     if place.prepare:  # a pooler refuses options
         asked = {**PLANNING, "lock_timeout": LOCK_TIMEOUT}
-        own = [f"-c {name}={value}" for name, value in asked.items()]
-        found["options"] = " ".join([*own, str(words.get("options") or "")]).rstrip()  # the last word counts
+        ours = [f"-c {name}={value}" for name, value in asked.items()]
+        found["options"] = " ".join(
+            [*ours, str(words.get("options") or _default_options())]
+        )  # the last word counts
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.
@@ -47,6 +56,14 @@ def settings(place: Place) -> dict[str, Any]:
     if "tcp_user_timeout" not in words:
         found["tcp_user_timeout"] = 15_000
     return found
+
+
+def _default_options() -> str:
+    """Return what PGOPTIONS says, or a service file: what is given in a call stands in place of that."""
+    for known in pq.Conninfo.get_defaults():
+        if known.keyword == b"options" and known.val:
+            return known.val.decode()
+    return ""
 
 
 def open_connection(place: Place) -> psycopg.Connection[TupleRow]:

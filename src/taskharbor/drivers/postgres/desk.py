@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import psycopg
-from psycopg.errors import SerializationFailure
+from psycopg.errors import LockNotAvailable, QueryCanceled, SerializationFailure
 
 from taskharbor.driver import Request
 from taskharbor.drivers.postgres.carry import acarry, carry
@@ -29,6 +29,9 @@ _BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL idle_in_transaction_session_timeout = '30s'"""
 """Our statements look again at what others have changed meanwhile. And a machine that vanishes, or a process that is
 stopped, within a transaction must not keep its locks until the server's TCP finds out."""
+
+_IN_THE_WAY = (LockNotAvailable, QueryCanceled)
+"""The session is as it was."""
 
 logger = logging.getLogger("taskharbor.postgres")
 
@@ -208,7 +211,7 @@ class _Attempt:
         broken = connection.closed or is_broken(error)
         if not may_repeat(error, broken=broken, before=self._before):
             meant = store_error(error, self._shared.place)
-            if isinstance(meant, StoreUnavailable):
+            if isinstance(meant, StoreUnavailable) and not isinstance(error, _IN_THE_WAY):
                 # A session keeps the settings that its role or its database had when it began, such as to be read-only.
                 connection.pgconn.finish()
             raise meant from error

@@ -27,9 +27,11 @@ kept AS (INSERT INTO taskharbor.history ({_KEPT}, slot, state, finished_at, expi
             ELSE (left(g.errors::text, -1) || ',' || g.error || ']')::json END,
         CASE WHEN g.state = 'succeeded' THEN g.codec END, CASE WHEN g.state = 'succeeded' THEN g.result END
     FROM gone g, clock c)"""
-KEYS = f"""keys AS (UPDATE taskharbor.key k SET expires_at = c.now + {interval_of("k.ttl")} FROM clock c,
-    (SELECT task, key, id FROM gone WHERE key IS NOT NULL ORDER BY task, key) g
-    WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id)"""
+KEYS = f"""named AS MATERIALIZED (SELECT f.spot FROM (SELECT task, key, id FROM gone WHERE key IS NOT NULL
+    ORDER BY task, key) g CROSS JOIN LATERAL (SELECT k.ctid AS spot FROM taskharbor.key k
+        WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id LIMIT 1) f),
+keys AS (UPDATE taskharbor.key k SET expires_at = c.now + {interval_of("k.ttl")} FROM clock c, named n
+    WHERE k.ctid = n.spot)"""
 # A lease goes with the last of its jobs.
 LEASES = """leaves AS MATERIALIZED (SELECT token, count(*) AS jobs FROM {left} WHERE token IS NOT NULL GROUP BY token
     ORDER BY token),

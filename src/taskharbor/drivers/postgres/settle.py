@@ -56,16 +56,19 @@ _ENDS_AS = {
 }
 """The terminal states that kinds lead to; with the others the job waits again."""
 
-# The way of nearly all batches, by itself.
+# The way of nearly all batches, by itself. Jobs are looked up one by one, in order of id, whatever the planner believes
+# of the table: it may be of a moment when that was empty. What somebody changes meanwhile is missed, and settled again.
 _SUCCESSES = f"""WITH {CLOCK},
 said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
     $5::text::integer[], $6::text::text[]) s(id, token, start, size, codec)),
-gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.id = s.id AND j.token = s.token
+found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
+    WHERE j.id = s.id AND j.token = s.token LIMIT 1) f),
+gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
     RETURNING j.*, 'succeeded' AS state, j.attempt + 1 AS attempts, NULL AS said_reason, NULL::json AS error,
         j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
 {ENDED}, {KEYS}, {LEASES.format(left="gone")}
 SELECT id::text, NULL, awaited FROM gone"""
-# Locked as they are looked up, one by one in order of id, whatever the planner knows of the table.
+# Jobs are locked as they are looked up, since some of them end and some go back, each by a part of its own.
 _ANY = f"""WITH {CLOCK},
 said AS MATERIALIZED (SELECT s.*, CASE WHEN s.error IS NOT NULL THEN
         jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS wrong
@@ -177,14 +180,18 @@ _TERMINAL = frozenset(_ENDS_AS.values())
 
 
 def _look_again(step: Step, rest: dict[_Name, Settlement], states: _States) -> Routine[dict[str, int]]:
-    """Settle what a cancel came in between of, and return which token settled each of the others last."""
-    if not rest:
-        return {}
-    found = yield Query(_BEFORE, (plain_array(sorted({job_id for job_id, _ in rest})),))
-    held = [rest[job_id, token] for job_id, token, _ in found if (job_id, token) in rest]
-    if held:
+    """Settle what was changed meanwhile, as by a cancel, and return which token settled each of the others last."""
+    settled: dict[str, int] = {}
+    # Each turn is missed again only by what somebody has changed since the one before.
+    while rest:
+        found = yield Query(_BEFORE, (plain_array(sorted({job_id for job_id, _ in rest})),))
+        settled = {job_id: token for job_id, _, token in found if token is not None}
+        held = [rest[job_id, token] for job_id, token, _ in found if (job_id, token) in rest]
+        if not held:
+            break
         states.update((yield from _settle(step, sorted(held, key=_id))))
-    return {job_id: settled for job_id, _, settled in found if settled is not None}
+        rest = {name: settlement for name, settlement in rest.items() if name not in states}
+    return settled
 
 
 def _common(step: Step, settlements: Sequence[Settlement]) -> list[Cell]:

@@ -62,17 +62,22 @@ class Agenda:
                 self._queues[queue] = due = max(now, self._quiet.get(queue, now))
                 self._queues_due = min(self._queues_due, due)
         self._jobs.add(jobs)
-        if len(self._queues) + len(self._jobs.names) > MOST_NAMES:
-            self._queues.clear()
-            self._queues_due = inf
-            self._jobs.names.clear()
-            self._everybody = True
+        self._bound()
 
     def echo(self, queues: Iterable[str], now: float) -> None:
         """Note that these are to be rung a little later."""
         if not self._echoes.names:
             self._echoes.free_at = now + ECHO_WINDOW
         self._echoes.add(queues)
+        self._bound()
+
+    def _bound(self) -> None:
+        if len(self._queues) + len(self._jobs.names) + len(self._echoes.names) > MOST_NAMES:
+            self._queues.clear()
+            self._queues_due = inf
+            self._jobs.names.clear()
+            self._echoes.names.clear()
+            self._everybody = True
 
     def ring_again(self, work: Work, at: float) -> None:
         """Note that these rings could not be sent, and that nothing can before `at`."""

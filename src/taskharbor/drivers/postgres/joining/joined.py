@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import psycopg
@@ -70,7 +71,7 @@ class BlockingJoined:
             return []
         line: Line | None = None
         # Threads may share a connection; an enqueue may be several statements.
-        with self._turn.of_threads:
+        with self._turn.taken():
             try:
                 line = self._owner.open()
                 self._check(line)
@@ -149,8 +150,25 @@ class _Turn:
     """Whose turn it is on one connection."""
 
     def __init__(self) -> None:
-        self.of_threads = threading.Lock()
+        self._of_threads = threading.Lock()
+        self._holder = 0
         self.of_tasks = asyncio.Lock()
+
+    @contextmanager
+    def taken(self) -> Generator[None]:
+        """Take this thread's turn, for a block."""
+        own = threading.get_ident()
+        if self._holder == own:  # it would wait for itself
+            raise UsageError(
+                "harbor.using(): an enqueue is under way on this connection in this very thread; a signal's handler "
+                "cannot take part in it; have it set a flag that the program looks at"
+            )
+        with self._of_threads:
+            self._holder = own
+            try:
+                yield
+            finally:
+                self._holder = 0
 
 
 # By the identity of what was given, which lives as long as those who joined it.
