@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("psycopg", reason="needs the extra `postgres`")
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from taskharbor.driver import (
     EnqueueStatus,
@@ -37,12 +38,13 @@ from taskharbor.drivers.postgres.pool import Connection
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.errors import StoreUnavailable
+from taskharbor.job import JobState
 from taskharbor.settlement import SettleKind, Settlement, SettleStatus
-from taskharbor_conformance.bench import WORKER, new_job
+from taskharbor_conformance.bench import WORKER, failure, new_job, success
 from tests.fixtures.support import untyped
 from tests.support.disks import filled, small_disk
 from tests.support.postgres import make_server
-from tests.support.postgres_ground import Ground, a_reserve, put, timed
+from tests.support.postgres_ground import OTHERS, Ground, a_reserve, put, timed
 from tests.support.work import aeventually, eventually, within
 
 T = TypeVar("T")
@@ -416,6 +418,40 @@ def test_who_wants_a_key_that_a_transaction_does_not_give_up_leaves_the_pool_to_
 
     assert all("a transaction that has enqueued a job with the same key" in each for each in told), told
     assert 1 == ground.count("job")
+
+
+def test_a_mixed_settle_that_meets_cancels_one_after_the_other_is_written(ground: Ground) -> None:
+    """Each cancel changes the rows between the settle's look and its lock."""
+
+    def cancel(connection: psycopg.Connection[TupleRow], reason: str) -> None:
+        ground.do_on(connection, "BEGIN")
+        ground.do_on(connection, "SELECT FROM job ORDER BY id FOR UPDATE")
+        ground.do_on(connection, "UPDATE job SET cancel = coalesce(cancel, %s)", reason)
+
+    async def work(store: Store) -> list[tuple[SettleStatus, JobState | None]]:
+        await aput(store, 2)
+        one, other = (await store.job_reserve(a_reserve(2))).deliveries
+        with ground.connect() as first, ground.connect() as second:
+            cancel(first, "first")
+            settled = asyncio.create_task(
+                store.job_settle(JobSettle(settlements=[success(one), failure(other)]))
+            )
+            await asyncio.to_thread(ground.await_waiting, 1)
+            cancelled = asyncio.create_task(asyncio.to_thread(cancel, second, "second"))
+            await asyncio.to_thread(ground.await_waiting, 1, OTHERS)
+            first.commit()
+            await cancelled
+            await aeventually(
+                lambda: settled.done() or ground.waiting() == 1, "it has come upon the second, too"
+            )
+            second.commit()
+            return [(answer.status, answer.state) for answer in await settled]
+
+    assert [
+        (SettleStatus.SETTLED, JobState.SUCCEEDED),
+        (SettleStatus.SETTLED, JobState.CANCELLED),
+    ] == with_store(ground, work)
+    assert 0 == ground.count("lease")
 
 
 def test_a_deadlock_with_others_is_tried_again(ground: Ground) -> None:

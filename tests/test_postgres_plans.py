@@ -6,7 +6,6 @@ old the plans must be as good: a table of jobs is empty at one moment and holds 
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,12 +16,13 @@ import msgspec
 import pytest
 from psycopg import sql
 
-from taskharbor.driver import LeaseExtend, LeaseHold, LeaseReclaim
+from taskharbor.driver import JobCancel, JobDelete, LeaseExtend, LeaseHold, LeaseReclaim
 from taskharbor.drivers.postgres.connection import PLANNING
+from taskharbor.drivers.postgres.control import job_cancel, job_delete
 from taskharbor.drivers.postgres.lease import lease_extend, lease_reclaim
 from taskharbor.drivers.postgres.routine import Query, Routine, Row, quoted
 from taskharbor.drivers.postgres.schema import renamed
-from taskharbor.job import Delivery
+from taskharbor.job import Delivery, new_token
 from taskharbor.settlement import Settlement
 from taskharbor_conformance.bench import DAY, burial, failure, new_job, release, success
 from tests.support.postgres import server
@@ -145,11 +145,12 @@ class Explainer(Taker):
 
     def __init__(self, schema: SharedSchema) -> None:
         super().__init__(schema, "explained")
+        self.connection.prepare_threshold = None  # whoever prepares forgets it all after a rollback
         for name, value in {**PLANNING, "plan_cache_mode": "force_generic_plan"}.items():
             self.do(f"SET {name} = {value}")
         self.plans: list[Plan] = []
         self._on = False
-        self._numbers = itertools.count()
+        self._prepared: dict[str, str] = {}
 
     @contextmanager
     def explaining(self) -> Generator[list[Plan]]:
@@ -174,12 +175,15 @@ class Explainer(Taker):
     def _explain(self, query: Query) -> None:
         words = renamed(query.sql, self.schema.name)
         cells = sql.SQL(", ").join(map(sql.Literal, query.params))
-        name = sql.Identifier(f"explained_{next(self._numbers)}")
+        kept = self._prepared.get(words)
+        name = sql.Identifier(kept or f"explained_{len(self._prepared)}")
         execute = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {}").format(name)
         if query.params:
             execute += sql.SQL("({})").format(cells)
         self.do("SAVEPOINT before")
-        self.connection.execute(f"PREPARE {name.as_string()} AS {words}".encode(), prepare=False)
+        if kept is None:
+            self.connection.execute(f"PREPARE {name.as_string()} AS {words}".encode(), prepare=False)
+            self._prepared[words] = name.as_string().strip('"')
         ((explained,),) = self.connection.execute(execute).fetchall()
         self.do("ROLLBACK TO before")
         self.plans.append(Plan.read(words, explained))
@@ -195,13 +199,15 @@ class Store:
         in_it = "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
         for (table,) in self.schema.ask(in_it, (quoted(self.schema.name),)):
             self.schema.ask(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-        self.schema.ask(_STRAYS)
-        self._fill(0, 300)
+        if count:
+            self.schema.ask(_STRAYS)
+            self.fill(0, 300)
         self.schema.ask("ANALYZE")
-        self._fill(300, count)
+        if count:
+            self.fill(300, count)
         self._stack = stack
 
-    def _fill(self, begin: int, end: int) -> None:
+    def fill(self, begin: int, end: int) -> None:
         for statement in _FILL:
             self.schema.ask(statement.replace("% ", "%% "), (begin, end))
 
@@ -424,6 +430,44 @@ def test_keys_are_found_by_their_names(count: int, worker: Explainer) -> None:
         check(plan, batch=count, pages=80)
         assert plan.indexes("key") <= {"key_pkey"}
         assert plan.indexes("job") <= {"job_pkey"}
+
+
+# --- kept
+
+
+def verbs(worker: Explainer) -> None:
+    """Carry out each verb that is hot."""
+    worker.put(*(new_job(key=f"fresh-{new_token()}" if number % 2 else None) for number in range(BATCH)))
+    deliveries = taken(worker)
+    worker.settle(*map(success, deliveries[: BATCH // 2]))
+    worker.settle(*map(failure, deliveries[BATCH // 2 :]))
+    worker.put(*(new_job() for _ in range(BATCH)))
+    worker.reserve(BATCH, lease=timedelta(microseconds=1))
+    worker.verb(lease_reclaim, LeaseReclaim(observed=DAY, limit=1000))
+    ids = [delivery.id for delivery in worker.reserve(BATCH).deliveries]
+    worker.verb(job_cancel, JobCancel(ids=ids, by="me"))
+    worker.verb(job_delete, JobDelete(ids=[delivery.id for delivery in deliveries]))
+
+
+def test_plans_made_while_the_tables_are_empty_are_good_when_they_are_full() -> None:
+    """The server keeps them until the next statistics are taken."""
+    with ExitStack() as stack:
+        store = Store(0, stack)
+        worker = store.explainer()
+        worker.begin()
+        with worker.explaining() as plans:
+            verbs(worker)
+        worker.roll_back()
+        made = {plan.sql for plan in plans}
+        store.fill(0, SMALL)
+        worker.begin()
+        with worker.explaining() as plans:
+            verbs(worker)
+        worker.roll_back()
+
+    assert {plan.sql for plan in plans} <= made
+    for plan in plans:
+        check(plan, rows=8, pages=100)
 
 
 def test_the_reader_of_plans_sees_a_table_read_from_end_to_end(worker: Explainer) -> None:

@@ -27,6 +27,7 @@ _UNTROUBLED = (
     r"-c default_transaction_isolation=read\ committed"
 )
 OURS = "taskharbor"
+OTHERS = "test"
 """What our connections call themselves."""
 MUCH = 1000
 """More jobs than a test has."""
@@ -72,7 +73,7 @@ class Ground:
     def connect(self) -> Connection:
         """Return another program's connection, in autocommit mode. What troubles us does not trouble it."""
         return psycopg.connect(
-            self.conninfo, autocommit=True, application_name="test", connect_timeout=10, options=_UNTROUBLED
+            self.conninfo, autocommit=True, application_name=OTHERS, connect_timeout=10, options=_UNTROUBLED
         )
 
     def do(self, statement: str, *params: object) -> list[TupleRow]:
@@ -111,17 +112,18 @@ class Ground:
         )
         return int(count)
 
-    def await_waiting(self, count: int) -> None:
-        """Wait until so many of our statements wait for locks."""
+    def await_waiting(self, count: int, whose: str = OURS) -> None:
+        """Wait until so many statements wait for locks: ours, or those of other programs."""
 
-        def waiting() -> bool:
-            ((found,),) = self.do(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'",
-                OURS,
-            )
-            return bool(found == count)
+        eventually(lambda: self.waiting(whose) == count, f"{count} statements wait")
 
-        eventually(waiting, f"{count} statements wait")
+    def waiting(self, whose: str = OURS) -> int:
+        """Return how many statements wait for locks."""
+        ((count,),) = self.do(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'",
+            whose,
+        )
+        return int(count)
 
     def cut(self) -> None:
         """Cut all our connections, and wait until they are gone."""
