@@ -47,18 +47,20 @@ _WIDE = timedelta(seconds=5)
 """Ids made farther apart, as where an old request is repeated, are looked up one by one."""
 # Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
 _SAID = f"""WITH {CLOCK},
-batch AS MATERIALIZED (SELECT * FROM unnest($2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
-    $6::text::bigint[], $7::text::bigint[], $8::text::boolean[])
-    WITH ORDINALITY b(task, queue, options, priority, retain, timeout, guarded, number)),
-said AS MATERIALIZED (SELECT * FROM unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
+batch AS MATERIALIZED (SELECT $2::text::text[] AS task, $3::text::text[] AS queue, $4::text::text[] AS options,
+    $5::text::smallint[] AS priority, $6::text::bigint[] AS retain, $7::text::bigint[] AS timeout,
+    $8::text::boolean[] AS guarded),
+said AS MATERIALIZED (SELECT s.*, b.task[s.batch], b.queue[s.batch], b.options[s.batch], b.priority[s.batch],
+        b.retain[s.batch], b.timeout[s.batch], b.guarded[s.batch]
+    FROM batch b, unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
     $12::text::integer[], $16::text::timestamptz[], $17::text::bigint[], $13::text::text[], $14::text::text[],
     $18::text::json[]) s(id, batch, start, size, run_at, run_in, key, digest, meta)),
 {_KNOWN}"""
 _ADD = f"""added AS (INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, timeout, guarded, lane,
     key, digest, meta, payload, enqueued_at, run_at, due)
-SELECT s.id, b.task, b.queue, b.options, b.priority, b.retain, b.timeout, b.guarded, {NORMAL}, s.key, s.digest, s.meta,
+SELECT s.id, s.task, s.queue, s.options, s.priority, s.retain, s.timeout, s.guarded, {NORMAL}, s.key, s.digest, s.meta,
     substring($15::bytea FROM s.start FOR s.size), c.now, w.run_at, greatest(w.run_at, c.now)
-FROM clock c, {{said}} s JOIN batch b ON b.number = s.batch,
+FROM clock c, {{said}} s,
     LATERAL (SELECT coalesce(c.now + {interval_of("s.run_in")}, s.run_at, c.now) AS run_at) w
 RETURNING id)
 SELECT id::text FROM added"""
@@ -66,11 +68,11 @@ _PLAIN = f"""{_SAID},
 fresh AS (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
 {_ADD.format(said="fresh")}"""
 _KEYED = f"""{_SAID},
+lasts AS MATERIALIZED (SELECT $21::text::bigint[] AS ttl),
 fresh AS MATERIALIZED (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
 taken AS (INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
-    SELECT b.task, s.key, s.id, s.digest, o.ttl FROM fresh s JOIN batch b ON b.number = s.batch
-    JOIN pg_catalog.unnest($21::text::bigint[]) WITH ORDINALITY o(ttl, number) ON o.number = s.batch
-    WHERE s.key IS NOT NULL{{untaken}} ORDER BY b.task, s.key
+    SELECT s.task, s.key, s.id, s.digest, t.ttl[s.batch] FROM fresh s, lasts t
+    WHERE s.key IS NOT NULL{{untaken}} ORDER BY s.task, s.key
     ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
         expires_at = NULL WHERE k.expires_at <= (SELECT now FROM clock)
     RETURNING k.job_id),
@@ -80,7 +82,7 @@ free AS (SELECT * FROM fresh WHERE key IS NULL OR id IN (SELECT job_id FROM take
 # transaction lasts. So what can be seen to be taken is left alone there. Not in one that is SERIALIZABLE: whatever is
 # read in it may bring another to an end.
 _UNTAKEN = """ AND NOT (current_setting('transaction_isolation') <> 'serializable' AND EXISTS (
-        SELECT FROM taskharbor.key h WHERE h.task = b.task AND h.name = s.key
+        SELECT FROM taskharbor.key h WHERE h.task = s.task AND h.name = s.key
         AND (h.expires_at IS NULL OR h.expires_at > (SELECT now FROM clock))))"""
 _HOLDERS = """SELECT k.task, k.name, k.job_id::text, k.digest
     FROM unnest($2::text::text[], $3::text::text[]) w(task, name) JOIN taskharbor.key k USING (task, name)
