@@ -21,6 +21,7 @@ _CONNECT_SECONDS = 10
 # them, for each reserve; each verb's way is by an index whatever they say. And compiling a statement takes a second.
 PLANNING = {
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
