@@ -59,6 +59,7 @@ class Proxy:
             self._words, self._cut, self._times = words.encode(), cut, times
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # or the thread that accepts would wait for ever
         self._listener.close()
 
     def _accept(self) -> None:

@@ -46,9 +46,8 @@ def settings(place: Place) -> dict[str, Any]:
     if place.prepare:  # a pooler refuses options
         asked = {**PLANNING, "lock_timeout": LOCK_TIMEOUT}
         ours = [f"-c {name}={value}" for name, value in asked.items()]
-        found["options"] = " ".join(
-            [*ours, str(words.get("options") or _default_options())]
-        )  # the last word counts
+        theirs = str(words.get("options") or _default_options())  # which count, as they come last
+        found["options"] = " ".join([*ours, theirs]).rstrip()
     if "connect_timeout" not in words:
         found["connect_timeout"] = _CONNECT_SECONDS
     # A server that is gone without a word is noticed in a quarter of a minute, while we wait for it and while we speak.
