@@ -7,7 +7,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from taskharbor.driver import CancelStatus, Driver, Enqueued, JobCancel, JobEnqueue, JobGet, Store
+from taskharbor.driver import (
+    CancelStatus,
+    Driver,
+    Enqueued,
+    FlowCancel,
+    FlowGet,
+    JobCancel,
+    JobEnqueue,
+    JobGet,
+    Store,
+)
+from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 
 if TYPE_CHECKING:
@@ -112,3 +123,9 @@ class BridgedProducer:
 
     def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         return self._bridge.call(lambda store: store.job_cancel(request))
+
+    def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        return self._bridge.call(lambda store: store.flow_get(request))
+
+    def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        return self._bridge.call(lambda store: store.flow_cancel(request))

@@ -4,6 +4,7 @@
     |-- UsageError                the call is wrong: fix the code that made it
     |   |-- TaskDefinitionError   a function that cannot be a task, or two tasks of one name
     |   |-- OptionError           an option or a setting with a value that cannot be
+    |   |-- FlowError             steps that cannot be joined so
     |   |-- PayloadError          arguments or a result that do not fit the declared type
     |   |   `-- PayloadTooLarge   they fit it, and are larger than a job carries
     |   |-- NoHarborError         a task was used while no harbor was current
@@ -20,6 +21,7 @@
     |   `-- LifespanError         the dependencies could not be built or closed, or are not what a task expects
     |-- JobError                  about one job: look at it
     |   |-- JobFailed             it is a dead letter; carries the remote error
+    |   |   `-- FlowFailed        a step of the flow is; requeueing that resumes the flow
     |   |-- JobCancelled          it was cancelled
     |   |-- JobNotFound           it never was, was deleted, or its retention ended
     |   |-- JobTimeout            its attempt ran longer than the task's timeout (seen by `Retry.on`)
@@ -72,6 +74,10 @@ class TaskDefinitionError(UsageError, TypeError):
 
 class OptionError(UsageError, ValueError):
     """An option or setting has a value that cannot be."""
+
+
+class FlowError(UsageError, ValueError):
+    """Steps that cannot be joined so; or a placeholder that was used as if it were the value it stands for."""
 
 
 class PayloadError(UsageError, ValueError):
@@ -203,6 +209,18 @@ class JobFailed(JobError):
         self.remote_traceback = remote_traceback
         self.attempts = attempts
         self.reason = reason
+
+
+class FlowFailed(JobFailed):
+    """A step of the flow is a dead letter, and what waits for it stays waiting. Requeueing the step resumes the flow.
+
+    Attributes:
+        job_id: the dead step's.
+        flow_id: the flow's.
+        task: the dead step's; so are `error_type`, `error_message`, `remote_traceback`, `attempts` and `reason`.
+    """
+
+    flow_id: str = ""
 
 
 class JobCancelled(JobError):

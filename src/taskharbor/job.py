@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from taskharbor.retry import RetryNumbers
+from taskharbor.step import DeliveredStep, Edge, Step
 
 DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
@@ -89,6 +90,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     keep_result: bool = True
     retain: timedelta = DEFAULT_RETAIN
     """How long the job can be looked up after it succeeded or was cancelled."""
+    step: Step | None = None
+    """Its place in a flow."""
 
 
 class AttemptError(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -157,6 +160,12 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[AttemptError, ...] = ()
     """One a failed attempt, oldest first."""
     operations: tuple[Operation, ...] = ()
+    flow: str | None = None
+    """The flow that it is a step of."""
+    waits: int = 0
+    """How many inputs are to come yet, while it is waiting."""
+    edges: tuple[Edge, ...] = ()
+    """The steps that wait for its result."""
 
 
 _VERSION_7 = 0x7000_8000_0000_0000_0000
@@ -241,3 +250,5 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     solo: bool
     """Guarded, and two workers died while running it: it runs beside no other of that kind."""
     cancel_requested: bool
+    step: DeliveredStep | None = None
+    """What came in for it from other steps, where it is one of a flow."""

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from taskharbor.errors import OptionError, TaskHarborError
+from taskharbor.flow import Sequel
 from taskharbor.job import AttemptError
 from taskharbor.retry import Retry
 
@@ -73,6 +74,8 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     result: bytes | None
     """The encoded result, of at most `PAYLOAD_LIMIT` bytes; None when the task keeps none."""
     codec: str = ""
+    sequel: Sequel | None = None
+    """What is to be stored with it."""
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import assert_never
 
 import msgspec
 
+from taskharbor.flow import Sequel
 from taskharbor.job import AttemptError, Delivery, JobState
 from taskharbor.outcome import Cancelled, Failed, Outcome, Rejected, Released, Snoozed, Strayed, Succeeded
 from taskharbor.retry import RetryNumbers
@@ -73,6 +74,10 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """Whether this delivery counts as an attempt."""
     refused_by: str | None = None
     """STRAY: the build that could not decode the payload; None when the task was unknown to it."""
+    step: bool = False
+    """The job is a step of a flow."""
+    sequel: Sequel | None = None
+    """SUCCEED: what is stored with it."""
 
 
 class SettleStatus(StrEnum):
@@ -101,9 +106,27 @@ def settlement(outcome: Outcome, job: Delivery, *, draw: float | None = None) ->
 
     `draw` in [0, 1) replaces the jitter's random number, for tests.
     """
-    job_id, token = job.id, job.token
     if isinstance(outcome, Succeeded):  # first and plainly: nearly all of them are
-        return Settlement(job_id, token, _SUCCEED, outcome.result, outcome.codec, None, None, "", True)
+        return Settlement(
+            job.id,
+            job.token,
+            _SUCCEED,
+            outcome.result,
+            outcome.codec,
+            None,
+            None,
+            "",
+            True,
+            None,
+            job.step is not None,
+            outcome.sequel,
+        )
+    told = _settlement(outcome, job, draw)
+    return told if job.step is None else msgspec.structs.replace(told, step=True)
+
+
+def _settlement(outcome: Outcome, job: Delivery, draw: float | None) -> Settlement:
+    job_id, token = job.id, job.token
     match outcome:
         case Failed(error, policy, after):
             # One attempt is a promise of the call's; what the task says of an exception does not lift it.
@@ -127,6 +150,8 @@ def settlement(outcome: Outcome, job: Delivery, *, draw: float | None = None) ->
             return Settlement(job_id, token, SettleKind.RELEASE)
         case Strayed(reason, refused_by):
             return Settlement(job_id, token, SettleKind.STRAY, reason=reason, refused_by=refused_by)
+        case Succeeded():
+            raise AssertionError("read by the caller")
         case _:
             assert_never(outcome)
 
@@ -173,7 +198,13 @@ def refused_letter(refused: Settlement, *, attempt: int, worker: str, why: str) 
         worker=worker,
     )
     return Settlement(
-        refused.job_id, refused.token, SettleKind.BURY, error=error, reason=REFUSED, charge=True
+        refused.job_id,
+        refused.token,
+        SettleKind.BURY,
+        error=error,
+        reason=REFUSED,
+        charge=True,
+        step=refused.step,
     )
 
 

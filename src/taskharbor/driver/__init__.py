@@ -2,6 +2,7 @@
 
     store.py       a job's life: job_enqueue, job_reserve, lease_extend, lease_reclaim, job_settle
     control.py     acts by hand: job_get, job_find, job_count, job_cancel, job_requeue, job_delete
+    flow.py        flow_get, flow_find, flow_cancel; and how flows advance
     queue.py       queue_pause, queue_resume, queue_list
     worker.py      the register of live workers: worker_announce, worker_forget, worker_list
     retention.py   history_prune
@@ -50,6 +51,7 @@ from taskharbor.driver.driver import (
     TransactionalDriver,
     require,
 )
+from taskharbor.driver.flow import FlowCancel, FlowControl, FlowFind, FlowGet
 from taskharbor.driver.listen import Listen, Subscription, Wake
 from taskharbor.driver.queue import QueueControl, QueueInfo, QueueList, QueuePause, QueueResume
 from taskharbor.driver.request import Request
@@ -83,6 +85,10 @@ __all__ = [
     "Driver",
     "EnqueueStatus",
     "Enqueued",
+    "FlowCancel",
+    "FlowControl",
+    "FlowFind",
+    "FlowGet",
     "HistoryPrune",
     "Holder",
     "JobCancel",

@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from taskharbor.driver.store import Enqueued, EnqueueStatus
+from taskharbor.flow import NewFlow
 from taskharbor.job import NewJob, OnConflict
 
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making an answer
@@ -25,9 +26,11 @@ class Admission(NamedTuple):
     """What is to be done with a batch."""
 
     answers: list[Enqueued]
-    """One a job, in order."""
+    """One a job, in order, then one a flow."""
     new: list[NewJob]
-    """What is to be stored, in order."""
+    """The jobs to be stored, in order."""
+    flows: list[NewFlow]
+    """The flows to be stored, in order."""
 
 
 def admit(
@@ -36,14 +39,16 @@ def admit(
     known: Container[str],
     holders: Mapping[tuple[str, str], Holder],
     all_or_none: bool,
+    flows: Sequence[NewFlow] = (),
 ) -> Admission:
     """Decide for a batch.
 
     Args:
         jobs: the batch.
         known: ids that are stored already; asked for ids of the batch only.
-        holders: who holds, at this instant, the keys that jobs of the batch want, by task and key.
+        holders: who holds, at this instant, the keys that jobs and steps of the batch want, by task and key.
         all_or_none: as in `JobEnqueue`.
+        flows: of the batch, too.
     """
     answers: list[Enqueued] = []
     new: dict[str, NewJob] = {}
@@ -58,15 +63,65 @@ def admit(
                 taken[job.task, job.key] = Holder(job.id, job.digest)
         else:
             refused = refused or _refuses(job, answer)
+    new_flows: dict[str, NewFlow] = {}
+    for flow in flows:
+        answer = _answer_flow(flow, known, new_flows, holders, taken)
+        answers.append(answer)
+        if answer.status is _CREATED:
+            new_flows[flow.id] = flow
+            taken.update({(j.task, j.key or ""): Holder(j.id, j.digest) for j in flow.keyed})
+        else:
+            refused = refused or _refuses_flow(flow, answer)
     if not (refused and all_or_none):
-        return Admission(answers, list(new.values()))
+        return Admission(answers, list(new.values()), list(new_flows.values()))
     told = [
         answer
         if _refuses(job, answer) or answer.job_id not in new
         else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
-        for job, answer in zip(jobs, answers, strict=True)
+        for job, answer in zip(jobs, answers[: len(jobs)], strict=True)
     ]
-    return Admission(told, [])
+    told += [
+        answer
+        if _refuses_flow(flow, answer) or answer.job_id not in new_flows
+        else Enqueued(EnqueueStatus.LEFT_OUT, flow.id)
+        for flow, answer in zip(flows, answers[len(jobs) :], strict=True)
+    ]
+    return Admission(told, [], [])
+
+
+def _answer_flow(
+    flow: NewFlow,
+    known: Container[str],
+    new: Container[str],
+    holders: Mapping[tuple[str, str], Holder],
+    taken: Mapping[tuple[str, str], Holder],
+) -> Enqueued:
+    if flow.id in new or flow.id in known:
+        return Enqueued(EnqueueStatus.EXISTING, flow.id)
+    mine: set[tuple[str, str]] = set()
+    for job in flow.keyed:
+        name = (job.task, job.key or "")
+        holder = holders.get(name) or taken.get(name)
+        if holder is None and name in mine:  # two steps of this very flow
+            holder = Holder(flow.id, b"")
+        if holder is not None:
+            # The key of the last step is the flow's own. Of the others none can be shared with another flow.
+            same = job.id == flow.id and holder.digest == job.digest
+            status = EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT
+            return Enqueued(status, holder.job_id, job.id)
+        mine.add(name)
+    return Enqueued(_CREATED, flow.id)
+
+
+def _refuses_flow(flow: NewFlow, answer: Enqueued) -> bool:
+    """Return whether this answer is a reason to store nothing, where all or none was asked."""
+    if answer.status is EnqueueStatus.CONFLICT:
+        return True
+    return (
+        answer.status is EnqueueStatus.EXISTING
+        and answer.job_id != flow.id
+        and any(job.id == answer.step and job.on_conflict is OnConflict.RAISE for job in flow.keyed)
+    )
 
 
 def _answer(

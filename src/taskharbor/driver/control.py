@@ -25,6 +25,8 @@ class JobFind(Request, frozen=True, kw_only=True):
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
     key: str | None = None
+    flow: str = ""
+    """Only steps of this flow; empty for any job."""
     after: str = ""
     """Only ids beyond this: the last one of the page before."""
     limit: int = 100
@@ -88,7 +90,7 @@ class RequeueStatus(StrEnum):
     KEY_TAKEN = "key_taken"
     """Another job has taken its idempotency key since; nothing changed (rule 9)."""
     NOT_DEAD = "not_dead"
-    """It is neither dead nor cancelled; nothing changed."""
+    """It is neither dead nor cancelled, or a cancelled step, or one of a flow that has ended; nothing changed."""
     MISSING = "missing"
 
 

@@ -15,12 +15,14 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from taskharbor.driver.control import CancelStatus, JobCancel, JobControl, JobGet
+from taskharbor.driver.flow import FlowCancel, FlowControl, FlowGet
 from taskharbor.driver.listen import Listen
 from taskharbor.driver.queue import QueueControl
 from taskharbor.driver.retention import Retention
 from taskharbor.driver.store import Enqueued, JobEnqueue, JobStore
 from taskharbor.driver.worker import WorkerRegister
 from taskharbor.errors import UnsupportedError
+from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 
 
@@ -39,7 +41,7 @@ class Capability(StrEnum):
     """Its tables have numbered versions (`MigratingDriver`)."""
 
 
-class Store(JobStore, JobControl, QueueControl, WorkerRegister, Retention, Protocol):
+class Store(JobStore, JobControl, FlowControl, QueueControl, WorkerRegister, Retention, Protocol):
     """Every verb, on one event loop. Any of them may raise `StoreUnavailable`; asking again is always safe."""
 
 
@@ -88,6 +90,14 @@ class ProducerStore(Protocol):
 
     def job_cancel(self, request: JobCancel, /) -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order."""
+        ...
+
+    def flow_get(self, request: FlowGet, /) -> Sequence[FlowRecord | None]:
+        """Return one record an id, in order."""
+        ...
+
+    def flow_cancel(self, request: FlowCancel, /) -> Sequence[CancelStatus]:
+        """End flows and return one answer each, in order."""
         ...
 
 

@@ -41,6 +41,8 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: int = 0
     """Scheduled and retrying: due later."""
     parked: int = 0
+    waiting: int = 0
+    """For earlier steps of their flows."""
     running: int = 0
 
 

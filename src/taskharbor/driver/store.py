@@ -13,17 +13,20 @@ from typing import Protocol
 import msgspec
 
 from taskharbor.driver.request import Request
+from taskharbor.flow import NewFlow
 from taskharbor.job import Delivery, NewJob
 from taskharbor.settlement import Settled, SettleKind, Settlement
 
 
 class JobEnqueue(Request, frozen=True, kw_only=True):
-    """Store jobs."""
+    """Store jobs, and flows."""
 
     jobs: Sequence[NewJob]
     all_or_none: bool = False
     """Store nothing if any of them meets CONFLICT, or another job that has its key where it asked to be told
     (`OnConflict.RAISE`). Those that are the reason are answered so, what could have been stored with LEFT_OUT."""
+    flows: Sequence[NewFlow] = ()
+    """Each is stored whole or not at all: not if any of its steps' keys is taken."""
 
 
 class EnqueueStatus(StrEnum):
@@ -39,11 +42,13 @@ class EnqueueStatus(StrEnum):
 
 
 class Enqueued(msgspec.Struct, frozen=True, gc=False):
-    """The answer for one job of a `job_enqueue`."""
+    """The answer for one job or one flow of a `job_enqueue`."""
 
     status: EnqueueStatus
     job_id: str
-    """The new job's, or the one's that holds the key."""
+    """The new job's or flow's, or that of the job that holds the key."""
+    step: str = ""
+    """Of a flow that was not stored: which of its steps' keys is taken."""
 
 
 class QueueTake(msgspec.Struct, frozen=True):
@@ -156,7 +161,7 @@ class JobStore(Protocol):
     """The verbs every job passes through."""
 
     async def job_enqueue(self, request: JobEnqueue, /) -> Sequence[Enqueued]:
-        """Store jobs and return one answer each, in order."""
+        """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
         ...
 
     async def job_reserve(self, request: JobReserve, /) -> Reservation:

@@ -13,7 +13,7 @@ from taskharbor.job import NewJob
 
 def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enqueued]:
     """Store jobs and return one answer each, in order."""
-    answers, new = admit(
+    answers, new, _ = admit(
         request.jobs,
         known=tables.rows,
         holders=_key_holders(tables, request.jobs, now),

@@ -155,7 +155,7 @@ def _with_keys(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
                 # Taken a moment ago by this very batch: those come to it as `taken` in `admit`.
                 if job_id not in created
             }
-        answers, new = admit(jobs, known=known, holders=holders, all_or_none=request.all_or_none)
+        answers, new, _ = admit(jobs, known=known, holders=holders, all_or_none=request.all_or_none)
         missing = [job for job in new if job.id not in created]
         if not new and created:
             ids = plain_array(sorted(created))

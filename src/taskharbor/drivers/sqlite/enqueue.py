@@ -55,7 +55,7 @@ def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
     jobs = request.jobs
     found = read_json((yield Query(_KNOWN, (json_text([job.id for job in jobs]),))), TEXTS)
     holders = yield from _key_holders(jobs, step.now)
-    answers, new = admit(jobs, known=set(found), holders=holders, all_or_none=request.all_or_none)
+    answers, new, _ = admit(jobs, known=set(found), holders=holders, all_or_none=request.all_or_none)
     yield from _insert(new, step)
     step.wakes.queues.update(job.queue for job in new)
     return answers
