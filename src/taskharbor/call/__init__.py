@@ -15,33 +15,67 @@ from taskharbor.call.dispatcher import (
     sheltered,
     uninstall,
 )
+from taskharbor.call.flow_handle import FlowHandle, FlowStatus
+from taskharbor.call.graph import (
+    Each,
+    FlowCall,
+    FlowOptions,
+    Group,
+    Node,
+    Placeholder,
+    Then,
+    title,
+)
 from taskharbor.call.handle import JobHandle, JobStatus
 from taskharbor.call.options import OnConflictName, Options
-from taskharbor.call.signature import Flow, FlowHandle, Link, Signature
+from taskharbor.call.parts import PARTS, Parts, read_parts, write_parts
+from taskharbor.call.picture import FlowGraph, FlowStep, draw
+from taskharbor.call.reading import reader_of
+from taskharbor.call.signature import Flow, Link, Signature, Step, apply, flow_options
 from taskharbor.call.wait_limit import WaitLimit
 
 __all__ = [
+    "PARTS",
     "Call",
     "Callee",
     "Dispatcher",
+    "Each",
     "Flow",
+    "FlowCall",
+    "FlowGraph",
     "FlowHandle",
+    "FlowOptions",
+    "FlowStatus",
+    "FlowStep",
+    "Group",
     "JobHandle",
     "JobStatus",
     "Link",
+    "Node",
     "OnConflictName",
     "Options",
+    "Parts",
+    "Placeholder",
     "RunningJob",
     "Sent",
     "Signature",
+    "Step",
+    "Then",
     "WaitLimit",
+    "apply",
     "current_dispatcher",
+    "draw",
     "enter",
+    "flow_options",
     "install",
     "leave",
+    "read_parts",
+    "reader_of",
     "refuse_in_handler",
     "refuse_on_loop",
     "running_job",
     "sheltered",
+    "title",
     "uninstall",
+    "write_parts",
 ]

@@ -16,13 +16,15 @@ from typing import Protocol
 import msgspec
 
 from taskharbor.call.call import Call
+from taskharbor.call.graph import FlowCall
 from taskharbor.codec import CodecBook
 from taskharbor.errors import BlockingCallError, DeadlockError, NoHarborError
-from taskharbor.job import JobRecord
+from taskharbor.flow import FlowRecord
+from taskharbor.job import JobRecord, JobState
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
-    """What became of a call that was sent."""
+    """What became of a call, or of a flow, that was sent."""
 
     job_id: str
     created: bool
@@ -37,12 +39,12 @@ class Dispatcher(Protocol):
         """Return the codecs results may be written in."""
         ...
 
-    def send(self, calls: Sequence[Call], /) -> Sequence[Sent]:
-        """Store calls as jobs, all or none, and return one answer each, in order."""
+    def send(self, calls: Sequence[Call | FlowCall], /) -> Sequence[Sent]:
+        """Store calls as jobs, and flows, all or none, and return one answer each, in order."""
         ...
 
-    async def asend(self, calls: Sequence[Call], /) -> Sequence[Sent]:
-        """Store calls as jobs, all or none, and return one answer each, in order."""
+    async def asend(self, calls: Sequence[Call | FlowCall], /) -> Sequence[Sent]:
+        """Store calls as jobs, and flows, all or none, and return one answer each, in order."""
         ...
 
     def look(self, job_id: str, /) -> JobRecord:
@@ -67,6 +69,40 @@ class Dispatcher(Protocol):
 
     async def aawait_end(self, job_id: str, timeout: timedelta | None, /) -> JobRecord:
         """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
+        ...
+
+    def look_flow(self, flow_id: str, /) -> FlowRecord:
+        """Return what the store knows of a flow; raises `JobNotFound`."""
+        ...
+
+    async def alook_flow(self, flow_id: str, /) -> FlowRecord:
+        """Return what the store knows of a flow; raises `JobNotFound`."""
+        ...
+
+    def cancel_flow(self, flow_id: str, reason: str, /) -> bool:
+        """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
+        ...
+
+    async def acancel_flow(self, flow_id: str, reason: str, /) -> bool:
+        """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
+        ...
+
+    def await_flow(self, flow_id: str, timeout: timedelta | None, /) -> FlowRecord:
+        """Block until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
+        ...
+
+    async def aawait_flow(self, flow_id: str, timeout: timedelta | None, /) -> FlowRecord:
+        """Wait until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
+        ...
+
+    def steps(self, flow_id: str, states: frozenset[JobState], limit: int | None, /) -> Sequence[JobRecord]:
+        """Return the steps of a flow in some states, or in any, in order of id; at most `limit`."""
+        ...
+
+    async def asteps(
+        self, flow_id: str, states: frozenset[JobState], limit: int | None, /
+    ) -> Sequence[JobRecord]:
+        """Return the steps of a flow in some states, or in any, in order of id; at most `limit`."""
         ...
 
 

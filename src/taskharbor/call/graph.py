@@ -11,11 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import NoReturn, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from taskharbor.call.call import Call
+from taskharbor.call.options import OnConflictName
 from taskharbor.errors import FlowError
 
 
@@ -28,14 +31,19 @@ class Placeholder:
         """Stand for the result of what `of` names, for messages."""
         self._of = of
 
+    @property
+    def title(self) -> str:
+        """Return what it is the result of."""
+        return self._of
+
     def __repr__(self) -> str:
         return f"<the result of {self._of}, which is not there yet>"
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise FlowError(
-            f"the result of {self._of} is not there yet: this function runs once, while the flow is built, and can only "
-            "pass it on as a whole argument, as in `lambda body: parse.s(body)`; what is to be done with the value "
-            "belongs in a task"
+            f"the result of {self._of} is not there yet: this function runs once, while the flow is built, and can "
+            "only pass it on as a whole argument, as in `lambda body: parse.s(body)`; what is to be done with the "
+            "value belongs in a task"
         )
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -96,3 +104,26 @@ def title(node: Node) -> str:
     if isinstance(node, Each):
         return f"each({title(node.body)})"
     return "a group"
+
+
+class FlowOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a flow as a whole."""
+
+    name: str = ""
+    meta: dict[str, str] = {}
+    key: str | UnsetType = UNSET
+    """Idempotency key of the whole, held by its last step."""
+    key_ttl: timedelta | UnsetType = UNSET
+    on_conflict: OnConflictName | UnsetType = UNSET
+    on_failure: tuple[Call, Placeholder] | None = None
+    """The call to store when the flow fails, and what stands in it for the `FlowFailure`."""
+
+
+NO_FLOW_OPTIONS = FlowOptions()
+
+
+class FlowCall(msgspec.Struct, frozen=True, eq=False):
+    """A flow to be sent."""
+
+    node: Node
+    options: FlowOptions = NO_FLOW_OPTIONS

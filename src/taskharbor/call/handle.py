@@ -67,11 +67,11 @@ class JobHandle(Generic[R_co]):
             BlockingCallError: on a running event loop.
         """
         refuse_on_loop("JobHandle.status()", "handle.astatus()")
-        return _status(self._dispatcher.look(self.id))
+        return status_of(self._dispatcher.look(self.id))
 
     async def astatus(self) -> JobStatus:
         """Return where the job stands; the async form of `status`."""
-        return _status(await self._dispatcher.alook(self.id))
+        return status_of(await self._dispatcher.alook(self.id))
 
     def result(self, timeout: timedelta | None = None) -> R_co:
         """Wait until the job has ended, and return what its handler returned.
@@ -110,12 +110,12 @@ class JobHandle(Generic[R_co]):
         """
         refuse_in_handler("JobHandle.wait()")
         refuse_on_loop("JobHandle.wait()", "handle.await_()")
-        return _status(self._dispatcher.await_end(self.id, timeout))
+        return status_of(self._dispatcher.await_end(self.id, timeout))
 
     async def await_(self, timeout: timedelta | None = None) -> JobStatus:
         """Wait until the job has ended; the async form of `wait`."""
         refuse_in_handler("JobHandle.await_()")
-        return _status(await self._dispatcher.aawait_end(self.id, timeout))
+        return status_of(await self._dispatcher.aawait_end(self.id, timeout))
 
     def cancel(self, reason: str = "") -> bool:
         """Cancel the job: at once if it is not running, else by telling its worker.
@@ -172,7 +172,8 @@ class JobHandle(Generic[R_co]):
         return cast("R_co", self._callee.read_result(record.result, codec))
 
 
-def _status(record: JobRecord) -> JobStatus:
+def status_of(record: JobRecord) -> JobStatus:
+    """Return where a job stands."""
     return JobStatus(
         state=record.state,
         attempt=record.attempt,

@@ -1,50 +1,89 @@
-"""A typed call not yet sent, and the types by which calls are joined into flows."""
+"""A typed call not yet sent, the flows that calls are joined into, and what joins them."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Generic, Protocol
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Generic, Protocol, TypeAlias, cast
 
-from typing_extensions import TypeVar
+from msgspec import UNSET, UnsetType
+from typing_extensions import TypeVar, override
 
 from taskharbor.call.call import Call
 from taskharbor.call.dispatcher import current_dispatcher, refuse_on_loop
+from taskharbor.call.flow_handle import FlowHandle
+from taskharbor.call.graph import (
+    NO_FLOW_OPTIONS,
+    FlowCall,
+    FlowOptions,
+    Node,
+    Placeholder,
+    Then,
+    title,
+)
 from taskharbor.call.handle import JobHandle
+from taskharbor.call.options import OnConflictName, Options, check_meta, check_name
+from taskharbor.call.reading import reader_of
+from taskharbor.errors import FlowError
+from taskharbor.flow import FlowFailure
 
 R_co = TypeVar("R_co", covariant=True)
 S_co = TypeVar("S_co", covariant=True)
 A_contra = TypeVar("A_contra", contravariant=True)
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Signature(Generic[R_co]):
     """A call of a task that returns `R_co`, made by `task.s(...)`: a value to be passed around and sent later."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_node",)
 
     def __init__(self, call: Call) -> None:
         """Made by `task.s(...)`."""
-        self._call = call
+        self._node: Node = call
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._call.callee.name}>"
+        return f"<{type(self).__name__} of {title(self._node)}>"
 
     @property
-    def call(self) -> Call:
-        """Return the call it stands for."""
-        return self._call
+    def sendable(self) -> Call | FlowCall:
+        """Return what it stands for."""
+        return cast("Call", self._node)
+
+    @property
+    def node(self) -> Node:
+        """Return its part of a flow's graph."""
+        return self._node
+
+    def then(self, link: Step[R_co, B], /) -> Flow[B]:
+        """Return a flow of this and then `link`, which takes the result of this.
+
+        Args:
+            link: a task, or a chain of tasks, whose first parameter takes the result and whose others have defaults; or
+                a function from the result to a signature. The function runs once, now, and is given a placeholder,
+                which it can pass on as a whole argument.
+
+        Raises:
+            FlowError: it is nothing of the kind, or it used the placeholder as if it were the value.
+        """
+        place = Placeholder(title(self._node))
+        return Flow(Then((self.node,), (place,), apply(link, place)))
 
     def enqueue(self) -> JobHandle[R_co]:
         """Send the call through the current harbor, as `task.enqueue` does."""
         refuse_on_loop("Signature.enqueue()", "signature.aenqueue()")
-        dispatcher = current_dispatcher(self._call.callee.name)
-        (sent,) = dispatcher.send([self._call])
-        return JobHandle(dispatcher, self._call.callee, sent.job_id, created=sent.created)
+        call = cast("Call", self._node)
+        dispatcher = current_dispatcher(call.callee.name)
+        (sent,) = dispatcher.send([call])
+        return JobHandle(dispatcher, call.callee, sent.job_id, created=sent.created)
 
     async def aenqueue(self) -> JobHandle[R_co]:
         """Send the call through the current harbor, as `task.aenqueue` does."""
-        dispatcher = current_dispatcher(self._call.callee.name)
-        (sent,) = await dispatcher.asend([self._call])
-        return JobHandle(dispatcher, self._call.callee, sent.job_id, created=sent.created)
+        call = cast("Call", self._node)
+        dispatcher = current_dispatcher(call.callee.name)
+        (sent,) = await dispatcher.asend([call])
+        return JobHandle(dispatcher, call.callee, sent.job_id, created=sent.created)
 
 
 class Link(Protocol[A_contra, S_co]):
@@ -58,26 +97,161 @@ class Link(Protocol[A_contra, S_co]):
         ...
 
 
-class FlowHandle(JobHandle[R_co]):
-    """A stored flow, and the way to its result: a `JobHandle` of its last step."""
-
-    __slots__ = ()
+Step: TypeAlias = Link[A, B] | Callable[[A], Signature[B]]
+"""What may follow an `A`, to end in a `B`: a task, or a function that places the `A` in a call."""
 
 
-class Flow(Signature[R_co], ABC):
+class Flow(Signature[R_co]):
     """Several steps that end in an `R_co`: wherever a signature fits, a flow does.
 
-    The type that workflow builders return. A flow with steps of its own says how it is sent.
+    Made by `chain`, `group`, `chord`, `each` and `then`. All its steps are stored in one transaction when it is sent.
     """
 
-    __slots__ = ()
+    __slots__ = ("_options",)
 
-    @abstractmethod
+    def __init__(self, node: Node, options: FlowOptions = NO_FLOW_OPTIONS) -> None:
+        """Made by the builders."""
+        self._node = node
+        self._options = options
+
+    @property
+    @override
+    def sendable(self) -> FlowCall:
+        """Return what it stands for."""
+        return FlowCall(self._node, self._options)
+
+    @property
+    @override
+    def node(self) -> Node:
+        """Return its part of a larger flow's graph.
+
+        Raises:
+            FlowError: it has options of its own, which a part of a flow has not.
+        """
+        if self._options is not NO_FLOW_OPTIONS:
+            raise FlowError(
+                f"{self!r} has a name, a key, metadata or an on_failure of its own, and is made a part of another "
+                "flow; configure the whole instead: configure() comes last"
+            )
+        return self._node
+
+    def configure(
+        self,
+        *,
+        name: str = "",
+        meta: dict[str, str] | None = None,
+        key: str | UnsetType = UNSET,
+        key_ttl: timedelta | UnsetType = UNSET,
+        on_conflict: OnConflictName | UnsetType = UNSET,
+        on_failure: Step[FlowFailure, object] | None = None,
+    ) -> Flow[R_co]:
+        """Return the same flow with what is to be known of it as a whole.
+
+        Args:
+            name: what it is listed under.
+            meta: free text kept with it.
+            key: idempotency key in the scope of its last task: one flow while that step is live, and for `key_ttl`
+                after.
+            key_ttl: how long the key stays taken after the flow has ended.
+            on_conflict: `existing` (return the flow that has the key) or `raise` (`DuplicateJob`).
+            on_failure: a task that takes a `FlowFailure`, enqueued each time the flow comes to be `failed`.
+
+        Raises:
+            OptionError: a value that cannot be.
+            FlowError: `on_failure` is no task, nor a function to a call of one.
+        """
+        return Flow(self._node, flow_options(name, meta, key, key_ttl, on_conflict, on_failure))
+
+    @override
     def enqueue(self) -> FlowHandle[R_co]:
-        """Store all steps in one transaction and return the handle of the whole."""
-        ...
+        """Store all steps in one transaction and return the handle of the whole.
 
-    @abstractmethod
+        Raises:
+            PayloadError: arguments do not fit a signature.
+            DuplicateJob: a key of it is taken: the flow's own, if `on_conflict="raise"` was asked, or one of a step.
+            KeyConflict: the flow's key is taken by other steps or arguments.
+            NoHarborError: no harbor is current.
+            BlockingCallError: on a running event loop; use `aenqueue`.
+            StoreUnavailable: the store cannot be reached; with a key, asking again is safe.
+        """
+        refuse_on_loop("Flow.enqueue()", "flow.aenqueue()")
+        dispatcher = current_dispatcher(title(self._node))
+        (sent,) = dispatcher.send([self.sendable])
+        return FlowHandle(dispatcher, reader_of(self._node), sent.job_id, created=sent.created)
+
+    @override
     async def aenqueue(self) -> FlowHandle[R_co]:
-        """Store all steps in one transaction and return the handle of the whole."""
-        ...
+        """Store all steps in one transaction; the async form of `enqueue`."""
+        dispatcher = current_dispatcher(title(self._node))
+        (sent,) = await dispatcher.asend([self.sendable])
+        return FlowHandle(dispatcher, reader_of(self._node), sent.job_id, created=sent.created)
+
+    def handle(self, flow_id: str) -> FlowHandle[R_co]:
+        """Return a typed handle on a stored flow of this shape, from its id. Does not look whether there is one."""
+        dispatcher = current_dispatcher(title(self._node))
+        return FlowHandle(dispatcher, reader_of(self._node), flow_id, created=False)
+
+
+def flow_options(
+    name: str,
+    meta: dict[str, str] | None,
+    key: str | UnsetType,
+    key_ttl: timedelta | UnsetType,
+    on_conflict: OnConflictName | UnsetType,
+    on_failure: Step[FlowFailure, object] | None,
+) -> FlowOptions:
+    """Return what is said of a flow, checked.
+
+    Raises:
+        OptionError: a value that cannot be.
+        FlowError: `on_failure` is no task, nor a function to a call of one.
+    """
+    if name:
+        check_name(name, "name")
+    if meta is not None:
+        check_meta(meta)
+    Options(key=key, key_ttl=key_ttl, on_conflict=on_conflict)  # checks them
+    call: tuple[Call, Placeholder] | None = None
+    if on_failure is not None:
+        place = Placeholder("a flow that failed")
+        node = apply(on_failure, place)
+        if not isinstance(node, Call):
+            raise FlowError(
+                "on_failure: expected a task, or a function to a call of one, and got several steps"
+            )
+        call = node, place
+    return FlowOptions(
+        name=name,
+        meta=dict(meta or {}),
+        key=key,
+        key_ttl=key_ttl,
+        on_conflict=on_conflict,
+        on_failure=call,
+    )
+
+
+def apply(link: object, *places: Placeholder) -> Node:
+    """Return what a link makes of placeholders.
+
+    Raises:
+        FlowError: it is no link, or made no signature of them.
+    """
+    take = getattr(link, "s", None) or link
+    if isinstance(link, Signature) or not callable(take):
+        hint = "; drop the `.s()`: a task by itself takes the result as its first argument, `lambda value: task.s(...)`"
+        raise FlowError(
+            f"{link!r} cannot follow {title_of(places)}: expected a task, a chain of tasks, or a function from the "
+            f"result to a signature{hint + ' places it elsewhere' if isinstance(link, Signature) else ''}"
+        )
+    made = take(*places)
+    if not isinstance(made, Signature):
+        raise FlowError(
+            f"{link!r} made {made!r} of the result of {title_of(places)}: expected a signature, as task.s(...) "
+            "makes one"
+        )
+    return cast("Signature[object]", made).node
+
+
+def title_of(places: tuple[Placeholder, ...]) -> str:
+    """Return what placeholders stand for."""
+    return " and ".join(place.title for place in places)
