@@ -64,12 +64,12 @@ class Jobs:
         Raises:
             JobNotFound: it does not know it (any more).
         """
-        _ids([job_id])
+        id_list([job_id])
         return self._block("get", lambda store: _get(store, job_id))
 
     async def aget(self, job_id: str) -> JobRecord:
         """Return all that the store knows of a job; the async form of `get`."""
-        _ids([job_id])
+        id_list([job_id])
         return await self._asks.aask(lambda store: _get(store, job_id))
 
     def find(
@@ -107,24 +107,24 @@ class Jobs:
 
     def count(self, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> Sequence[Counted]:
         """Return how many jobs there are, by queue, task and state."""
-        request = JobCount(queues=_names(queues, "queues"), tasks=_names(tasks, "tasks"))
+        request = JobCount(queues=name_set(queues, "queues"), tasks=name_set(tasks, "tasks"))
         return self._block("count", lambda store: store.job_count(request))
 
     async def acount(self, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> Sequence[Counted]:
         """Return how many jobs there are; the async form of `count`."""
-        request = JobCount(queues=_names(queues, "queues"), tasks=_names(tasks, "tasks"))
+        request = JobCount(queues=name_set(queues, "queues"), tasks=name_set(tasks, "tasks"))
         return await self._asks.aask(lambda store: store.job_count(request))
 
     def cancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order. Recorded on the job."""
         _check_notes(reason, by)
-        request = JobCancel(ids=_ids(ids), reason=reason, by=by)
+        request = JobCancel(ids=id_list(ids), reason=reason, by=by)
         return self._block("cancel", lambda store: store.job_cancel(request))
 
     async def acancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
         """Cancel jobs; the async form of `cancel`."""
         _check_notes(reason, by)
-        request = JobCancel(ids=_ids(ids), reason=reason, by=by)
+        request = JobCancel(ids=id_list(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_cancel(request))
 
     def requeue(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[RequeueStatus]:
@@ -133,7 +133,7 @@ class Jobs:
         Recorded on the job.
         """
         _check_notes(reason, by)
-        request = JobRequeue(ids=_ids(ids), reason=reason, by=by)
+        request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
         return self._block("requeue", lambda store: store.job_requeue(request))
 
     async def arequeue(
@@ -141,17 +141,17 @@ class Jobs:
     ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again; the async form of `requeue`."""
         _check_notes(reason, by)
-        request = JobRequeue(ids=_ids(ids), reason=reason, by=by)
+        request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_requeue(request))
 
     def delete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
         """Remove jobs for good, and return one answer each, in order. Running ones are left."""
-        request = JobDelete(ids=_ids(ids))
+        request = JobDelete(ids=id_list(ids))
         return self._block("delete", lambda store: store.job_delete(request))
 
     async def adelete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
         """Remove jobs for good; the async form of `delete`."""
-        request = JobDelete(ids=_ids(ids))
+        request = JobDelete(ids=id_list(ids))
         return await self._asks.aask(lambda store: store.job_delete(request))
 
     def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -218,15 +218,15 @@ def _find(
 ) -> JobFind:
     if limit < 1:
         raise OptionError(f"limit={limit!r}: expected at least 1")
-    names = _names(states, "states")
+    names = name_set(states, "states")
     try:
         wanted = frozenset(JobState(state) for state in names)
     except ValueError as error:
         raise OptionError(f"states: {error}; expected some of {', '.join(JobState)}") from error
     return JobFind(
         states=wanted,
-        queues=_names(queues, "queues"),
-        tasks=_names(tasks, "tasks"),
+        queues=name_set(queues, "queues"),
+        tasks=name_set(tasks, "tasks"),
         key=key,
         after=after,
         limit=limit,
@@ -239,11 +239,13 @@ def _check_notes(reason: str, by: str) -> None:
     check_note(by, "by")
 
 
-def _ids(ids: Sequence[str]) -> Sequence[str]:
+def id_list(ids: Sequence[str]) -> Sequence[str]:
+    """Return ids as a list; raises `OptionError` for what is none."""
     return _texts(ids, "ids", "job ids, such as [handle.id]")
 
 
-def _names(names: Iterable[str], what: str) -> frozenset[str]:
+def name_set(names: Iterable[str], what: str) -> frozenset[str]:
+    """Return names as a set; raises `OptionError` for what is none."""
     return frozenset(_texts(names, what, "names, such as [task.name]" if what == "tasks" else "names"))
 
 

@@ -18,10 +18,12 @@ from typing_extensions import Unpack
 from taskharbor.call import (
     Call,
     Dispatcher,
+    FlowCall,
     JobHandle,
     Sent,
     Signature,
     enter,
+    handles,
     install,
     leave,
     refuse_on_loop,
@@ -34,6 +36,8 @@ from taskharbor.control import Jobs, Queues
 from taskharbor.driver import Driver, Store
 from taskharbor.drivers import open_driver
 from taskharbor.errors import OptionError, PayloadError
+from taskharbor.flow import Sequel
+from taskharbor.flows import Flows
 from taskharbor.following import Follower
 from taskharbor.job import JobRecord
 from taskharbor.sending import Sender, calls_of
@@ -118,6 +122,11 @@ class Harbor:
     def jobs(self) -> Jobs:
         """Return what can be done with stored jobs by hand."""
         return Jobs(self._connections)
+
+    @property
+    def flows(self) -> Flows:
+        """Return what can be done with stored flows by hand."""
+        return Flows(self._driver, self._connections)
 
     @property
     def queues(self) -> Queues:
@@ -211,14 +220,14 @@ class Harbor:
         """
         refuse_on_loop("harbor.enqueue_many()", "harbor.aenqueue_many(...)")
         calls = calls_of(signatures)
-        return self._handles(calls, self._sender.send(calls, check=check))
+        return handles(self, calls, self._sender.send(calls, check=check))
 
     async def aenqueue_many(
         self, signatures: Iterable[Signature[R]], *, check: bool | None = None
     ) -> list[JobHandle[R]]:
         """Store many calls in one transaction; the async form of `enqueue_many`."""
         calls = calls_of(signatures)
-        return self._handles(calls, await self._sender.asend(calls, check=check))
+        return handles(self, calls, await self._sender.asend(calls, check=check))
 
     def using(self, connection: object) -> AbstractContextManager[None]:
         """Send the enqueues of a block through your own transaction: your rows and the jobs, together or not at all.
@@ -245,19 +254,17 @@ class Harbor:
         """
         return self._sender.using(connection)
 
-    def send(self, calls: Sequence[Call]) -> Sequence[Sent]:
-        """Store calls as jobs; see `Dispatcher`."""
+    def send(self, calls: Sequence[Call | FlowCall]) -> Sequence[Sent]:
+        """Store calls as jobs, and flows; see `Dispatcher`."""
         return self._sender.send(calls)
 
-    async def asend(self, calls: Sequence[Call]) -> Sequence[Sent]:
-        """Store calls as jobs; see `Dispatcher`."""
+    async def asend(self, calls: Sequence[Call | FlowCall]) -> Sequence[Sent]:
+        """Store calls as jobs, and flows; see `Dispatcher`."""
         return await self._sender.asend(calls)
 
-    def _handles(self, calls: list[Call], answers: list[Sent]) -> list[JobHandle[R]]:
-        return [
-            JobHandle(self, call.callee, sent.job_id, created=sent.created)
-            for call, sent in zip(calls, answers, strict=True)
-        ]
+    def sequel(self, calls: Sequence[Call | FlowCall]) -> Sequel:
+        """Return calls and flows as they would be stored; see `Dispatcher`."""
+        return self._sender.sequel(calls)
 
     # --- what tasks and handles ask
 

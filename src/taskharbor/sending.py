@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import cast
 
-from taskharbor.call import Call, Sent, Signature, running_job, sheltered
+from taskharbor.call import Call, FlowCall, Sent, Signature, running_job, sheltered, title
 from taskharbor.codec import Codec
 from taskharbor.connections import Connections
 from taskharbor.driver import (
@@ -26,6 +26,7 @@ from taskharbor.driver import (
     require,
 )
 from taskharbor.errors import DuplicateJob, KeyConflict, OptionError, StoreError, UsageError
+from taskharbor.flow import NewFlow, Sequel
 from taskharbor.job import NewJob, OnConflict, new_job_ids
 
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making a `Sent`
@@ -41,36 +42,37 @@ class Sender:
         self._check = check
         self._block: ContextVar[_Block | None] = ContextVar("taskharbor_using", default=None)
 
-    def send(self, calls: Sequence[Call], *, check: bool | None = None) -> list[Sent]:
-        """Store calls as jobs and return one answer each, in order.
+    def send(self, calls: Sequence[Call | FlowCall], *, check: bool | None = None) -> list[Sent]:
+        """Store calls as jobs, and flows, and return one answer each, in order.
 
         Raises:
             PayloadError: arguments do not fit a signature.
+            FlowError: steps that cannot be joined so.
             PayloadTooLarge: they are larger than a job carries.
             DuplicateJob: a key is taken, and its call asked to be told.
             KeyConflict: a key is taken by a job with other arguments.
         """
         request = self._request(calls, check)
-        if not request.jobs:
+        if not (request.jobs or request.flows):
             return []
         with sheltered():
             block = self._claimed()
             if block is None:
-                return _sent(request.jobs, self._connections.producer().job_enqueue(request))
+                return _sent(calls, request, self._connections.producer().job_enqueue(request))
             with block.sending():
-                return _sent(request.jobs, block.joined.job_enqueue(request))
+                return _sent(calls, request, block.joined.job_enqueue(request))
 
-    async def asend(self, calls: Sequence[Call], *, check: bool | None = None) -> list[Sent]:
-        """Store calls as jobs; the async form of `send`."""
+    async def asend(self, calls: Sequence[Call | FlowCall], *, check: bool | None = None) -> list[Sent]:
+        """Store calls as jobs, and flows; the async form of `send`."""
         request = self._request(calls, check)
-        if not request.jobs:
+        if not (request.jobs or request.flows):
             return []
         block = self._claimed()
         if block is None:
             store = await self._connections.store()
-            return _sent(request.jobs, await store.job_enqueue(request))
+            return _sent(calls, request, await store.job_enqueue(request))
         with block.sending():
-            return _sent(request.jobs, await block.joined.ajob_enqueue(request))
+            return _sent(calls, request, await block.joined.ajob_enqueue(request))
 
     @contextmanager
     def using(self, connection: object) -> Generator[None]:
@@ -102,15 +104,24 @@ class Sender:
                 "start in the block before it ends"
             )
 
-    def _request(self, calls: Sequence[Call], check: bool | None) -> JobEnqueue:
+    def sequel(self, calls: Sequence[Call | FlowCall]) -> Sequel:
+        """Return calls and flows as they would be stored, to be stored with a job's success."""
+        request = self._request(calls, None)
+        return Sequel(jobs=tuple(request.jobs), flows=tuple(request.flows))
+
+    def _request(self, calls: Sequence[Call | FlowCall], check: bool | None) -> JobEnqueue:
         check = self._check if check is None else check
-        return JobEnqueue(
-            jobs=[
-                call.callee.new_job(call.arguments, call.options, self._codec, check=check, job_id=job_id)
-                for job_id, call in zip(new_job_ids(len(calls)), calls, strict=True)
-            ],
-            all_or_none=True,
-        )
+        single = [call for call in calls if isinstance(call, Call)]
+        jobs = [
+            call.callee.new_job(call.arguments, call.options, self._codec, check=check, job_id=job_id)
+            for job_id, call in zip(new_job_ids(len(single)), single, strict=True)
+        ]
+        if len(single) == len(calls):
+            return JobEnqueue(jobs=jobs, all_or_none=True)
+        from taskharbor.workflow.lowering import lower
+
+        flows = [lower(call, self._codec, check=check) for call in calls if isinstance(call, FlowCall)]
+        return JobEnqueue(jobs=jobs, flows=flows, all_or_none=True)
 
     def _claimed(self) -> _Block | None:
         """Return the innermost block that has not ended, a send noted in it; None if there is none."""
@@ -168,7 +179,7 @@ class _Block:
             return self._under_way
 
 
-def calls_of(signatures: object) -> list[Call]:
+def calls_of(signatures: object) -> list[Call | FlowCall]:
     """Return the calls of signatures, in order.
 
     Raises:
@@ -177,17 +188,71 @@ def calls_of(signatures: object) -> list[Call]:
     # Checked by hand: a task called instead of `task.s(...)` is a slip that everybody makes once.
     if not isinstance(signatures, Iterable):
         raise OptionError(f"expected a list of signatures, such as [{signatures!r}]")
-    calls: list[Call] = []
+    calls: list[Call | FlowCall] = []
     for signature in cast("Iterable[object]", signatures):
         if not isinstance(signature, Signature):
             raise OptionError(
                 f"expected signatures, which task.s(...) makes without calling the task; got {signature!r}"
             )
-        calls.append(signature.call)
+        calls.append(cast("Signature[object]", signature).sendable)
     return calls
 
 
-def _sent(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
+def _sent(calls: Sequence[Call | FlowCall], request: JobEnqueue, answers: Sequence[Enqueued]) -> list[Sent]:
+    jobs = request.jobs
+    left_out = _refuse_taken(jobs, answers[: len(jobs)])
+    for call, flow, answer in zip(
+        (call for call in calls if isinstance(call, FlowCall)),
+        request.flows,
+        answers[len(jobs) :],
+        strict=True,
+    ):
+        left_out = _refuse_taken_flow(call, flow, answer) or left_out
+    if left_out:
+        raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
+    ids = iter([(answer, job.id) for job, answer in zip(jobs, answers, strict=False)])
+    if not request.flows:
+        return [_told(answer, mine) for answer, mine in ids]
+    flow_ids = iter(
+        [(answer, flow.id) for flow, answer in zip(request.flows, answers[len(jobs) :], strict=True)]
+    )
+    return [_told(*next(flow_ids if isinstance(call, FlowCall) else ids)) for call in calls]
+
+
+def _told(answer: Enqueued, mine: str) -> Sent:
+    return Sent(answer.job_id, answer.status is _CREATED or answer.job_id == mine)
+
+
+def _refuse_taken_flow(call: FlowCall, flow: NewFlow, answer: Enqueued) -> bool:
+    """Raise what it means that a flow's key, or one of its steps', is taken; return whether it was left out."""
+    if answer.status is _CREATED or answer.job_id == flow.id:
+        return answer.status is EnqueueStatus.LEFT_OUT
+    taken = next((job for job in flow.keyed if job.id == answer.step), None)
+    if taken is not None and taken.id != flow.id:
+        raise DuplicateJob(
+            f"the key {taken.key!r} of the step {taken.task!r} of the flow is taken by job {answer.job_id}; a step is "
+            "part of one flow only, so nothing of this one was stored",
+            job_id=answer.job_id,
+        )
+    key = "" if taken is None or taken.key is None else taken.key
+    if answer.status is EnqueueStatus.CONFLICT:
+        raise KeyConflict(
+            f"the key {key!r} of the flow that ends in {title(call.node)!r} is taken by {answer.job_id} with other "
+            "steps or arguments; the same key has to mean the same request",
+            job_id=answer.job_id,
+            task=title(call.node),
+            key=key,
+        )
+    if taken is not None and taken.on_conflict is OnConflict.RAISE:
+        raise DuplicateJob(
+            f"the key {key!r} of the flow that ends in {title(call.node)!r} is taken by {answer.job_id}",
+            job_id=answer.job_id,
+        )
+    return answer.status is EnqueueStatus.LEFT_OUT
+
+
+def _refuse_taken(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool:
+    """Raise what it means that a job's key is taken; return whether some job was left out."""
     left_out = False
     for job, answer in zip(jobs, answers, strict=True):
         if answer.status is _CREATED:
@@ -208,9 +273,4 @@ def _sent(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> list[Sent]:
             )
         if answer.status is EnqueueStatus.LEFT_OUT:
             left_out = True
-    if left_out:
-        raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
-    return [
-        Sent(answer.job_id, answer.status is _CREATED or answer.job_id == job.id)
-        for job, answer in zip(jobs, answers, strict=True)
-    ]
+    return left_out

@@ -3,6 +3,7 @@
 from taskharbor.call.call import Call, Callee
 from taskharbor.call.dispatcher import (
     Dispatcher,
+    FlowDesk,
     RunningJob,
     Sent,
     current_dispatcher,
@@ -31,7 +32,7 @@ from taskharbor.call.options import OnConflictName, Options
 from taskharbor.call.parts import PARTS, Parts, read_parts, write_parts
 from taskharbor.call.picture import FlowGraph, FlowStep, draw
 from taskharbor.call.reading import reader_of
-from taskharbor.call.signature import Flow, Link, Signature, Step, apply, flow_options
+from taskharbor.call.signature import Flow, Link, Signature, Step, apply, flow_options, handles
 from taskharbor.call.wait_limit import WaitLimit
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Each",
     "Flow",
     "FlowCall",
+    "FlowDesk",
     "FlowGraph",
     "FlowHandle",
     "FlowOptions",
@@ -67,6 +69,7 @@ __all__ = [
     "draw",
     "enter",
     "flow_options",
+    "handles",
     "install",
     "leave",
     "read_parts",

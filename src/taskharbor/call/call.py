@@ -45,11 +45,13 @@ class Callee(Protocol):
         *,
         check: bool,
         job_id: str | None = None,
+        holes: frozenset[str] = frozenset(),
     ) -> NewJob:
         """Return the job to store.
 
         `check` decodes the payload once more, strictly, so that what no handler could read is refused here. `job_id` is
-        from `new_job_ids`, which makes many at once for less; None makes one.
+        from `new_job_ids`, which makes many at once for less; None makes one. `holes` are parameters that are left out
+        of the payload, to be filled when the job is delivered.
 
         Raises:
             PayloadError: the arguments do not fit the signature.

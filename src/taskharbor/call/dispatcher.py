@@ -7,7 +7,7 @@ was installed for the process.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from datetime import timedelta
@@ -19,7 +19,7 @@ from taskharbor.call.call import Call
 from taskharbor.call.graph import FlowCall
 from taskharbor.codec import CodecBook
 from taskharbor.errors import BlockingCallError, DeadlockError, NoHarborError
-from taskharbor.flow import FlowRecord
+from taskharbor.flow import FlowRecord, Sequel
 from taskharbor.job import JobRecord, JobState
 
 
@@ -47,6 +47,10 @@ class Dispatcher(Protocol):
         """Store calls as jobs, and flows, all or none, and return one answer each, in order."""
         ...
 
+    def sequel(self, calls: Sequence[Call | FlowCall], /) -> Sequel:
+        """Return calls and flows as they would be stored, to be stored with a job's success."""
+        ...
+
     def look(self, job_id: str, /) -> JobRecord:
         """Return what the store knows of a job; raises `JobNotFound`."""
         ...
@@ -71,38 +75,45 @@ class Dispatcher(Protocol):
         """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
         ...
 
-    def look_flow(self, flow_id: str, /) -> FlowRecord:
+    @property
+    def flows(self) -> FlowDesk:
+        """Return what can be asked of stored flows."""
+        ...
+
+
+class FlowDesk(Protocol):
+    """What handles ask about stored flows. Both colours do the same."""
+
+    def get(self, flow_id: str, /) -> FlowRecord:
         """Return what the store knows of a flow; raises `JobNotFound`."""
         ...
 
-    async def alook_flow(self, flow_id: str, /) -> FlowRecord:
+    async def aget(self, flow_id: str, /) -> FlowRecord:
         """Return what the store knows of a flow; raises `JobNotFound`."""
         ...
 
-    def cancel_flow(self, flow_id: str, reason: str, /) -> bool:
-        """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
-        ...
-
-    async def acancel_flow(self, flow_id: str, reason: str, /) -> bool:
-        """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
-        ...
-
-    def await_flow(self, flow_id: str, timeout: timedelta | None, /) -> FlowRecord:
+    def await_end(self, flow_id: str, timeout: timedelta | None, /) -> FlowRecord:
         """Block until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
         ...
 
-    async def aawait_flow(self, flow_id: str, timeout: timedelta | None, /) -> FlowRecord:
+    async def aawait_end(self, flow_id: str, timeout: timedelta | None, /) -> FlowRecord:
         """Wait until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
         ...
 
-    def steps(self, flow_id: str, states: frozenset[JobState], limit: int | None, /) -> Sequence[JobRecord]:
-        """Return the steps of a flow in some states, or in any, in order of id; at most `limit`."""
+    def end(self, flow_id: str, reason: str, /) -> bool:
+        """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
         ...
 
-    async def asteps(
-        self, flow_id: str, states: frozenset[JobState], limit: int | None, /
-    ) -> Sequence[JobRecord]:
-        """Return the steps of a flow in some states, or in any, in order of id; at most `limit`."""
+    async def aend(self, flow_id: str, reason: str, /) -> bool:
+        """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
+        ...
+
+    def steps(self, flow_id: str, /, states: Iterable[JobState] = ()) -> Sequence[JobRecord]:
+        """Return the records of a flow's steps in some states, or in any, in order of id."""
+        ...
+
+    async def asteps(self, flow_id: str, /, states: Iterable[JobState] = ()) -> Sequence[JobRecord]:
+        """Return the records of a flow's steps in some states, or in any, in order of id."""
         ...
 
 

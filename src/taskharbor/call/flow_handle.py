@@ -15,7 +15,7 @@ from taskharbor.call.options import check_note
 from taskharbor.call.picture import FlowGraph, FlowStep, draw
 from taskharbor.call.reading import Reader
 from taskharbor.errors import FlowFailed, JobCancelled
-from taskharbor.flow import FLOW_ENDED, FlowRecord, FlowState
+from taskharbor.flow import FlowRecord, FlowState
 from taskharbor.job import JobRecord, JobState
 
 R_co = TypeVar("R_co", covariant=True)
@@ -62,12 +62,12 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
             BlockingCallError: on a running event loop.
         """
         refuse_on_loop("FlowHandle.status()", "handle.astatus()")
-        return _flow_status(self._dispatcher.look_flow(self.id), self._dispatcher.look(self.id))
+        return _flow_status(self._dispatcher.flows.get(self.id), self._dispatcher.look(self.id))
 
     @override
     async def astatus(self) -> FlowStatus:
         """Return where the flow stands; the async form of `status`."""
-        flow = await self._dispatcher.alook_flow(self.id)
+        flow = await self._dispatcher.flows.aget(self.id)
         return _flow_status(flow, await self._dispatcher.alook(self.id))
 
     @override
@@ -88,18 +88,18 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
         """
         refuse_in_handler("FlowHandle.result()")
         refuse_on_loop("FlowHandle.result()", "handle.aresult()")
-        flow = self._dispatcher.await_flow(self.id, timeout)
+        flow = self._dispatcher.flows.await_end(self.id, timeout)
         if flow.state is FlowState.FAILED:
-            raise _failed(flow, self._dispatcher.steps(self.id, frozenset({JobState.DEAD}), 1))
+            raise _failed(flow, self._dispatcher.flows.steps(self.id, states=[JobState.DEAD]))
         return self._read_end(flow, self._dispatcher.look(self.id))
 
     @override
     async def aresult(self, timeout: timedelta | None = None) -> R_co:
         """Wait until the flow has ended, or failed; the async form of `result`."""
         refuse_in_handler("FlowHandle.aresult()")
-        flow = await self._dispatcher.aawait_flow(self.id, timeout)
+        flow = await self._dispatcher.flows.aawait_end(self.id, timeout)
         if flow.state is FlowState.FAILED:
-            raise _failed(flow, await self._dispatcher.asteps(self.id, frozenset({JobState.DEAD}), 1))
+            raise _failed(flow, await self._dispatcher.flows.asteps(self.id, states=[JobState.DEAD]))
         return self._read_end(flow, await self._dispatcher.alook(self.id))
 
     @override
@@ -114,13 +114,15 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
         """
         refuse_in_handler("FlowHandle.wait()")
         refuse_on_loop("FlowHandle.wait()", "handle.await_()")
-        return _flow_status(self._dispatcher.await_flow(self.id, timeout), self._dispatcher.look(self.id))
+        return _flow_status(
+            self._dispatcher.flows.await_end(self.id, timeout), self._dispatcher.look(self.id)
+        )
 
     @override
     async def await_(self, timeout: timedelta | None = None) -> FlowStatus:
         """Wait until the flow has ended, or failed; the async form of `wait`."""
         refuse_in_handler("FlowHandle.await_()")
-        flow = await self._dispatcher.aawait_flow(self.id, timeout)
+        flow = await self._dispatcher.flows.aawait_end(self.id, timeout)
         return _flow_status(flow, await self._dispatcher.alook(self.id))
 
     @override
@@ -135,13 +137,13 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
         """
         refuse_on_loop("FlowHandle.cancel()", "handle.acancel()")
         check_note(reason, "reason")
-        return self._dispatcher.cancel_flow(self.id, reason)
+        return self._dispatcher.flows.end(self.id, reason)
 
     @override
     async def acancel(self, reason: str = "") -> bool:
         """Cancel the flow; the async form of `cancel`."""
         check_note(reason, "reason")
-        return await self._dispatcher.acancel_flow(self.id, reason)
+        return await self._dispatcher.flows.aend(self.id, reason)
 
     def steps(self) -> list[FlowStep]:
         """Return its steps that are still kept, in the order in which they were made, with states and times.
@@ -162,11 +164,11 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
             BlockingCallError: on a running event loop.
         """
         refuse_on_loop("FlowHandle.graph()", "handle.agraph()")
-        return draw(self.id, self._dispatcher.steps(self.id, frozenset(), None))
+        return draw(self.id, self._dispatcher.flows.steps(self.id))
 
     async def agraph(self) -> FlowGraph:
         """Return its steps and what they wait for; the async form of `graph`."""
-        return draw(self.id, await self._dispatcher.asteps(self.id, frozenset(), None))
+        return draw(self.id, await self._dispatcher.flows.asteps(self.id))
 
     def _read_end(self, flow: FlowRecord, last: JobRecord) -> R_co:
         if flow.state is FlowState.CANCELLED:
@@ -174,11 +176,6 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
             raise JobCancelled(f"flow {flow.id}{_named(flow)} was cancelled{why}", job_id=flow.id)
         # The reader decodes as the declared types, which is what R_co stands for.
         return cast("R_co", self._reader.read(last.result, last.result_codec, self._dispatcher.codecs))
-
-
-def settled(flow: FlowRecord) -> bool:
-    """Return whether there is nothing to wait for: it has ended, or failed."""
-    return flow.state in FLOW_ENDED or flow.state is FlowState.FAILED
 
 
 def _named(flow: FlowRecord) -> str:

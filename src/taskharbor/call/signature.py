@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Generic, Protocol, TypeAlias, cast
 
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from typing_extensions import TypeVar, override
 
 from taskharbor.call.call import Call
-from taskharbor.call.dispatcher import current_dispatcher, refuse_on_loop
+from taskharbor.call.dispatcher import Dispatcher, Sent, current_dispatcher, refuse_on_loop
 from taskharbor.call.flow_handle import FlowHandle
 from taskharbor.call.graph import (
     NO_FLOW_OPTIONS,
@@ -255,3 +255,15 @@ def apply(link: object, *places: Placeholder) -> Node:
 def title_of(places: tuple[Placeholder, ...]) -> str:
     """Return what placeholders stand for."""
     return " and ".join(place.title for place in places)
+
+
+def handles(
+    dispatcher: Dispatcher, calls: Sequence[Call | FlowCall], answers: Sequence[Sent]
+) -> list[JobHandle[A]]:
+    """Return the handles of what was sent, in order; each flow's is a `FlowHandle`."""
+    return [
+        JobHandle(dispatcher, call.callee, sent.job_id, created=sent.created)
+        if isinstance(call, Call)
+        else FlowHandle(dispatcher, reader_of(call.node), sent.job_id, created=sent.created)
+        for call, sent in zip(calls, answers, strict=True)
+    ]

@@ -4,6 +4,7 @@ from taskharbor.codec.book import CodecBook, checked_codec
 from taskharbor.codec.codec import Codec, CodecError, Encode
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
 from taskharbor.codec.hooks import TypeHook, hook_for, register_type
+from taskharbor.codec.lists import join, split, wrap
 
 __all__ = [
     "Codec",
@@ -15,5 +16,8 @@ __all__ = [
     "TypeHook",
     "checked_codec",
     "hook_for",
+    "join",
     "register_type",
+    "split",
+    "wrap",
 ]

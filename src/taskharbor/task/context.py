@@ -9,7 +9,9 @@ from typing import Generic, Protocol
 
 from typing_extensions import TypeVar
 
+from taskharbor.call import Signature, current_dispatcher
 from taskharbor.errors import JobCancelled
+from taskharbor.flow import Sequel
 from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id, new_token
 from taskharbor.retry import RetryNumbers
 
@@ -32,7 +34,7 @@ class Context(Generic[Deps]):
     `Deps` is the type of the harbor's dependencies; plain `Context` means none are used.
     """
 
-    __slots__ = ("_delivery", "_stop", "deps")
+    __slots__ = ("_delivery", "_sequel", "_stop", "deps")
 
     deps: Deps
     """What the harbor's `deps` lifespan yielded; one object for all jobs of a worker."""
@@ -42,6 +44,7 @@ class Context(Generic[Deps]):
         self.deps = deps
         self._delivery = delivery
         self._stop = stop
+        self._sequel: Sequel | None = None
 
     # With a type variable of its own: on the bare class `Deps` stands for its default, None.
     @staticmethod
@@ -128,6 +131,35 @@ class Context(Generic[Deps]):
     def enqueued_at(self) -> datetime:
         """Return when it was enqueued, by the store's clock."""
         return self._delivery.enqueued_at
+
+    @property
+    def flow_id(self) -> str | None:
+        """Return the id of the flow that it is a step of; None if it is of none."""
+        step = self._delivery.step
+        return None if step is None else step.flow or None
+
+    def enqueue_on_success(self, *signatures: Signature[object]) -> None:
+        """Have calls, or flows, stored together with the success of this job, in one transaction, or never.
+
+        Never, that is, if this attempt fails, is cancelled, or its lease is lost: then whoever runs the job again
+        asks anew. A call whose idempotency key is taken when it comes to that is left out. Callable from any thread.
+
+        Raises:
+            PayloadError: arguments do not fit a signature.
+            FlowError: steps that cannot be joined so.
+            NoHarborError: no harbor is current.
+        """
+        dispatcher = current_dispatcher(self._delivery.task)
+        more = dispatcher.sequel([signature.sendable for signature in signatures])
+        before = self._sequel
+        if before is not None:
+            more = Sequel(jobs=before.jobs + more.jobs, flows=before.flows + more.flows)
+        self._sequel = more
+
+    @property
+    def sequel(self) -> Sequel | None:
+        """Return what was asked to be stored with its success."""
+        return self._sequel
 
     @property
     def cancelled(self) -> bool:

@@ -35,6 +35,7 @@ from taskharbor.task.arguments import (
     spread_for,
 )
 from taskharbor.task.fidelity import differ, first_change
+from taskharbor.task.partial import Partial
 from taskharbor.task.reading import Handler, Reading
 
 RunIn: TypeAlias = Literal["process"]
@@ -100,6 +101,7 @@ class TaskDefinition:
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
         self._coders: dict[str, tuple[Codec, Coder]] = {}
+        self._partials: dict[frozenset[str], Partial] = {}
         self._last_given: tuple[Options, dict[str, object]] = NO_OPTIONS, {}
 
     @property
@@ -148,15 +150,20 @@ class TaskDefinition:
         *,
         check: bool,
         job_id: str | None = None,
+        holes: frozenset[str] = frozenset(),
     ) -> NewJob:
         """Return the job to store; see `Callee.new_job`."""
         codec = self.codec or codec
         coder = self.coder(codec)
+        decode = coder.decode_arguments
+        if holes:
+            partial = self.partial(holes)
+            arguments, decode = partial.of(arguments), partial.decoder(codec)
         try:
             payload = coder.encode(arguments)
             if len(payload) > PAYLOAD_LIMIT:
                 raise self._too_large(len(payload), codec)
-            arrived = coder.decode_arguments(payload) if check else arguments
+            arrived = decode(payload) if check else arguments
             if arrived is not arguments and differ(arguments, arrived):
                 self.refuse_change("arguments", arguments, arrived)
         except CodecError as error:
@@ -197,6 +204,22 @@ class TaskDefinition:
         except (TypeError, ValueError, NotImplementedError):
             pass  # A type that only the task's own codec knows: its payload has to do.
         return hashlib.sha256(payload).digest()[:16]
+
+    def partial(self, holes: frozenset[str]) -> Partial:
+        """Return the arguments' type without some parameters, made once."""
+        known = self._partials.get(holes)
+        if known is None:
+            known = self._partials[holes] = Partial(self.name, self.reading.parameters, holes)
+        return known
+
+    @cached_property
+    def parameter_names(self) -> frozenset[str]:
+        """Return the names of the parameters that cross the wire."""
+        return frozenset(parameter.name for parameter in self.reading.parameters)
+
+    def parameter_type(self, name: str) -> object:
+        """Return the type of a parameter; None if there is none of that name."""
+        return next((p.type for p in self.reading.parameters if p.name == name), None)
 
     def read_arguments(self, data: bytes, codec: Codec) -> dict[str, object]:
         """Return stored arguments by parameter name; raises `PayloadError` if they do not fit."""

@@ -120,7 +120,7 @@ class Execution:
             if run.delivery.timeout is not None:
                 self._arm(run)
             try:
-                outcome = run.plan.succeeded(await run.plan.call(run))  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType] - is_async says it can be awaited
+                outcome = run.succeeded(await run.plan.call(run))  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType] - is_async says it can be awaited
             except BaseException as error:  # noqa: BLE001 - nothing a handler raises may end the worker
                 outcome = run.failed(error, self._worker)
         run.outcome = outcome
@@ -146,7 +146,7 @@ class Execution:
                 )
             returned.append(value)
             with run.shelter():
-                run.outcome = run.plan.succeeded(value)
+                run.outcome = run.succeeded(value)
         except BaseException as error:  # noqa: BLE001
             # An interrupt that came when its work was done came too late (rule 11).
             late = isinstance(error, JobInterrupt)
@@ -157,7 +157,7 @@ class Execution:
     def _succeed(self, run: Run, value: object) -> BaseException | None:
         """Note a handler's success; return what went wrong with its result."""
         try:
-            run.outcome = run.plan.succeeded(value)
+            run.outcome = run.succeeded(value)
         except BaseException as error:  # noqa: BLE001
             return error
         return None

@@ -9,7 +9,7 @@ import msgspec
 
 from taskharbor.codec import Codec, CodecError
 from taskharbor.errors import PayloadError, PayloadTooLarge
-from taskharbor.job import PAYLOAD_LIMIT
+from taskharbor.job import PAYLOAD_LIMIT, Delivery
 from taskharbor.outcome import Succeeded
 from taskharbor.task import Context, TaskDefinition
 from taskharbor.task.fidelity import differ, first_change
@@ -19,6 +19,7 @@ class Prepared(Protocol):
     """A delivery that can be run."""
 
     arguments: msgspec.Struct
+    delivery: Delivery
 
     @property
     def context(self) -> Context[object]:
@@ -46,6 +47,8 @@ class TaskPlan:
 
     def __init__(self, definition: TaskDefinition, codec: Codec) -> None:
         self.definition = definition
+        self.builtin = False
+        """It is a task of our own."""
         self.is_async = definition.reading.is_async
         self.in_process = definition.options.run == "process"
         self._takes_context = definition.reading.takes_context
@@ -55,23 +58,22 @@ class TaskPlan:
         self._codec_name = codec.name
         self._encode = coder.encode
         self._check_result = coder.decode_result
-        self._keep_result = definition.keep_result
         self.readers: dict[str, Callable[[bytes], msgspec.Struct]] = {codec.name: coder.decode_arguments}
 
     def call(self, run: Prepared) -> object:
         """Call the handler; for an async one this makes the coroutine."""
         return self._spread(self._fn, run.arguments, (run.context,) if self._takes_context else ())
 
-    def succeeded(self, value: object) -> Succeeded:
-        """Return the outcome of a handler that returned `value`.
+    def succeeded(self, value: object, *, keep: bool) -> Succeeded:
+        """Return the outcome of a handler that returned `value`; `keep` if the result is to be stored.
 
         Raises:
             UnfitResult: it is not of the declared type, or larger than a job's result may be.
         """
         try:
             data = self._encode(value)
-            if len(data) > PAYLOAD_LIMIT and self._keep_result:
-                raise self._too_large(len(data))
+            if keep:
+                self.refuse_large(data)
             arrived = self._check_result(data)
             change = first_change(value, arrived) if differ(value, arrived) else None
             if change is not None:
@@ -84,10 +86,18 @@ class TaskPlan:
                 path=error.path,
                 reason=str(error),
             ) from error
-        return Succeeded(data if self._keep_result else None, self._codec_name)
+        return Succeeded(data if keep else None, self._codec_name)
 
-    def _too_large(self, size: int) -> ResultTooLarge:
-        return ResultTooLarge(
+    def refuse_large(self, data: bytes) -> None:
+        """Refuse a result that is larger than what is kept.
+
+        Raises:
+            ResultTooLarge: it is.
+        """
+        size = len(data)
+        if size <= PAYLOAD_LIMIT:
+            return
+        raise ResultTooLarge(
             f"the result of task {self.definition.name!r} takes {size:,} bytes as {self._codec_name}, and at most "
             f"{PAYLOAD_LIMIT:,} are kept; keep what is large elsewhere (a file, an object store, a table of your own), "
             "and return the key that finds it",

@@ -12,6 +12,8 @@ from taskharbor.errors import PayloadError, TaskDefinitionError
 from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, describe
 from taskharbor.task import Registry
+from taskharbor.worker.builtin import builtin_plans
+from taskharbor.worker.filling import Filling
 from taskharbor.worker.plan import TaskPlan
 from taskharbor.worker.run import Run
 
@@ -26,12 +28,14 @@ class Plans:
         self._codecs = codecs
         self._codec = codec
         self._plans: dict[str, TaskPlan] = {}
+        self._filling = Filling(codecs)
+        self._builtin = builtin_plans(self._filling)
         self.refresh()
 
     def refresh(self) -> None:
         """Read the registry anew: tasks may be declared while a worker runs."""
         known = {plan.definition: plan for plan in self._plans.values()}
-        plans: dict[str, TaskPlan] = {}
+        plans = dict(self._builtin)
         for definition in self._registry:
             codec = definition.codec or self._codec
             self._codecs.add(codec)
@@ -63,7 +67,11 @@ class Plans:
         plan = self._plans.get(delivery.task)
         if plan is None:
             return Strayed(unknown_task(delivery))
-        read = plan.readers.get(delivery.codec) or self._reader(plan, delivery.codec)
+        holes = delivery.step is not None and bool(delivery.step.holes) and not plan.builtin
+        if holes:
+            read = self._hole_reader(plan, delivery)
+        else:
+            read = plan.readers.get(delivery.codec) or self._reader(plan, delivery.codec)
         if read is None:
             known = ", ".join(self._codecs.names())
             return Strayed(
@@ -85,6 +93,23 @@ class Plans:
         if codec is None:
             return None
         plan.readers[codec_name] = read = plan.definition.coder(codec).decode_arguments
+        return read
+
+    def _hole_reader(self, plan: TaskPlan, delivery: Delivery) -> Callable[[bytes], msgspec.Struct] | None:
+        """Return what reads a payload and fills its holes; None if the payload's codec is not known."""
+        codec, definition = self._codecs.find(delivery.codec), plan.definition
+        if codec is None or delivery.step is None:
+            return None
+        names = frozenset(hole.parameter for hole in delivery.step.holes)
+
+        def read(data: bytes) -> msgspec.Struct:
+            if delivery.fingerprint != definition.fingerprint and not names <= definition.parameter_names:
+                missing = sorted(names - definition.parameter_names)
+                raise CodecError(f"the task has no parameter {missing[0]!r}")
+            given = msgspec.structs.asdict(definition.partial(names).decoder(codec)(data))
+            values = self._filling.values(delivery, definition.parameter_type)
+            return definition.arguments_type(**given, **values)
+
         return read
 
     def _unreadable(self, plan: TaskPlan, delivery: Delivery, error: CodecError, worker: str) -> Outcome:

@@ -209,7 +209,7 @@ def _importable(module: str) -> str:
 def _outcome(run: Run, answer: Answer) -> Outcome:
     if isinstance(answer, Returned):
         decode = run.plan.definition.coder(WIRE).decode_result
-        return run.plan.succeeded(decode(answer.value))
+        return run.succeeded(decode(answer.value))
     if answer.snooze_seconds is not None:
         return Snoozed(Snooze(_seconds(answer.snooze_seconds)).for_)
     if answer.reject is not None:

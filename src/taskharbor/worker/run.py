@@ -22,6 +22,7 @@ from taskharbor.outcome import (
     RetryLater,
     Snooze,
     Snoozed,
+    Succeeded,
     Verdict,
     bounded,
     checked_wait,
@@ -94,6 +95,16 @@ class Run:
         """Return a block in which its handler is not interrupted."""
         interrupt = self.interrupt
         return nullcontext() if interrupt is None else interrupt.shelter()
+
+    def succeeded(self, value: object) -> Succeeded:
+        """Return the outcome of its handler, which returned `value`.
+
+        Raises:
+            UnfitResult: it is not of the declared type, or larger than a job's result may be.
+        """
+        outcome = self.plan.succeeded(value, keep=self.delivery.keep_result)
+        sequel = None if self._context is None else self._context.sequel
+        return outcome if sequel is None else msgspec.structs.replace(outcome, sequel=sequel)
 
     def ask_to_stop(self, stop: Stop, reason: str = "") -> None:
         """Note why it should stop, the first reason winning, and interrupt it.

@@ -1,0 +1,72 @@
+"""The steps of a flow on their way to the store: few in memory, many in a file without a name.
+
+So a producer's memory stays flat however large the flow is, and a store can read the steps as often as it has to.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+import msgspec
+
+from taskharbor.job import NewJob
+
+_HELD = 2_000
+"""Steps that are held in memory."""
+_READ = 1 << 20
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(NewJob).decode
+
+
+class Spool:
+    """Jobs that were put in once, and can be read many times, by one reader after the other."""
+
+    def __init__(self) -> None:
+        self._held: list[NewJob] = []
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._count = 0
+
+    def add(self, job: NewJob) -> None:
+        """Put a job in."""
+        self._count += 1
+        self._held.append(job)
+        if len(self._held) >= _HELD:
+            self._put_down()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[NewJob]:
+        """Yield the jobs in order."""
+        if self._file is not None:
+            yield from self._read(self._file.fileno())
+        yield from self._held
+
+    def _put_down(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="taskharbor-")  # noqa: SIM115 - open as long as we are
+        for job in self._held:
+            data = _encode(job)
+            self._size += self._file.write(len(data).to_bytes(4) + data)
+        self._file.flush()
+        self._held.clear()
+
+    def _read(self, file: int) -> Iterator[NewJob]:
+        # By place and not by the file's own position, which readers share.
+        place, data = 0, b""
+        while place < self._size or data:
+            size = int.from_bytes(data[:4]) + 4 if len(data) >= 4 else 4
+            if len(data) < max(size, 5):
+                more = os.pread(file, max(_READ, size), place)
+                place += len(more)
+                data += more
+                if not more:
+                    return
+                continue
+            yield _decode(data[4:size])
+            data = data[size:]
