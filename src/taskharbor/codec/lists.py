@@ -15,9 +15,10 @@ _raws_in_msgpack = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 def _encode(codec: Codec) -> Callable[[object], bytes] | None:
     """Return an encoder that takes values which are encoded already; None where the format knows no such thing."""
-    if type(codec) is JsonCodec:
+    kind: object = type(codec)  # exactly: a subclass may write something else
+    if kind is JsonCodec:
         return msgspec.json.encode
-    return msgspec.msgpack.encode if type(codec) is MsgpackCodec else None
+    return msgspec.msgpack.encode if kind is MsgpackCodec else None
 
 
 def join(codec: Codec, elements: Sequence[bytes]) -> bytes | None:
@@ -39,9 +40,10 @@ def split(codec: Codec, data: bytes) -> list[bytes]:
         CodecError: it is no list.
     """
     decode: Callable[[bytes], list[msgspec.Raw]]
-    if type(codec) is JsonCodec:
+    kind: object = type(codec)
+    if kind is JsonCodec:
         decode = _raws_in_json
-    elif type(codec) is MsgpackCodec:
+    elif kind is MsgpackCodec:
         decode = _raws_in_msgpack
     else:
         encode = codec.encoder()

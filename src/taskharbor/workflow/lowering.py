@@ -154,7 +154,7 @@ class Lowering:
             first = False
             results = [self._taken(place, follows) for place in node.places]
             index = 0
-            if len(node.before) > 1:
+            if len(node.before) != 1:
                 for before, uses in zip(node.before, results, strict=True):
                     yield from self._node(before, uses, 0, absorbers, sources)
                 break
