@@ -9,27 +9,27 @@ import msgspec
 from taskharbor.codec.codec import Codec, CodecError
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
 
-_raws_in_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_raws_in_msgpack = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
-
-
-def _encode(codec: Codec) -> Callable[[object], bytes] | None:
-    """Return an encoder that takes values which are encoded already; None where the format knows no such thing."""
-    kind: object = type(codec)  # exactly: a subclass may write something else
-    if kind is JsonCodec:
-        return msgspec.json.encode
-    return msgspec.msgpack.encode if kind is MsgpackCodec else None
+# Exactly these: a subclass may write something else.
+_ENCODE: dict[type[object], Callable[[object], bytes]] = {
+    JsonCodec: msgspec.json.encode,
+    MsgpackCodec: msgspec.msgpack.encode,
+}
+"""Encoders that take values which are encoded already."""
+_RAWS: dict[type[object], Callable[[bytes], list[msgspec.Raw]]] = {
+    JsonCodec: msgspec.json.Decoder(list[msgspec.Raw]).decode,
+    MsgpackCodec: msgspec.msgpack.Decoder(list[msgspec.Raw]).decode,
+}
 
 
 def join(codec: Codec, elements: Sequence[bytes]) -> bytes | None:
     """Return the list of these elements, each encoded; None where the format cannot put it together."""
-    encode = _encode(codec)
+    encode = _ENCODE.get(type(codec))
     return None if encode is None else encode([msgspec.Raw(element) for element in elements])
 
 
 def wrap(codec: Codec, fields: dict[str, object], name: str, value: bytes) -> bytes | None:
     """Return a map of fields, one more of them encoded already; None where the format cannot put it together."""
-    encode = _encode(codec)
+    encode = _ENCODE.get(type(codec))
     return None if encode is None else encode({**fields, name: msgspec.Raw(value)})
 
 
@@ -39,13 +39,8 @@ def split(codec: Codec, data: bytes) -> list[bytes]:
     Raises:
         CodecError: it is no list.
     """
-    decode: Callable[[bytes], list[msgspec.Raw]]
-    kind: object = type(codec)
-    if kind is JsonCodec:
-        decode = _raws_in_json
-    elif kind is MsgpackCodec:
-        decode = _raws_in_msgpack
-    else:
+    decode = _RAWS.get(type(codec))
+    if decode is None:
         encode = codec.encoder()
         return [encode(element) for element in codec.decoder(list[object])(data)]
     try:
