@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from taskharbor.clock import from_micros, micros
 from taskharbor.driver import (
@@ -22,8 +22,12 @@ from taskharbor.driver import (
     QueueResume,
     RequeueStatus,
 )
-from taskharbor.drivers.memory.tables import NORMAL, Key, Pause, Row, Tables
+from taskharbor.drivers.memory.advance import flow_resumed, step_deleted, step_ended
+from taskharbor.drivers.memory.rows import NORMAL, Key, Pause, Row
+from taskharbor.drivers.memory.tables import Tables
+from taskharbor.flow import FLOW_ENDED
 from taskharbor.job import TERMINAL, JobRecord, JobState, Operation
+from taskharbor.step import Step
 
 
 def job_get(tables: Tables, request: JobGet, now: int) -> Sequence[JobRecord | None]:
@@ -51,9 +55,10 @@ def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
 
 def _page(tables: Tables, request: JobFind) -> list[str]:
     """Return the ids to look at, in order."""
+    ids: Iterable[str] = tables.steps.get(request.flow, ()) if request.flow else tables.rows
     if request.newest_first:
-        return sorted((i for i in tables.rows if not request.after or i < request.after), reverse=True)
-    return sorted(job_id for job_id in tables.rows if job_id > request.after)
+        return sorted((i for i in ids if not request.after or i < request.after), reverse=True)
+    return sorted(job_id for job_id in ids if job_id > request.after)
 
 
 def job_count(tables: Tables, request: JobCount, now: int) -> Sequence[Counted]:
@@ -86,6 +91,7 @@ def _cancel(tables: Tables, row: Row | None, request: JobCancel, now: int) -> Ca
             row.cancel = request.reason
         return CancelStatus.REQUESTED
     tables.finish(row, JobState.CANCELLED, now, request.reason)
+    step_ended(tables, row, now)
     return CancelStatus.CANCELLED
 
 
@@ -100,6 +106,8 @@ def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> 
     if row.final not in (JobState.DEAD, JobState.CANCELLED):
         return RequeueStatus.NOT_DEAD
     job = row.job
+    if job.step is not None and not _may_resume(tables, row, job.step):
+        return RequeueStatus.NOT_DEAD
     if job.key is not None:
         holder = tables.held_key(job.task, job.key, now)
         if holder is not None and holder.job_id != job.id:
@@ -115,15 +123,25 @@ def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> 
         Operation(at=from_micros(now), verb="requeue", by=request.by, reason=request.reason),
     )
     tables.make_due(row, max(now, micros(row.run_at)), NORMAL)
+    if job.step is not None:
+        flow_resumed(tables, job.step.flow)
     return RequeueStatus.REQUEUED
+
+
+def _may_resume(tables: Tables, row: Row, step: Step) -> bool:
+    """Return whether a step may run once more: its inputs are there still, and its flow has not ended."""
+    if row.final is not JobState.DEAD:
+        return False
+    flow = tables.flows.get(step.flow)
+    return not step.flow or (flow is not None and flow.state not in FLOW_ENDED)
 
 
 def job_delete(tables: Tables, request: JobDelete, now: int) -> Sequence[DeleteStatus]:
     """Delete jobs and return one answer each, in order."""
-    return [_delete(tables, tables.rows.get(job_id)) for job_id in request.ids]
+    return [_delete(tables, tables.rows.get(job_id), now) for job_id in request.ids]
 
 
-def _delete(tables: Tables, row: Row | None) -> DeleteStatus:
+def _delete(tables: Tables, row: Row | None, now: int) -> DeleteStatus:
     if row is None:
         return DeleteStatus.MISSING
     if row.token is not None:
@@ -134,6 +152,7 @@ def _delete(tables: Tables, row: Row | None) -> DeleteStatus:
         if key is not None and key.job_id == row.job.id:
             del tables.keys[row.job.task, row.job.key]
     tables.woken_jobs.add(row.job.id)
+    step_deleted(tables, row, now)
     return DeleteStatus.DELETED
 
 
@@ -141,6 +160,12 @@ def remove(tables: Tables, row: Row) -> None:
     """Take a row out of the store; its key keeps its own time."""
     row.entry = 0
     del tables.rows[row.job.id]
+    step = row.job.step
+    if step is not None and step.flow:
+        steps = tables.steps[step.flow]
+        steps.discard(row.job.id)
+        if not steps:
+            del tables.steps[step.flow]
 
 
 def queue_pause(tables: Tables, request: QueuePause, now: int) -> None:
@@ -173,12 +198,13 @@ def _queue(name: str, counts: Counter[tuple[str, JobState]], pause: Pause | None
         ready=counts[name, JobState.READY],
         scheduled=counts[name, JobState.SCHEDULED] + counts[name, JobState.RETRYING],
         parked=counts[name, JobState.PARKED],
+        waiting=counts[name, JobState.WAITING],
         running=counts[name, JobState.RUNNING],
     )
 
 
 def _record(tables: Tables, row: Row, now: int) -> JobRecord:
-    job = row.job
+    job, step = row.job, row.job.step
     lease = None if row.token is None else tables.leases[row.token]
     return JobRecord(
         id=job.id,
@@ -211,4 +237,7 @@ def _record(tables: Tables, row: Row, now: int) -> JobRecord:
         keep_result=job.keep_result,
         errors=row.errors,
         operations=row.operations,
+        flow=None if step is None else step.flow or None,
+        waits=row.waits if row.final is None else 0,
+        edges=() if step is None else step.edges,
     )

@@ -20,6 +20,9 @@ from taskharbor.driver import (
     Counted,
     DeleteStatus,
     Enqueued,
+    FlowCancel,
+    FlowFind,
+    FlowGet,
     HistoryPrune,
     JobCancel,
     JobCount,
@@ -51,8 +54,9 @@ from taskharbor.driver import (
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.memory import control, enqueue, lease, reserve, settle, upkeep
+from taskharbor.drivers.memory import control, enqueue, flow, lease, reserve, settle, upkeep
 from taskharbor.drivers.memory.tables import Tables, subscribe
+from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
 
@@ -137,7 +141,7 @@ class BlockingMemoryStore:
         self._tables = tables
 
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        """Store jobs and return one answer each, in order."""
+        """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
         return _run(self._tables, enqueue.job_enqueue, request)
 
     def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
@@ -147,6 +151,14 @@ class BlockingMemoryStore:
     def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order."""
         return _run(self._tables, control.job_cancel, request)
+
+    def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        """Return one record an id, in order."""
+        return _run(self._tables, flow.flow_get, request)
+
+    def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        """End flows and return one answer each, in order."""
+        return _run(self._tables, flow.flow_cancel, request)
 
 
 @types.coroutine
@@ -167,7 +179,7 @@ class MemoryStore:
         return answer
 
     async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        """Store jobs and return one answer each, in order."""
+        """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
         return await self._run(enqueue.job_enqueue, request)
 
     async def job_reserve(self, request: JobReserve) -> Reservation:
@@ -209,6 +221,18 @@ class MemoryStore:
     async def job_delete(self, request: JobDelete) -> Sequence[DeleteStatus]:
         """Delete jobs and return one answer each, in order."""
         return await self._run(control.job_delete, request)
+
+    async def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        """Return one record an id, in order."""
+        return await self._run(flow.flow_get, request)
+
+    async def flow_find(self, request: FlowFind) -> Sequence[FlowRecord]:
+        """Return the matching flows in order of id."""
+        return await self._run(flow.flow_find, request)
+
+    async def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        """End flows and return one answer each, in order."""
+        return await self._run(flow.flow_cancel, request)
 
     async def queue_pause(self, request: QueuePause) -> None:
         """Pause queues."""

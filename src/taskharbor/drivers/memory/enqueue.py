@@ -1,4 +1,4 @@
-"""job_enqueue: idempotency keys first, for the whole batch, then the rows."""
+"""job_enqueue: idempotency keys first, for the whole batch, then the rows, of flows too."""
 
 from __future__ import annotations
 
@@ -7,24 +7,45 @@ from datetime import datetime
 
 from taskharbor.clock import duration_micros, from_micros, micros
 from taskharbor.driver import Enqueued, Holder, JobEnqueue, admit
-from taskharbor.drivers.memory.tables import NORMAL, Key, Row, Tables
+from taskharbor.drivers.memory.rows import NORMAL, Flow, Key, Row
+from taskharbor.drivers.memory.tables import Tables
+from taskharbor.flow import NewFlow
 from taskharbor.job import NewJob
 
 
 def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enqueued]:
-    """Store jobs and return one answer each, in order."""
-    answers, new, _ = admit(
+    """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
+    wanted = request.jobs
+    if request.flows:
+        wanted = [*wanted, *(job for flow in request.flows for job in flow.keyed)]
+    answers, new, flows = admit(
         request.jobs,
         known=tables.rows,
-        holders=_key_holders(tables, request.jobs, now),
+        holders=_key_holders(tables, wanted, now),
         all_or_none=request.all_or_none,
+        flows=request.flows,
     )
     enqueued_at = from_micros(now)
     for job in new:
-        if job.key is not None:
-            tables.keys[job.task, job.key] = Key(job.id, job.digest)
-        _insert(tables, job, now, enqueued_at)
+        insert(tables, job, now, enqueued_at)
+    for flow in flows:
+        _insert_flow(tables, flow, now, enqueued_at)
     return answers
+
+
+def _insert_flow(tables: Tables, flow: NewFlow, now: int, enqueued_at: datetime) -> None:
+    for job in flow.steps:
+        insert(tables, job, now, enqueued_at)
+    last = tables.rows[flow.id].job
+    tables.flows[flow.id] = Flow(
+        id=flow.id,
+        name=flow.name,
+        meta=flow.meta,
+        on_failure=flow.on_failure,
+        absorbing=flow.absorbing,
+        enqueued=now,
+        retain=tables.micros_of(last.retain),
+    )
 
 
 def _key_holders(tables: Tables, jobs: Sequence[NewJob], now: int) -> dict[tuple[str, str], Holder]:
@@ -38,8 +59,11 @@ def _key_holders(tables: Tables, jobs: Sequence[NewJob], now: int) -> dict[tuple
     return holders
 
 
-def _insert(tables: Tables, job: NewJob, now: int, enqueued_at: datetime) -> None:
-    if job.run_in is not None:
+def insert(tables: Tables, job: NewJob, now: int, enqueued_at: datetime) -> None:
+    """Store one job, with its key; a step that waits for others is not due before these have come."""
+    step = job.step
+    waits = 0 if step is None else step.waits
+    if job.run_in is not None and not waits:
         run_at = now + duration_micros(job.run_in)
     elif job.run_at is not None:
         run_at = micros(job.run_at)
@@ -53,5 +77,14 @@ def _insert(tables: Tables, job: NewJob, now: int, enqueued_at: datetime) -> Non
         # Its one attempt must not be spent unseen (rule 4).
         guarded=job.retry.max_attempts == 1,
     )
+    if job.key is not None:
+        tables.keys[job.task, job.key] = Key(job.id, job.digest)
     tables.rows[job.id] = row
+    if step is not None:
+        row.waits = waits
+        row.inputs = {(one.slot, one.index): one for one in step.inputs}
+        if step.flow:
+            tables.steps.setdefault(step.flow, set()).add(job.id)
+        if waits:
+            return
     tables.make_due(row, max(run_at, now), NORMAL)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
+from taskharbor.drivers.memory.advance import step_ended
+from taskharbor.drivers.memory.rows import FRONT, NORMAL, Lease, Row
 from taskharbor.drivers.memory.settle import add_error
-from taskharbor.drivers.memory.tables import FRONT, NORMAL, Lease, Row, Tables
+from taskharbor.drivers.memory.tables import Tables
 from taskharbor.job import JobState
 from taskharbor.settlement import SettleKind, after_crash
 
@@ -76,9 +78,11 @@ def _reclaim(tables: Tables, row: Row, lease: Lease, now: int) -> SettleKind:
         add_error(row, crash.error, now)
     if row.cancel is not None:
         tables.finish(row, JobState.CANCELLED, now, row.cancel)
+        step_ended(tables, row, now)
         return SettleKind.CANCEL
     if crash.kind is SettleKind.BURY:
         tables.finish(row, JobState.DEAD, now, crash.reason)
+        step_ended(tables, row, now)
     elif crash.after is not None:
         tables.make_due(row, now + duration_micros(crash.after), NORMAL)
     else:

@@ -9,18 +9,10 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import JobReserve, Reservation
-from taskharbor.drivers.memory.tables import (
-    LANES,
-    PRIORITIES,
-    SOLO,
-    Entry,
-    Heaps,
-    Lease,
-    Row,
-    Tables,
-    as_duration,
-)
+from taskharbor.drivers.memory.rows import LANES, SOLO, Lease, Row
+from taskharbor.drivers.memory.tables import PRIORITIES, Entry, Heaps, Tables, as_duration
 from taskharbor.job import Delivery
+from taskharbor.step import DeliveredStep
 
 
 class _Source(msgspec.Struct):
@@ -179,4 +171,13 @@ def _delivery(row: Row, token: int) -> Delivery:
         row.guarded,
         row.solo,
         row.cancel is not None,
+        None if job.step is None else _step(row),
     )
+
+
+def _step(row: Row) -> DeliveredStep | None:
+    step = row.job.step
+    if step is None or not (step.flow or step.holes):
+        return None
+    inputs = sorted((row.inputs or {}).values(), key=lambda one: (one.slot, one.index))
+    return DeliveredStep(step.flow, step.holes, tuple(inputs))

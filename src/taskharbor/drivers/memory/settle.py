@@ -9,7 +9,9 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import JobSettle
-from taskharbor.drivers.memory.tables import FRONT, NORMAL, Row, Stray, Tables
+from taskharbor.drivers.memory.advance import step_ended, write_sequel
+from taskharbor.drivers.memory.rows import FRONT, NORMAL, Row, Stray
+from taskharbor.drivers.memory.tables import Tables
 from taskharbor.job import AttemptError, JobState
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
 
@@ -41,11 +43,16 @@ def _settle(tables: Tables, settlement: Settlement, now: int) -> Settled:
         row.result = settlement.result
         row.result_codec = settlement.codec
         tables.finish(row, JobState.SUCCEEDED, now)
+        if settlement.sequel is not None:
+            write_sequel(tables, row, settlement.sequel, now)
+        if row.job.step is not None:
+            step_ended(tables, row, now)
         return _SUCCEEDED
     if settlement.error is not None:
         add_error(row, settlement.error, now)
     if row.cancel is not None:
         tables.finish(row, JobState.CANCELLED, now, row.cancel)
+        step_ended(tables, row, now)
         return _SETTLED[JobState.CANCELLED]
     _write(tables, row, settlement, now, wait)
     return _SETTLED[tables.state_of(row, now)]
@@ -60,8 +67,10 @@ def _write(tables: Tables, row: Row, settlement: Settlement, now: int, wait: int
             tables.make_due(row, now, FRONT)
         case SettleKind.BURY:
             tables.finish(row, JobState.DEAD, now, settlement.reason)
+            step_ended(tables, row, now)
         case SettleKind.CANCEL:
             tables.finish(row, JobState.CANCELLED, now, settlement.reason)
+            step_ended(tables, row, now)
         case SettleKind.STRAY:
             refused: frozenset[str] = frozenset() if row.stray is None else row.stray.refused_by
             if settlement.refused_by is not None:

@@ -1,14 +1,17 @@
 """The memory driver's tables: plain structures under one lock.
 
     rows      every job by id, live and finished
+    flows     every flow by id
+    steps     the ids of the jobs that are steps, by flow
     lanes     per queue and stray lane, the jobs that may be reserved, in heaps
     leases    by token
     keys      idempotency keys by (task, key)
     paused    queues
     workers   the register
 
-A job waiting to be reserved has exactly one valid entry in a lane; a leased or finished one has none. Entries are
-never searched for: moving a row gives it a new sequence number, which makes its old entry void.
+A job that may be reserved, now or later, has exactly one valid entry in a lane; one that waits for earlier steps, is
+leased or has finished has none. Entries are never searched for: moving a row gives it a new sequence number, which
+makes its old entry void.
 
 Instants and durations in here are whole microseconds.
 """
@@ -19,118 +22,15 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-
-import msgspec
+from datetime import timedelta
 
 from taskharbor.clock import Clock, duration_micros
 from taskharbor.driver import Wake
-from taskharbor.job import AttemptError, JobState, NewJob, Operation
-from taskharbor.settlement import SOLO_CRASHES
+from taskharbor.drivers.memory.rows import LANES, SOLO, Flow, Key, Lease, Pause, Row, Stray, Worker
+from taskharbor.job import JobState, NewJob
 
-SOLO, FRONT, NORMAL = range(3)
-"""Lanes of one priority, in order. Solo jobs stand apart, so that one that has to wait holds up nobody else."""
-LANES = 3
 PRIORITIES = 10
 _KNOWN_MICROS = 1000
-
-
-class Stray(msgspec.Struct, frozen=True):
-    """Which workers may take a job that some could not: those that know the task and are of none of the builds."""
-
-    task: str
-    refused_by: frozenset[str]
-
-    def open_to(self, tasks: frozenset[str], build: str) -> bool:
-        """Return whether a worker of that build, knowing those tasks, may take it."""
-        return self.task in tasks and build not in self.refused_by
-
-
-class Row(msgspec.Struct, gc=False):
-    """One job."""
-
-    job: NewJob
-    """As enqueued; never changes."""
-    run_at: datetime
-    enqueued_at: datetime
-    due: int
-    lane: int = NORMAL
-    entry: int = 0
-    """Number of its valid lane entry; 0 while it has none."""
-    token: int | None = None
-    """The lease it is held under."""
-    settled_token: int | None = None
-    """The lease under which it was last settled, until the next reserve."""
-    attempt: int = 0
-    """Attempts charged."""
-    deliveries: int = 0
-    lost: int = 0
-    """Deliveries in a row lost unstarted to crashes."""
-    crashes: int = 0
-    """Crashes while it was running."""
-    guarded: bool = False
-    stray: Stray | None = None
-    stray_reason: str = ""
-    cancel: str | None = None
-    """The reason of a pending cancel."""
-    final: JobState | None = None
-    """Its terminal state."""
-    finished: int = 0
-    expires: int | None = None
-    """When its retention ends."""
-    reason: str = ""
-    result: bytes | None = None
-    result_codec: str = ""
-    errors: tuple[AttemptError, ...] = ()
-    operations: tuple[Operation, ...] = ()
-
-    @property
-    def solo(self) -> bool:
-        """Return whether it may run beside no other of its kind."""
-        return self.crashes >= SOLO_CRASHES
-
-
-class Lease(msgspec.Struct):
-    """One reserve's jobs, and until when they are kept from others."""
-
-    token: int
-    worker: str
-    expires: int
-    duration: int
-    rows: dict[str, Row]
-    """Those not settled yet; a lease without rows is dropped."""
-    started: set[str]
-
-
-class Key(msgspec.Struct):
-    """A taken idempotency key."""
-
-    job_id: str
-    digest: bytes
-    expires: int | None = None
-    """When it is free again; None while its job is live."""
-
-
-class Pause(msgspec.Struct, frozen=True):
-    """A paused queue."""
-
-    at: int
-    by: str
-    reason: str
-
-
-class Worker(msgspec.Struct):
-    """A worker on the register."""
-
-    queues: tuple[str, ...]
-    tasks: frozenset[str]
-    build: str
-    ttl: int
-    host: str
-    pid: int
-    started_at: datetime | None
-    seen: int
-
 
 Entry = tuple[int, str, int, Row]
 """(due, id, sequence number, row): the order of a lane, and the check that the entry is still valid."""
@@ -163,6 +63,8 @@ class Tables:
         self.lock = threading.Lock()
         self.rows: dict[str, Row] = {}
         self.lanes: dict[str, dict[Stray | None, Heaps]] = {}
+        self.flows: dict[str, Flow] = {}
+        self.steps: dict[str, set[str]] = {}
         self.leases: dict[int, Lease] = {}
         self.keys: dict[tuple[str, str], Key] = {}
         self.paused: dict[str, Pause] = {}
@@ -170,6 +72,7 @@ class Tables:
         # Ends of retention, in order: jobs that are kept equally long end in the order they finished.
         self.expiring: dict[int, deque[tuple[int, str]]] = {}
         self.expiring_keys: dict[int, deque[tuple[int, tuple[str, str]]]] = {}
+        self.expiring_flows: dict[int, deque[tuple[int, str]]] = {}
         self.queue_watchers: dict[str, list[Wake]] = {}
         self.job_watchers: dict[str, list[Wake]] = {}
         # Who is to be woken once the lock is released.
@@ -206,7 +109,7 @@ class Tables:
         if job.key is not None:
             self._let_key_expire(job, now)
         if state is not JobState.DEAD:  # dead letters stay until a person purges them
-            retain = self._micros_of(job.retain)
+            retain = self.micros_of(job.retain)
             row.expires = now + retain
             queue = self.expiring.get(retain)
             if queue is None:
@@ -215,7 +118,8 @@ class Tables:
         if self.job_watchers:
             self.woken_jobs.add(job.id)
 
-    def _micros_of(self, duration: timedelta) -> int:
+    def micros_of(self, duration: timedelta) -> int:
+        """Return a duration in microseconds."""
         # There are a few distinct ones, each told by thousands of jobs.
         value = self._known_micros.get(duration)
         if value is None:
@@ -253,6 +157,8 @@ class Tables:
             return row.final
         if row.token is not None:
             return JobState.RUNNING
+        if row.waits > 0:
+            return JobState.WAITING
         if row.stray is not None and not any(
             row.stray.open_to(w.tasks, w.build) for w in self.live_workers(now)
         ):

@@ -9,7 +9,8 @@ from typing import TypeVar
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
 from taskharbor.drivers.memory.control import remove
-from taskharbor.drivers.memory.tables import Tables, Worker
+from taskharbor.drivers.memory.rows import Worker
+from taskharbor.drivers.memory.tables import Tables
 
 T = TypeVar("T")
 
@@ -31,12 +32,20 @@ def history_prune(tables: Tables, request: HistoryPrune, now: int) -> Pruned:
         del tables.keys[name]
         return True
 
+    def drop_flow(flow_id: str, expires: int) -> bool:
+        flow = tables.flows.get(flow_id)
+        if flow is None or flow.expires != expires:  # deleted since
+            return False
+        del tables.flows[flow_id]
+        return True
+
     jobs = _drop(tables.expiring, now, request.limit, drop_job)
     keys = _drop(tables.expiring_keys, now, request.limit, drop_key)
+    flows = _drop(tables.expiring_flows, now, request.limit, drop_flow)
     for name, worker in list(tables.workers.items()):
         if worker.seen + worker.ttl <= now:
             del tables.workers[name]
-    return Pruned(jobs=jobs, keys=keys, more=jobs >= request.limit or keys >= request.limit)
+    return Pruned(jobs=jobs, keys=keys, more=max(jobs, keys, flows) >= request.limit)
 
 
 def _drop(
