@@ -153,6 +153,9 @@ def test_every_module_says_its_duty() -> None:
         taskharbor.Task,
         taskharbor.Bound,
         taskharbor.Signature,
+        taskharbor.Flow,
+        taskharbor.FlowHandle,
+        taskharbor.Pipeline,
     ],
     ids=lambda thing: thing.__name__,
 )
@@ -178,9 +181,16 @@ def test_the_worker_is_imported_when_it_is_asked_for() -> None:
     ("blocking", "instead"),
     [
         (cls, name)
-        for cls in (taskharbor.Jobs, taskharbor.Queues, taskharbor.JobHandle, taskharbor.Signature)
+        for cls in (
+            taskharbor.Jobs,
+            taskharbor.Queues,
+            taskharbor.JobHandle,
+            taskharbor.FlowHandle,
+            taskharbor.Signature,
+        )
         for name, member in vars(cls).items()
         if inspect.isfunction(member) and not name.startswith("_") and not inspect.iscoroutinefunction(member)
+        if name != "then"  # it asks the store nothing
     ],
     ids=str,
 )

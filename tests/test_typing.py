@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES = Path("tests/typing")
 ACCEPTED = {
     "calls": (CASES / "tasks.py", CASES / "accepted.py"),
-    "workflows": (CASES / "workflow_shapes.pyi", CASES / "accepted_workflows.py"),
+    "workflows": (CASES / "accepted_workflows.py",),
 }
 REFUSED = {"calls": CASES / "refused_calls.py", "workflows": CASES / "refused_workflows.py"}
 REVEALED = CASES / "revealed.py"

@@ -6,7 +6,17 @@ format, the run-time check and the JSON Schema. Behind it stands one contract fo
 
 from typing import TYPE_CHECKING
 
-from taskharbor.call import Flow, FlowHandle, JobHandle, JobStatus, Link, Signature
+from taskharbor.call import (
+    Flow,
+    FlowGraph,
+    FlowHandle,
+    FlowStatus,
+    FlowStep,
+    JobHandle,
+    JobStatus,
+    Link,
+    Signature,
+)
 from taskharbor.codec import Codec, CodecError, JsonCodec, MsgpackCodec, register_type
 from taskharbor.control import Jobs, Queues
 from taskharbor.driver import CancelStatus, Counted, DeleteStatus, QueueInfo, RequeueStatus
@@ -16,6 +26,8 @@ from taskharbor.errors import (
     DeploymentError,
     DriverURLError,
     DuplicateJob,
+    FlowError,
+    FlowFailed,
     JobCancelled,
     JobError,
     JobFailed,
@@ -42,6 +54,7 @@ from taskharbor.errors import (
     UnusableStoreError,
     UsageError,
 )
+from taskharbor.flow import Failure, FlowFailure, FlowRecord, FlowState, Success
 from taskharbor.harbor import Harbor
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.outcome import Reject, RetryLater, Snooze
@@ -51,6 +64,7 @@ from taskharbor.working import WorkerOptions
 
 if TYPE_CHECKING:
     from taskharbor.worker import Worker, WorkerCounts, WorkerSettings, WorkerThread
+    from taskharbor.workflow import Pipeline, chain, chord, each, gather, group
 
 __all__ = [
     "AsyncTask",
@@ -67,8 +81,17 @@ __all__ = [
     "DeploymentError",
     "DriverURLError",
     "DuplicateJob",
+    "Failure",
     "Flow",
+    "FlowError",
+    "FlowFailed",
+    "FlowFailure",
+    "FlowGraph",
     "FlowHandle",
+    "FlowRecord",
+    "FlowState",
+    "FlowStatus",
+    "FlowStep",
     "Harbor",
     "JobCancelled",
     "JobError",
@@ -93,6 +116,7 @@ __all__ = [
     "OptionError",
     "PayloadError",
     "PayloadTooLarge",
+    "Pipeline",
     "QueueInfo",
     "Queues",
     "Registry",
@@ -107,6 +131,7 @@ __all__ = [
     "Snooze",
     "StoreError",
     "StoreUnavailable",
+    "Success",
     "SyncTask",
     "Task",
     "TaskDefinitionError",
@@ -120,12 +145,18 @@ __all__ = [
     "WorkerOptions",
     "WorkerSettings",
     "WorkerThread",
+    "chain",
+    "chord",
     "default_registry",
+    "each",
+    "gather",
+    "group",
     "register_type",
     "task",
 ]
 
 _OF_THE_WORKER = frozenset({"Worker", "WorkerCounts", "WorkerSettings", "WorkerThread"})
+_OF_THE_WORKFLOW = frozenset({"Pipeline", "chain", "chord", "each", "gather", "group"})
 
 
 def __getattr__(name: str) -> object:
@@ -134,4 +165,8 @@ def __getattr__(name: str) -> object:
         from taskharbor import worker
 
         return getattr(worker, name)
+    if name in _OF_THE_WORKFLOW:
+        from taskharbor import workflow
+
+        return getattr(workflow, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,8 +2,6 @@
 
 `tests/test_typing.py` runs mypy, basedpyright, pyrefly and ty over it; `refused_workflows.py` is its counterpart.
 """
-# The shapes are declared in a stub alone.
-# pyright: reportMissingModuleSource=false
 
 from __future__ import annotations
 
@@ -30,27 +28,22 @@ from tests.typing.tasks import (
     total,
     urls,
 )
-from tests.typing.workflow_shapes import (
+
+from taskharbor import (
+    Bound,
     Flow,
-    Gather2,
-    Gather5,
+    FlowHandle,
+    JobHandle,
+    Link,
     Pipeline,
-    Start,
+    Signature,
     chain,
     chord,
     each,
     gather,
     group,
 )
-
-from taskharbor import (
-    Bound,
-    FlowHandle,
-    JobHandle,
-    Link,
-    Signature,
-    call,
-)
+from taskharbor.workflow import Gather2, Gather5
 
 # Functions as links, beside lambdas: named, with their types written out.
 
@@ -141,13 +134,13 @@ def bound(task: Bound[[int], bytes]) -> JobHandle[bytes]:
 
 
 def thens() -> None:
-    assert_type(Start(fetch.s("u")).then(parse), Flow[Page])
-    assert_type(Start(fetch.s("u")).then(parse).then(count).then(show), Flow[str])
-    assert_type(Start(fetch.s("u")).then(lambda body: parse.s(body, strict=True)).then(count), Flow[int])
-    assert_type(Start(fetch.s("u")).then(parse_strictly).enqueue(), FlowHandle[Page])
+    assert_type(fetch.s("u").then(parse), Flow[Page])
+    assert_type(fetch.s("u").then(parse).then(count).then(show), Flow[str])
+    assert_type(fetch.s("u").then(lambda body: parse.s(body, strict=True)).then(count), Flow[int])
+    assert_type(fetch.s("u").then(parse_strictly).enqueue(), FlowHandle[Page])
     assert_type(chain(fetch.s("u"), parse).then(count).then(lambda n: show.s(n, unit="m")), Flow[str])
-    assert_type(Start(urls.s("u")).then(each(fetch)).then(each(parse)).then(report), Flow[Receipt])
-    assert_type(Start(fetch.s("u")).then(chain(parse, count)), Flow[int])
+    assert_type(urls.s("u").then(each(fetch)).then(each(parse)).then(report), Flow[Receipt])
+    assert_type(fetch.s("u").then(chain(parse, count)), Flow[int])
 
 
 # --- group -----------------------------------------------------------------------------------------------
@@ -245,7 +238,7 @@ def last(receipt: Receipt, page: Page) -> Signature[int]:
 # --- a flow is a signature, of any wider type too --------------------------------------------------------
 
 
-def wider(flow: call.Flow[object], signature: Signature[int | str], link: Link[bytes, object]) -> None:
+def wider(flow: Flow[object], signature: Signature[int | str], link: Link[bytes, object]) -> None:
     handle: FlowHandle[object] = chain(fetch.s("u"), parse).enqueue()
     job: JobHandle[object] = handle
     wider(chain(fetch.s("u"), parse), chain(fetch.s("u"), parse, count), chain(parse, count))

@@ -2,17 +2,23 @@
 
 `tests/test_typing.py` runs mypy, basedpyright, pyrefly and ty over it; `accepted_workflows.py` is its counterpart.
 """
-# The shapes are declared in a stub alone.
-# pyright: reportMissingModuleSource=false
 
 from __future__ import annotations
 
 from taskharbor import (
+    Flow,
     FlowHandle,
     JobHandle,
     Link,
+    Pipeline,
     Signature,
+    chain,
+    chord,
+    each,
+    gather,
+    group,
 )
+from taskharbor.workflow import Gather2
 from tests.typing.tasks import (
     Page,
     Receipt,
@@ -34,7 +40,6 @@ from tests.typing.tasks import (
     sum_up,
     urls,
 )
-from tests.typing.workflow_shapes import Flow, Gather2, Pipeline, Start, chain, chord, each, gather, group
 
 
 def parse_strictly(body: bytes) -> Signature[Page]:
@@ -125,19 +130,19 @@ async def pipelines() -> None:
 
 
 def thens() -> None:
-    Start(fetch.s("u")).then(count)  # E
-    Start(fetch.s("u")).then(parse).then(show)  # E
-    Start(fetch.s("u")).then(parse.s(b""))  # E
-    Start(fetch.s("u")).then(not_sent)  # E
-    Start(add.s(1, 2)).then(add)  # E
-    Start(add.s(1, 2)).then(parse_strictly)  # E
-    Start(add.s(1, 2)).then(lambda n: fetch.s(n))  # E
-    Start(add.s(1, 2)).then(lambda n: n)  # E
-    Start(add.s(1, 2)).then(lambda n: n + 1)  # E
-    Start(parse.s(b"")).then(lambda page: page.title)  # E
-    Start(parse.s(b"")).then(lambda page: page.body)  # E
-    Start(add.s(1, 2)).then(lambda n: 1)  # E
-    Start(add.s(1, 2)).then(show, show)  # E
+    fetch.s("u").then(count)  # E
+    fetch.s("u").then(parse).then(show)  # E
+    fetch.s("u").then(parse.s(b""))  # E
+    fetch.s("u").then(not_sent)  # E
+    add.s(1, 2).then(add)  # E
+    add.s(1, 2).then(parse_strictly)  # E
+    add.s(1, 2).then(lambda n: fetch.s(n))  # E
+    add.s(1, 2).then(lambda n: n)  # E
+    add.s(1, 2).then(lambda n: n + 1)  # E
+    parse.s(b"").then(lambda page: page.title)  # E
+    parse.s(b"").then(lambda page: page.body)  # E
+    add.s(1, 2).then(lambda n: 1)  # E
+    add.s(1, 2).then(show, show)  # E
     chain(fetch.s("u"), parse).then(parse)  # E
 
 

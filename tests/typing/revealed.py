@@ -3,8 +3,6 @@
 Each comment is what every checker reveals, once their spelling is evened out: without modules, defaults and the names
 of positional-only parameters. `assert_type`, in the accepted files, cannot say how parameters are named.
 """
-# The shapes are declared in a stub alone.
-# pyright: reportMissingModuleSource=false
 
 from __future__ import annotations
 
@@ -27,7 +25,8 @@ from tests.typing.tasks import (
     tagged,
     urls,
 )
-from tests.typing.workflow_shapes import chain, chord, each, gather
+
+from taskharbor import chain, chord, each, gather
 
 reveal_type(send_email)  # AsyncTask[[to: str, subject: str = ...], Receipt]
 reveal_type(send_telegram)  # AsyncTask[[to: str, *, words: int = ...], Receipt]

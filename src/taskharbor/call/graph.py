@@ -58,9 +58,12 @@ class Placeholder:
     )
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = __rlshift__ = _refuse
     __rshift__ = __rrshift__ = __neg__ = __pos__ = __abs__ = __invert__ = __round__ = _refuse
-    __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __divmod__ = __rdivmod__ = __reversed__ = __setitem__ = __delitem__ = _refuse
+    # `==` too, or a comparison would quietly be False; what looks for placeholders goes by identity.
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = object.__hash__
     __int__ = __float__ = __complex__ = __index__ = __str__ = __bytes__ = __format__ = _refuse
-    __enter__ = __exit__ = __await__ = __aiter__ = __next__ = _refuse
+    __enter__ = __exit__ = __aenter__ = __aexit__ = __await__ = __aiter__ = __next__ = _refuse
 
 
 class Then(msgspec.Struct, frozen=True, eq=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Generic, Protocol, TypeAlias, cast
@@ -24,7 +25,7 @@ from taskharbor.call.graph import (
 from taskharbor.call.handle import JobHandle
 from taskharbor.call.options import OnConflictName, Options, check_meta, check_name
 from taskharbor.call.reading import reader_of
-from taskharbor.errors import FlowError
+from taskharbor.errors import FlowError, PayloadError
 from taskharbor.flow import FlowFailure
 
 R_co = TypeVar("R_co", covariant=True)
@@ -234,22 +235,60 @@ def apply(link: object, *places: Placeholder) -> Node:
     """Return what a link makes of placeholders.
 
     Raises:
-        FlowError: it is no link, or made no signature of them.
+        FlowError: it is no link, takes other parameters, or made no signature of them.
     """
-    take = getattr(link, "s", None) or link
-    if isinstance(link, Signature) or not callable(take):
-        hint = "; drop the `.s()`: a task by itself takes the result as its first argument, `lambda value: task.s(...)`"
+    take = _taker(link)
+    if take is None:
         raise FlowError(
-            f"{link!r} cannot follow {title_of(places)}: expected a task, a chain of tasks, or a function from the "
-            f"result to a signature{hint + ' places it elsewhere' if isinstance(link, Signature) else ''}"
+            f"{link!r:.200} cannot follow {title_of(places)}: expected a task, a chain of tasks, or a function from "
+            f"the result to a signature{_slip(link)}"
         )
-    made = take(*places)
+    _check_parameters(link, take, places)
+    try:
+        made = take(*places)
+    except PayloadError as error:
+        raise FlowError(f"{link!r} cannot follow {title_of(places)}: {error}") from error
     if not isinstance(made, Signature):
+        if inspect.iscoroutine(made):
+            made.close()  # or Python warns, later and elsewhere, that nobody awaited it
         raise FlowError(
-            f"{link!r} made {made!r} of the result of {title_of(places)}: expected a signature, as task.s(...) "
+            f"{link!r} made {made!r:.200} of the result of {title_of(places)}: expected a signature, as task.s(...) "
             "makes one"
         )
     return cast("Signature[object]", made).node
+
+
+def _taker(link: object) -> Callable[..., object] | None:
+    if isinstance(link, Signature):  # it has its arguments
+        return None
+    take = cast("object", getattr(link, "s", None)) or link
+    return take if callable(take) else None
+
+
+def _check_parameters(link: object, take: Callable[..., object], places: tuple[Placeholder, ...]) -> None:
+    """Refuse a function of other parameters, before it runs: what it raises itself is its own."""
+    try:
+        parameters = inspect.signature(take)
+    except (TypeError, ValueError):  # written in C, say: it will tell
+        return
+    try:
+        parameters.bind(*places)
+    except TypeError as error:
+        raise FlowError(
+            f"{link!r} cannot follow {title_of(places)}: it is called with {len(places)} "
+            f"result{'s' if len(places) > 1 else ''}, by position: {error}"
+        ) from error
+
+
+def _slip(link: object) -> str:
+    if isinstance(link, Signature):
+        return (
+            "; drop the `.s()`: a task by itself takes the result as its first argument, `lambda value: task.s(...)` "
+            "places it elsewhere"
+        )
+    if inspect.iscoroutine(link):
+        link.close()  # or Python warns, later and elsewhere, that nobody awaited it
+    return "; if this is what a task returned, name the task without calling it"
 
 
 def title_of(places: tuple[Placeholder, ...]) -> str:
