@@ -82,7 +82,7 @@ class Loop:
         """Enqueue calls, batch by batch."""
         codec = JsonCodec()
         for begin in range(0, len(signatures), batch):
-            calls = [signature.call for signature in signatures[begin : begin + batch]]
+            calls = [signature.sendable for signature in signatures[begin : begin + batch]]
             jobs = [call.callee.new_job(call.arguments, call.options, codec, check=False) for call in calls]
             self._run(job_enqueue, JobEnqueue(jobs=jobs, all_or_none=True))
 

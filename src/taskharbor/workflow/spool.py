@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import IO
 
@@ -50,6 +51,7 @@ class Spool:
     def _put_down(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="taskharbor-")  # noqa: SIM115 - open as long as we are
+            weakref.finalize(self, self._file.close)
         for job in self._held:
             data = _encode(job)
             self._size += self._file.write(len(data).to_bytes(4) + data)
