@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from taskharbor.driver import (
     CancelStatus,
@@ -12,54 +13,73 @@ from taskharbor.driver import (
     JobRequeue,
     RequeueStatus,
 )
-from taskharbor.drivers.postgres.leaving import ENDED, KEYS
+from taskharbor.drivers.postgres.cancelling import NOTE, NOTED, cancel_jobs
+from taskharbor.drivers.postgres.falling import fall, locked_flows, read, resume
+from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
-from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, json_instant, micros_text, real_ids
+from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, micros_text, real_ids
 from taskharbor.drivers.postgres.step import Step
+from taskharbor.flow import FLOW_ENDED, FlowState
 from taskharbor.job import JobState
 from taskharbor.settlement import SOLO_CRASHES
 
 _LOCK = """SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
     ORDER BY id FOR UPDATE"""
-_ENDED = """SELECT id::text, slot, state, task, key, digest, options, queue FROM taskharbor.history
-    WHERE id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
-# An act is told in JSON, which is written around what stands there; $2 verb, $3 by, $4 reason.
-_NOTED = """CASE WHEN {0}operations IS NULL THEN ('[' || n.note || ']')::json
-    ELSE (left({0}operations::text, -1) || ',' || n.note || ']')::json END"""
-_NOTE = f"""note AS MATERIALIZED (SELECT json_build_object(
-    'at', {json_instant("now")}, 'verb', $2::text, 'by', $3::text, 'reason', $4::text)::text AS note FROM clock)"""
-_CANCEL = f"""WITH {CLOCK}, {_NOTE},
-asked AS (UPDATE taskharbor.job j SET cancel = coalesce(j.cancel, $4::text), operations = {_NOTED.format("j.")}
-    FROM note n WHERE j.id = ANY ($5::text::uuid[])),
-gone AS (DELETE FROM taskharbor.job j USING note n WHERE j.id = ANY ($6::text::uuid[])
-    RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
-        j.crashes, j.guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.errors, j.awaited,
-        {_NOTED.format("j.")} AS operations, 'cancelled' AS state, j.attempt AS attempts, $4::text AS said_reason,
-        NULL::json AS error, j.settled AS settler, NULL AS codec, NULL::bytea AS result),
-{ENDED}, {KEYS}
-SELECT id::text FROM gone WHERE awaited"""
+_ENDED = """SELECT id::text, state, task, key, digest, options, queue, flow::text, waits IS NOT NULL
+    FROM taskharbor.history WHERE id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
 _TAKE_KEY = """INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
     VALUES ($2::text, $3::text, $4::text::uuid, $5::text, $6::text::bigint)
     ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
         expires_at = NULL WHERE k.job_id = excluded.job_id
         OR k.expires_at <= coalesce($1::text::timestamptz, clock_timestamp())
     RETURNING job_id"""
-_REQUEUE = f"""WITH {CLOCK}, {_NOTE},
+_REQUEUE = f"""WITH {CLOCK}, {NOTE},
 gone AS (DELETE FROM taskharbor.history h USING note n WHERE h.id = ANY ($5::text::uuid[])
-    RETURNING h.*, {_NOTED.format("h.")} AS noted)
+    RETURNING h.*, {NOTED.format("h.")} AS noted)
 INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, guarded, stray, stray_reason, deliveries,
-    crashes, run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, operations, lane, due)
+    crashes, run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, {STEP_COLUMNS},
+    operations, lane, due)
 SELECT id, task, queue, options, priority, retain, guarded, stray, stray_reason, deliveries, crashes,
-    run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, noted,
+    run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, {STEP_COLUMNS}, noted,
     CASE WHEN crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END, greatest(run_at, now) FROM gone, clock"""
 _DELETE = """WITH
-live AS (DELETE FROM taskharbor.job WHERE id = ANY ($1::text::uuid[]) RETURNING id, task, key, awaited),
-ended AS (DELETE FROM taskharbor.history WHERE id = ANY ($2::text::uuid[]) RETURNING id, task, key),
+live AS (DELETE FROM taskharbor.job j WHERE id = ANY ($1::text::uuid[])
+    RETURNING id, task, key, awaited, flow, waits, absorbers, attempt, 'cancelled' AS state),
+ended AS (DELETE FROM taskharbor.history WHERE id = ANY ($2::text::uuid[])
+    RETURNING id, task, key, flow, waits, absorbers, attempt, state),
 freed AS MATERIALIZED (SELECT id, task, key FROM live WHERE key IS NOT NULL
     UNION ALL SELECT id, task, key FROM ended WHERE key IS NOT NULL ORDER BY task, key),
 keys AS (DELETE FROM taskharbor.key k USING freed g
-    WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id)
-SELECT id::text FROM live WHERE awaited"""
+    WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id),
+steps AS (SELECT id, task, flow, absorbers, attempt, state FROM live WHERE waits IS NOT NULL
+    UNION ALL SELECT id, task, flow, absorbers, attempt, state FROM ended WHERE waits IS NOT NULL)
+SELECT id::text, true AS awaited, NULL AS fallen, NULL AS flow FROM live WHERE awaited
+UNION ALL SELECT id::text, false, CASE WHEN state <> 'succeeded' THEN json_build_array(id, 'cancelled', flow, absorbers,
+        task, attempt, 'step ' || task || ' (' || id || ') was deleted', NULL)::text END,
+    CASE WHEN flow = id THEN flow::text END FROM steps"""
+_DROP_FLOWS = "DELETE FROM taskharbor.flow WHERE id = ANY ($1::text::uuid[])"
+
+
+class _Ended(NamedTuple):
+    """A job of the history, as `_ENDED` tells it."""
+
+    id: str
+    state: str
+    task: str
+    key: str | None
+    digest: str | None
+    options: str
+    queue: str
+    flow: str | None
+    is_step: bool
+
+    def may_go_on(self, flows: Mapping[str, FlowState]) -> bool:
+        """Return whether it may be requeued, as far as that is for itself and its flow to say."""
+        if self.is_step and self.state != JobState.DEAD:
+            return False
+        if self.flow is not None and flows.get(self.flow, FlowState.CANCELLED) in FLOW_ENDED:
+            return False
+        return self.state != JobState.SUCCEEDED
 
 
 def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]]:
@@ -70,11 +90,9 @@ def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]
     running = [job_id for job_id, leased in live.items() if leased]
     idle = [job_id for job_id, leased in live.items() if not leased]
     if live:
-        awaited = yield Query(
-            _CANCEL,
-            (step.now, "cancel", request.by, request.reason, plain_array(running), plain_array(idle)),
-        )
-        step.wakes.jobs.extend([row[0] for row in awaited])
+        by, reason = request.by, request.reason
+        fallen = yield from cancel_jobs(step, running, idle, verb="cancel", by=by, reason=reason)
+        yield from fall(step, read(fallen))
     answers: list[CancelStatus] = []
     for job_id in request.ids:
         if job_id in ended:
@@ -94,33 +112,37 @@ def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStat
     ids = plain_array(real_ids(request.ids))
     live = {row[0] for row in (yield Query(_LOCK, (ids,)))}
     rows = yield Query(_ENDED, (ids,))
-    ended = {row[0]: row for row in rows}
+    ended = {row[0]: _Ended(*row) for row in rows}
+    of_flows = {one.flow for one in ended.values() if one.flow is not None}
+    flows = (yield from locked_flows(of_flows)) if of_flows else {}
     answers: dict[str, RequeueStatus] = {}
     chosen: list[str] = []
     for job_id in dict.fromkeys(request.ids):
-        if job_id in live or (job_id in ended and ended[job_id][2] == JobState.SUCCEEDED):
+        if job_id in live or (job_id in ended and not ended[job_id].may_go_on(flows)):
             answers[job_id] = RequeueStatus.NOT_DEAD
         elif job_id not in ended:
             answers[job_id] = RequeueStatus.MISSING
         elif (yield from _takes_key(step, ended[job_id])):
             answers[job_id] = RequeueStatus.REQUEUED
             chosen.append(job_id)
-            step.wakes.queues.add(ended[job_id][7])
+            step.wakes.queues.add(ended[job_id].queue)
         else:
             answers[job_id] = RequeueStatus.KEY_TAKEN
     if chosen:
         note = (step.now, "requeue", request.by, request.reason)
         yield Query(_REQUEUE, (*note, plain_array(chosen)))
+    resumed = {flow for job_id in chosen if (flow := ended[job_id].flow) is not None}
+    if resumed:
+        yield from resume(resumed)
     return _told_once(request.ids, answers, RequeueStatus.REQUEUED, RequeueStatus.NOT_DEAD)
 
 
-def _takes_key(step: Step, row: tuple[object, ...]) -> Routine[bool]:
+def _takes_key(step: Step, job: _Ended) -> Routine[bool]:
     """Have a job that ended hold its key again, and return whether it may."""
-    job_id, _, _, task, key, digest, options, _ = row
-    if key is None:
+    if job.key is None:
         return True
-    ttl = step.book.read(str(options)).key_ttl
-    cells = (step.now, str(task), str(key), str(job_id), str(digest), micros_text(ttl))
+    ttl = step.book.read(job.options).key_ttl
+    cells = (step.now, job.task, job.key, job.id, job.digest, micros_text(ttl))
     return bool((yield Query(_TAKE_KEY, cells)))
 
 
@@ -142,8 +164,12 @@ def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
     ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
     idle = [job_id for job_id, leased in live.items() if not leased]
-    awaited = yield Query(_DELETE, (plain_array(idle), plain_array(sorted(ended))))
-    step.wakes.jobs.extend([row[0] for row in awaited])
+    rows = yield Query(_DELETE, (plain_array(idle), plain_array(sorted(ended))))
+    step.wakes.jobs.extend([job_id for job_id, awaited, _, _ in rows if awaited])
+    yield from fall(step, read(fallen for _, _, fallen, _ in rows))
+    flows = [flow for _, _, _, flow in rows if flow is not None]
+    if flows:
+        yield Query(_DROP_FLOWS, (plain_array(flows),))
     deleted = {*idle, *ended}
     answers: list[DeleteStatus] = []
     for job_id in request.ids:

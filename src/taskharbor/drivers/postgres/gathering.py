@@ -2,7 +2,8 @@
 
 A commit waits for the disk, and takes longer than all else; so whatever is asked while one is under way goes into the
 next together, and each caller is answered once its own job is committed. Only small requests are joined, and none with
-an idempotency key, which could hold the others up: it waits for any transaction that has that key.
+an idempotency key, which could hold the others up: it waits for any transaction that has that key. Nor are flows,
+which are several statements.
 """
 
 from __future__ import annotations
@@ -129,4 +130,6 @@ def _fail(future: asyncio.Future[Sequence[Enqueued]], error: BaseException) -> N
 
 def _joinable(request: JobEnqueue) -> bool:
     jobs = request.jobs
-    return request.now is None and len(jobs) <= _SMALL and not any([job.key is not None for job in jobs])  # noqa: C419 - quicker
+    if request.now is not None or request.flows or len(jobs) > _SMALL:
+        return False
+    return not any([job.key is not None or job.step is not None for job in jobs])  # noqa: C419 - quicker

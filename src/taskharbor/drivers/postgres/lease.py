@@ -8,7 +8,8 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
-from taskharbor.drivers.postgres.leaving import ENDED, KEYS
+from taskharbor.drivers.postgres.falling import fall, read
+from taskharbor.drivers.postgres.leaving import ENDED, FALLEN, KEYS, STEP_OF_JOB
 from taskharbor.drivers.postgres.routine import (
     Query,
     Routine,
@@ -65,7 +66,7 @@ said AS MATERIALIZED (SELECT s.*, f.spot, CASE WHEN s.error IS NOT NULL THEN
 gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.ctid = s.spot AND s.state IS NOT NULL
     RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
         s.crashes, true AS guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.operations, j.errors,
-        j.awaited, s.state, s.attempt AS attempts, s.reason AS said_reason, s.wrong::json AS error,
+        j.awaited, {STEP_OF_JOB}, s.state, s.attempt AS attempts, s.reason AS said_reason, s.wrong::json AS error,
         NULL::bigint AS settler, NULL AS codec, NULL::bytea AS result),
 {ENDED}, {KEYS},
 back AS (UPDATE taskharbor.job j SET token = NULL, settled = NULL, guarded = true, attempt = s.attempt,
@@ -74,7 +75,7 @@ back AS (UPDATE taskharbor.job j SET token = NULL, settled = NULL, guarded = tru
     errors = CASE WHEN s.wrong IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || s.wrong || ']')::json
         ELSE (left(j.errors::text, -1) || ',' || s.wrong || ']')::json END
     FROM clock c, said s WHERE j.ctid = s.spot AND s.state IS NULL RETURNING j.id)
-SELECT id::text FROM gone WHERE awaited"""
+SELECT id::text, awaited, {FALLEN} FROM gone WHERE awaited OR waits IS NOT NULL"""
 
 _cancels = msgspec.json.Decoder(list[tuple[str, str]])
 
@@ -146,7 +147,7 @@ def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaim
         attempts.append(attempt + begun)
         reclaimed.append(Reclaimed(job_id=job_id, task=task, queue=queue, worker=tokens[token], fate=kind))
     if held:
-        awaited = yield Query(
+        ended = yield Query(
             _RECLAIM,
             (
                 step.now,
@@ -163,6 +164,7 @@ def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaim
                 text_array([None if fate.error is None else json_text(fate.error) for fate in fates]),
             ),
         )
-        step.wakes.jobs.extend([row[0] for row in awaited])
+        step.wakes.jobs.extend([job_id for job_id, awaited, _ in ended if awaited])
+        yield from fall(step, read(fallen for _, _, fallen in ended))
     yield Query(_DROP, (plain_array(still),))
     return reclaimed

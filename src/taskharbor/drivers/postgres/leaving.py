@@ -1,7 +1,8 @@
 """How jobs leave their leases, or their lanes, for the history: parts that several statements are made of.
 
 `gone` stands for what was deleted from the live jobs: their columns, and beside them `state`, `attempts`,
-`said_reason`, `error`, `settler`, `codec` and `result`. `clock` gives the time.
+`said_reason`, `error`, `settler`, `codec` and `result`. `clock` gives the time. Where none of them is a step
+`PLAIN_ENDED` will do.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from taskharbor.drivers.postgres.schema import LONGEST_SLOTTED
 
 _KEPT = """id, task, queue, options, priority, run_at, enqueued_at, timeout, retain, deliveries, crashes, guarded,
     stray, stray_reason, key, digest, meta, payload, operations"""
+STEP_COLUMNS = "flow, waits, edges, absorbers, holes, delay"
+"""What plain jobs have NULL in."""
+STEP_OF_JOB = ", ".join(f"j.{name}" for name in STEP_COLUMNS.split(", "))
 _EXPIRY = f"(c.now + {interval_of('g.retain')})"
 
-ENDED = f"""slots AS MATERIALIZED (SELECT g.retain, s.slot
+PLAIN_ENDED = f"""slots AS MATERIALIZED (SELECT g.retain, s.slot
     FROM (SELECT DISTINCT retain FROM gone) g CROSS JOIN clock c
     JOIN taskharbor.slot s ON s.day = ({_EXPIRY} AT TIME ZONE 'UTC')::date
         AND g.retain <= {duration_micros(LONGEST_SLOTTED)}),
@@ -27,6 +31,10 @@ kept AS (INSERT INTO taskharbor.history ({_KEPT}, slot, state, finished_at, expi
             ELSE (left(g.errors::text, -1) || ',' || g.error || ']')::json END,
         CASE WHEN g.state = 'succeeded' THEN g.codec END, CASE WHEN g.state = 'succeeded' THEN g.result END
     FROM gone g, clock c)"""
+ENDED = PLAIN_ENDED.replace(_KEPT, f"{_KEPT}, {STEP_COLUMNS}")
+# What `falling.Fallen` is read from, of a step that came to no result.
+FALLEN = """CASE WHEN waits IS NOT NULL AND state <> 'succeeded' THEN json_build_array(id, state, flow, absorbers, task,
+    attempts, said_reason, CASE WHEN state = 'dead' THEN coalesce(error, errors -> -1) END)::text END"""
 KEYS = f"""named AS MATERIALIZED (SELECT f.spot FROM (SELECT task, key, id FROM gone WHERE key IS NOT NULL
     ORDER BY task, key) g CROSS JOIN LATERAL (SELECT k.ctid AS spot FROM taskharbor.key k
         WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id LIMIT 1) f),

@@ -9,23 +9,27 @@ import msgspec
 from taskharbor.clock import from_micros
 from taskharbor.driver import Counted, JobCount, JobFind, JobGet
 from taskharbor.drivers.postgres.routine import Cell, Query, Routine, Row, plain_array, text_array
-from taskharbor.drivers.postgres.rows import DEAD, Options, micros_of, read_meta, real_ids
+from taskharbor.drivers.postgres.rows import DEAD, WAITING, Options, micros_of, read_meta, real_ids
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, parked_strays, strays
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
+from taskharbor.step import Edge
 
 _errors = msgspec.json.Decoder(tuple[AttemptError, ...])
+_edges = msgspec.json.Decoder(tuple[Edge, ...])
 _operations = msgspec.json.Decoder(tuple[Operation, ...])
 
 _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _SHARED = f"""j.id, j.task, j.queue, j.options, j.priority, {micros_of("j.run_at")} AS run_at,
     {micros_of("j.enqueued_at")} AS enqueued_at, j.attempt, j.deliveries, j.crashes, j.guarded, j.stray, j.key,
-    j.meta::text AS meta, j.payload, j.errors::text AS errors, j.operations::text AS operations"""
-# $2: the kinds of strays that no live worker may take.
-_STATE = f"""CASE WHEN j.token IS NOT NULL THEN 'running' WHEN j.stray = ANY ($2::text::integer[]) THEN 'parked'
+    j.meta::text AS meta, j.payload, j.errors::text AS errors, j.operations::text AS operations, j.flow,
+    coalesce(j.waits, 0) AS waits, j.edges::text AS edges"""
+STATE = f"""CASE WHEN j.token IS NOT NULL THEN 'running' WHEN j.lane = {WAITING} THEN 'waiting'
+    WHEN j.stray = ANY ($2::text::integer[]) THEN 'parked'
     WHEN j.due <= {_NOW} THEN 'ready' WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END"""
-_LIVE = f"""SELECT {_SHARED}, {_STATE} AS state, j.stray_reason AS reason,
-    CASE WHEN j.token IS NULL THEN {micros_of("j.due")} END AS due, NULL::bigint AS finished_at,
+"""`$1`: the present; `$2`: the kinds of strays that no live worker may take."""
+_LIVE = f"""SELECT {_SHARED}, {STATE} AS state, j.stray_reason AS reason,
+    CASE WHEN j.token IS NULL AND j.lane <> {WAITING} THEN {micros_of("j.due")} END AS due, NULL::bigint AS finished_at,
     l.worker, {micros_of("l.expires_at")} AS expires_at, coalesce(j.id = ANY (l.started), false) AS started,
     j.cancel IS NOT NULL AS cancelled, NULL::bytea AS result, NULL::text AS result_codec
     FROM taskharbor.job j LEFT JOIN taskharbor.lease l ON l.token = j.token"""
@@ -33,7 +37,7 @@ _HISTORY = f"""SELECT {_SHARED}, j.state, j.reason, NULL::bigint, {micros_of("j.
     NULL::bigint, false, false, j.result, j.result_codec
     FROM taskharbor.history j"""
 _BY_ID = f"""{_LIVE} WHERE j.id = ANY ($3::text::uuid[]) UNION ALL {_HISTORY} WHERE j.id = ANY ($3::text::uuid[])"""
-_COUNT = f"""SELECT j.queue, j.task, {_STATE} AS state, count(*) FROM taskharbor.job j WHERE {{which}} GROUP BY 1, 2, 3
+_COUNT = f"""SELECT j.queue, j.task, {STATE} AS state, count(*) FROM taskharbor.job j WHERE {{which}} GROUP BY 1, 2, 3
     UNION ALL SELECT j.queue, j.task, j.state, count(*) FROM taskharbor.history j WHERE {{which}} GROUP BY 1, 2, 3"""
 _LEASED = "j.id IN (SELECT pg_catalog.unnest(jobs) FROM taskharbor.lease) AND j.token IS NOT NULL"
 
@@ -58,6 +62,9 @@ class _Job(msgspec.Struct, array_like=True):
     payload: bytes
     errors: str | None
     operations: str | None
+    flow: object | None
+    waits: int
+    edges: str | None
     state: str
     reason: str | None
     due: int | None
@@ -97,6 +104,10 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         conditions.append(f"j.queue = ANY ({parameter(text_array(sorted(request.queues)))}::text[])")
     if request.tasks:
         conditions.append(f"j.task = ANY ({parameter(text_array(sorted(request.tasks)))}::text[])")
+    if request.flow:
+        if not real_ids([request.flow]):
+            return []
+        conditions.append(f"j.flow = {parameter(request.flow)}::uuid AND j.flow IS NOT NULL")
     if request.key is not None:
         conditions.append(f"j.key = {parameter(request.key)}")
     tables = [
@@ -126,7 +137,7 @@ def _tables(wanted: frozenset[JobState]) -> list[tuple[str, list[str]]]:
     if live == [JobState.RUNNING]:
         tables.append((_LIVE, [_LEASED]))  # leased jobs have no index of their own: their leases name them
     elif live:
-        tables.append((_LIVE, [f"{_STATE} IN ({_words(live)})"]))
+        tables.append((_LIVE, [f"{STATE} IN ({_words(live)})"]))
     if ended:
         tables.append((_HISTORY, [f"j.slot <> {DEAD}", f"j.state IN ({_words(ended)})"]))
     if JobState.DEAD in wanted:
@@ -135,7 +146,14 @@ def _tables(wanted: frozenset[JobState]) -> list[tuple[str, list[str]]]:
 
 
 _LIVE_STATES = frozenset(
-    {JobState.RUNNING, JobState.PARKED, JobState.READY, JobState.RETRYING, JobState.SCHEDULED}
+    {
+        JobState.WAITING,
+        JobState.RUNNING,
+        JobState.PARKED,
+        JobState.READY,
+        JobState.RETRYING,
+        JobState.SCHEDULED,
+    }
 )
 
 
@@ -201,4 +219,7 @@ def _record(job: _Job, options: Options, kinds: dict[int, Stray], parked: set[in
         keep_result=options.keep_result,
         errors=() if job.errors is None else _errors.decode(job.errors),
         operations=() if job.operations is None else _operations.decode(job.operations),
+        flow=None if job.flow is None else str(job.flow),
+        waits=job.waits,
+        edges=() if job.edges is None else _edges.decode(job.edges),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from taskharbor.clock import from_micros
 from taskharbor.driver import QueueInfo, QueueList, QueuePause, QueueResume
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
-from taskharbor.drivers.postgres.rows import micros_of
+from taskharbor.drivers.postgres.rows import WAITING, micros_of
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
 
@@ -16,7 +16,7 @@ _PAUSE = f"""INSERT INTO taskharbor.pause (queue, paused_at, paused_by, reason)
     SELECT q, {_NOW}, $3::text, $4::text FROM pg_catalog.unnest($2::text::text[]) q ORDER BY q ON CONFLICT DO NOTHING"""
 _RESUME = "DELETE FROM taskharbor.pause WHERE queue = ANY ($1::text::text[])"
 _PAUSED = f"SELECT queue, {micros_of('paused_at')}, paused_by, reason FROM taskharbor.pause"
-_LIVE = f"""SELECT queue, CASE WHEN token IS NOT NULL THEN 'running'
+_LIVE = f"""SELECT queue, CASE WHEN token IS NOT NULL THEN 'running' WHEN lane = {WAITING} THEN 'waiting'
     WHEN stray = ANY ($2::text::integer[]) THEN 'parked' WHEN due > {_NOW} THEN 'scheduled' ELSE 'ready' END AS state,
     count(*) FROM taskharbor.job GROUP BY 1, 2"""
 
@@ -52,5 +52,6 @@ def _queue(name: str, counts: dict[str, int], pause: tuple[int, str, str] | None
         ready=counts.get("ready", 0),
         scheduled=counts.get("scheduled", 0),
         parked=counts.get("parked", 0),
+        waiting=counts.get("waiting", 0),
         running=counts.get("running", 0),
     )

@@ -16,6 +16,7 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import JobReserve, Reservation
+from taskharbor.drivers.postgres.delivering import delivered_steps
 from taskharbor.drivers.postgres.marks import BEGINNING, Lane, Marks, Position, Seen
 from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array, text_array
 from taskharbor.drivers.postgres.rows import (
@@ -32,7 +33,7 @@ from taskharbor.drivers.postgres.rows import (
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, strays
 
-_STRAY, _PLACE, _WORDS = range(18, 21)
+_STRAY, _PLACE, _WORDS = range(19, 22)
 """Columns of a scan's rows, after those of `TAKEN_NAMES`."""
 _LANES = range(SOLO, NORMAL + 1)
 _PRIORITIES = range(10)
@@ -152,8 +153,9 @@ class Walker:
             told, rows = yield from _scan(step, request, lanes, marks, self._known_strays)
             if told.held_until is not None:  # the answer to the first asking was lost
                 held = yield Query(_HELD, (str(request.token),))
+                steps = yield from delivered_steps(held)
                 return Reservation(
-                    deliveries=deliveries(step.book, request.token, held),
+                    deliveries=deliveries(step.book, request.token, held, steps),
                     expires_at=from_micros(told.held_until),
                     next_due_in=as_duration(0),
                 )
@@ -166,8 +168,9 @@ class Walker:
             again = _note(marks, told, walked, left, rows)
             scans += 1
             if rows or not again or scans == _SCANS:
+                steps = yield from delivered_steps(rows)
                 return Reservation(
-                    deliveries=deliveries(step.book, request.token, rows),
+                    deliveries=deliveries(step.book, request.token, rows, steps),
                     expires_at=from_micros(told.seen.now + duration_micros(request.lease)),
                     held_back=told.held_back,
                     next_due_in=as_duration(0) if again else _next_due_in(told.seen.now, walked, left, rows),

@@ -5,7 +5,7 @@ Instants leave the server as whole microseconds since 1970, and enter it as text
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias
@@ -18,9 +18,10 @@ from taskharbor.drivers.postgres.routine import Row
 from taskharbor.job import Delivery, NewJob
 from taskharbor.retry import RetryNumbers
 from taskharbor.settlement import SOLO_CRASHES
+from taskharbor.step import DeliveredStep
 
-SOLO, FRONT, NORMAL = range(3)
-"""Lanes of one priority, in order."""
+SOLO, FRONT, NORMAL, WAITING = range(4)
+"""Lanes of one priority, in order. In the last stand steps that wait for others: no reserve looks there."""
 DEAD, LONG = -1, 0
 """The history's partitions that hold no single day's expiries: dead letters, and what is retained for long."""
 BATCH_BYTES = 16 << 20
@@ -131,10 +132,11 @@ TAKEN_COLUMNS = f"""j.id::text AS id, j.task, j.queue, j.payload, j.options, j.a
     {micros_of("j.run_at")} AS run_at,
     CASE WHEN j.enqueued_at <> j.run_at THEN {micros_of("j.enqueued_at")} END AS enqueued_at, j.timeout, j.key,
     j.meta::text AS meta, j.guarded, j.crashes, j.cancel IS NOT NULL AS cancelled, j.lane,
-    CASE WHEN j.due <> j.run_at THEN {micros_of("j.due")} END AS due"""
+    CASE WHEN j.due <> j.run_at THEN {micros_of("j.due")} END AS due,
+    CASE WHEN j.waits IS NOT NULL THEN json_build_array(j.flow, j.holes)::text END AS step"""
 TAKEN_NAMES = (
     "id, task, queue, payload, options, attempt, deliveries, priority, run_at, enqueued_at, timeout, key, meta, "
-    "guarded, crashes, cancelled, lane, due"
+    "guarded, crashes, cancelled, lane, due, step"
 )
 
 
@@ -147,6 +149,7 @@ class Taken(NamedTuple):
     run_at: int = 8
     lane: int = 16
     due: int = 17
+    step: int = 18
 
 
 TAKEN = Taken()
@@ -154,8 +157,10 @@ TAKEN = Taken()
 _meta = msgspec.json.Decoder(dict[str, str])
 
 
-def deliveries(book: OptionsBook, token: int, rows: Sequence[Row]) -> list[Delivery]:
-    """Return reserved jobs from rows that begin with `TAKEN_COLUMNS`, in their order."""
+def deliveries(
+    book: OptionsBook, token: int, rows: Sequence[Row], steps: Mapping[str, DeliveredStep]
+) -> list[Delivery]:
+    """Return reserved jobs from rows that begin with `TAKEN_COLUMNS`, in their order; `steps` by the jobs' ids."""
     made: list[Delivery] = []
     last_text, shared = "", _NOTHING
     last, run_at = 0, EPOCH
@@ -204,6 +209,7 @@ def deliveries(book: OptionsBook, token: int, rows: Sequence[Row]) -> list[Deliv
                 guarded,
                 crashes >= SOLO_CRASHES,
                 cancelled,
+                steps.get(job_id) if steps else None,
             )
         )
     return made

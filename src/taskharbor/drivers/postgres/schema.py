@@ -45,6 +45,9 @@ _COMMON = """
     operations json
 """
 
+_STEP_COLUMNS = """ADD COLUMN flow uuid, ADD COLUMN waits integer, ADD COLUMN edges json,
+    ADD COLUMN absorbers json, ADD COLUMN holes json, ADD COLUMN delay bigint"""
+
 MIGRATIONS = (
     Migration(
         1,
@@ -136,6 +139,52 @@ MIGRATIONS = (
 ) WITH (fillfactor = 50)""",
         ),
     ),
+    # Columns are added in no time, and lock all others out until the commit. So the indexes, which take as long as it
+    # takes to read the tables, are made by the next one.
+    Migration(
+        2,
+        "flows: steps, their inputs",
+        (
+            # `waits` tells a step from a plain job, which has NULL in all of them.
+            f"ALTER TABLE taskharbor.job {_STEP_COLUMNS}",
+            f"ALTER TABLE taskharbor.history {_STEP_COLUMNS}",
+            # Written once, read once, and deleted with what came in for the same step, which mostly stands beside it.
+            """CREATE TABLE taskharbor.input (
+    job_id uuid NOT NULL,
+    slot smallint NOT NULL,
+    idx integer NOT NULL,
+    codec text NOT NULL,
+    value bytea,
+    failed boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (job_id, slot, idx)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_vacuum_cost_delay = 1)""",
+            # Compressing what is read once, and soon, costs more than it gains.
+            "ALTER TABLE taskharbor.input ALTER value SET STORAGE EXTERNAL",
+            """CREATE TABLE taskharbor.flow (
+    id uuid PRIMARY KEY,
+    name text NOT NULL,
+    meta json,
+    state text NOT NULL,
+    reason text,
+    retain bigint NOT NULL,
+    absorbing boolean NOT NULL,
+    on_failure bytea,
+    enqueued_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    expires_at timestamptz
+) WITH (fillfactor = 80)""",
+            "CREATE INDEX flow_expires ON taskharbor.flow (expires_at) WHERE expires_at IS NOT NULL",
+        ),
+    ),
+    Migration(
+        3,
+        "steps are found by their flow",
+        (
+            "CREATE INDEX job_flow ON taskharbor.job (flow, id) WHERE flow IS NOT NULL",
+            "CREATE INDEX history_flow ON taskharbor.history (flow, id) WHERE flow IS NOT NULL",
+        ),
+    ),
 )
 
 WANTED = MIGRATIONS[-1].number
@@ -147,7 +196,8 @@ WANTED = MIGRATIONS[-1].number
 # as `coalesce` is.)
 _FUNCTIONS = re.compile(
     r"(?<![\w.$\"])(array_agg|array_cat|ceil|clock_timestamp|count|current_setting|date_part|date_trunc|generate_series|"
-    r"has_table_privilege|hashtextextended|json_agg|json_build_array|json_build_object|jsonb_set|left|max|min|pg_\w+|row_number|set_config|"
+    r"has_table_privilege|hashtextextended|json_agg|json_array_elements|json_build_array|json_build_object|jsonb_set|left|max|"
+    r"min|pg_\w+|row_number|set_config|"
     r"statement_timestamp|string_agg|sum|to_char|to_jsonb|to_regclass|to_regnamespace)\("
 )
 

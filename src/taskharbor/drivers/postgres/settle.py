@@ -1,12 +1,15 @@
 """job_settle: one statement a batch. It fences, and moves each job where its settlement sends it.
 
 A pending cancel has the last word over all but a success. Jobs are locked in order of id, then keys, then leases.
+
+The success of steps is one statement as well, which gives their results to those that wait for them (`advance`). What
+may come to more than that, as where a step falls or has a sequel, is written in a transaction: *together*.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -14,7 +17,9 @@ import msgspec
 
 from taskharbor.clock import duration_micros
 from taskharbor.driver import JobSettle
-from taskharbor.drivers.postgres.leaving import ENDED, KEYS, LEASES
+from taskharbor.drivers.postgres.advance import ARRIVE, EDGES
+from taskharbor.drivers.postgres.falling import GOING, LEFT_OVER, cancel_steps, fall, read
+from taskharbor.drivers.postgres.leaving import ENDED, FALLEN, KEYS, LEASES, PLAIN_ENDED
 from taskharbor.drivers.postgres.routine import (
     Cell,
     Query,
@@ -33,8 +38,10 @@ from taskharbor.drivers.postgres.rows import (
     json_instant,
     json_text,
 )
+from taskharbor.drivers.postgres.sequel import write_sequels
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK, parked_strays
+from taskharbor.flow import Sequel
 from taskharbor.job import JobState
 from taskharbor.settlement import SOLO_CRASHES, Settled, SettleKind, Settlement, SettleStatus
 
@@ -43,11 +50,14 @@ _STALE = Settled(SettleStatus.STALE)
 _SETTLED = {state: Settled(SettleStatus.SETTLED, state) for state in JobState}
 _SUCCEEDED = _SETTLED[JobState.SUCCEEDED]
 _SUCCEED = SettleKind.SUCCEED
+TOGETHER = Settled(SettleStatus.STALE)
+"""Stands for an answer, by its identity: this settlement is to be written by `job_settle_together`."""
 _ROWS = 2000
 
 _Name: TypeAlias = tuple[str, int]
 """A delivery: id of the job, and token."""
 _States: TypeAlias = dict[_Name, JobState]
+_Settle: TypeAlias = Callable[[Step, Sequence[Settlement]], Routine[_States]]
 
 _ENDS_AS = {
     SettleKind.SUCCEED: JobState.SUCCEEDED,
@@ -58,18 +68,37 @@ _ENDS_AS = {
 
 # The way of nearly all batches, by itself. Jobs are looked up one by one, in order of id, whatever the planner believes
 # of the table: it may be of a moment when that was empty. What somebody changes meanwhile is missed, and settled again.
-_SUCCESSES = f"""WITH {CLOCK},
-said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
+_GONE = """said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
     $5::text::integer[], $6::text::text[]) s(id, token, start, size, codec)),
 found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
-    WHERE j.id = s.id AND j.token = s.token LIMIT 1) f),
+    WHERE j.id = s.id AND j.token = s.token {which} LIMIT 1) f),
 gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
     RETURNING j.*, 'succeeded' AS state, j.attempt + 1 AS attempts, NULL AS said_reason, NULL::json AS error,
-        j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
-{ENDED}, {KEYS}, {LEASES.format(left="gone")}
+        j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result)"""
+_SUCCESSES = f"""WITH {CLOCK},
+{_GONE.replace("{which}", "AND j.waits IS NULL")},
+{PLAIN_ENDED}, {KEYS}, {LEASES.format(left="gone")}
 SELECT id::text, NULL, awaited FROM gone"""
+# The same with steps among them: their results go on, what came in for them goes, and the last of a flow ends that.
+_STEPS = f"""WITH {CLOCK},
+{_GONE},
+{ENDED}, {KEYS}, {LEASES.format(left="gone")},
+{EDGES},
+{ARRIVE},
+used AS (DELETE FROM taskharbor.input i USING gone g WHERE i.job_id = g.id AND g.waits IS NOT NULL),
+done AS (UPDATE taskharbor.flow f SET state = 'succeeded', reason = NULL, finished_at = c.now,
+    expires_at = c.now + {interval_of("f.retain")}
+    FROM clock c, gone g WHERE g.flow = g.id AND f.id = g.id AND f.state IN {GOING} RETURNING f.id, f.absorbing)
+SELECT id::text, 'succeeded', awaited, flow::text, NULL FROM gone
+UNION ALL SELECT id::text, 'risen', false, NULL, queue FROM risen WHERE waits <= 0
+UNION ALL SELECT id::text, 'absorbing', false, NULL, NULL FROM done WHERE absorbing"""
+# Of a flow that leaves some of its steps over the last one is settled together with these.
+_LEAVES_OVER = """j.flow IS NOT DISTINCT FROM j.id
+        AND EXISTS (SELECT FROM taskharbor.flow f WHERE f.id = j.id AND f.absorbing)"""
+_STEPS_ALONE = _STEPS.replace("{which}", f"AND NOT ({_LEAVES_OVER})")
+_STEPS_TOGETHER = _STEPS.replace("{which}", "")
 # Jobs are locked as they are looked up, since some of them end and some go back, each by a part of its own.
-_ANY = f"""WITH {CLOCK},
+_OTHERS = f"""WITH {CLOCK},
 said AS MATERIALIZED (SELECT s.*, CASE WHEN s.error IS NOT NULL THEN
         jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS wrong
     FROM clock c, unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
@@ -77,7 +106,7 @@ said AS MATERIALIZED (SELECT s.*, CASE WHEN s.error IS NOT NULL THEN
     $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::integer[], $15::text::integer[])
     s(id, token, start, size, codec, state, after, lane, charge, reason, error, stray, lost)),
 found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
-    WHERE j.id = s.id AND j.token = s.token LIMIT 1 FOR UPDATE) f),
+    WHERE j.id = s.id AND j.token = s.token AND (j.waits IS NULL OR {{steps}}) LIMIT 1 FOR UPDATE) f),
 gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
     AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
     RETURNING j.*, CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state,
@@ -96,10 +125,12 @@ back AS (UPDATE taskharbor.job j SET token = NULL, settled = j.token, attempt = 
         WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END AS state),
 left_lease AS (SELECT id, settler AS token FROM gone UNION ALL SELECT id, token FROM back),
 {LEASES.format(left="left_lease")}
-SELECT id::text, state, awaited, queue, stray FROM gone
-    UNION ALL SELECT id::text, state, false, queue, stray FROM back"""
-_BEFORE = """SELECT id::text, token, settled FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
-    UNION ALL SELECT id::text, NULL, settled FROM taskharbor.history WHERE id = ANY ($1::text::uuid[])"""
+SELECT id::text, state, awaited, queue, stray, {FALLEN} FROM gone
+    UNION ALL SELECT id::text, state, false, queue, stray, NULL FROM back"""
+_ANY = _OTHERS.replace("{steps}", "false")
+_ANY_TOGETHER = _OTHERS.replace("{steps}", "s.state IS DISTINCT FROM 'succeeded'")
+_BEFORE = """SELECT id::text, token, settled, waits IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
+    UNION ALL SELECT id::text, NULL, settled, NULL FROM taskharbor.history WHERE id = ANY ($1::text::uuid[])"""
 _STRAY_NOW = """SELECT j.id::text, s.refused_by FROM taskharbor.job j JOIN taskharbor.stray s ON s.id = j.stray
     WHERE j.id = ANY ($1::text::uuid[])"""
 _ADD_STRAY = """INSERT INTO taskharbor.stray (task, refused_by) SELECT j.task, $2::text FROM taskharbor.job j
@@ -110,26 +141,42 @@ _STRAY_OF = """SELECT s.id FROM taskharbor.stray s JOIN taskharbor.job j ON j.ta
 
 def needs_transaction(request: JobSettle) -> bool:
     """Return whether it comes to more than one statement that have to be written together."""
-    return _bulky(request.settlements) or any(s.kind is SettleKind.STRAY for s in request.settlements)
+    settlements = request.settlements
+    if _bulky(settlements) or any(s.kind is SettleKind.STRAY or s.sequel is not None for s in settlements):
+        return True
+    return any(s.step for s in settlements) and any(s.kind is not _SUCCEED for s in settlements)
 
 
 def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
-    """Write down how deliveries ended and return one answer each, in order."""
-    settlements = request.settlements
+    """Write down how deliveries ended and return one answer each, in order.
+
+    What has to be written together with something else is not, and answered with `TOGETHER`.
+    """
+    return (yield from _job_settle(step, request.settlements, _alone))
+
+
+def job_settle_together(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
+    """Write down how deliveries ended and return one answer each, in order; in a transaction."""
+    return (yield from _job_settle(step, request.settlements, _together))
+
+
+def _job_settle(step: Step, settlements: Sequence[Settlement], settle: _Settle) -> Routine[Sequence[Settled]]:
     first = {(settlement.job_id, settlement.token): settlement for settlement in reversed(settlements)}
     states: _States = {}
     for turn in _turns(first):
         for part in _parts([first[name] for name in sorted(turn)]):
-            states.update((yield from _settle(step, part)))
+            states.update((yield from settle(step, part)))
     if len(states) == len(settlements):  # as a rule
         return [_SETTLED[states[settlement.job_id, settlement.token]] for settlement in settlements]
     rest = {name: settlement for name, settlement in first.items() if name not in states}
-    settled = yield from _look_again(step, rest, states)
+    settled, steps = yield from _look_again(step, rest, states, settle)
     answers: list[Settled] = []
     for settlement in settlements:
         name = (settlement.job_id, settlement.token)
         if name in states and first[name] is settlement:
             answers.append(_SETTLED[states[name]])
+        elif name in steps:
+            answers.append(TOGETHER)
         else:  # the batch may have named it before
             before = name in states or settled.get(settlement.job_id) == settlement.token
             answers.append(_ALREADY if before else _STALE)
@@ -153,45 +200,103 @@ def _id(settlement: Settlement) -> str:
     return settlement.job_id
 
 
-def _settle(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
+def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
     """Write settlements of different jobs, and return where those stand that their leases allowed."""
-    plain = all([settlement.kind is _SUCCEED and settlement.charge for settlement in settlements])  # noqa: C419 - quicker
-    if plain:
-        rows = yield Query(_SUCCESSES, _common(step, settlements))
-    else:
-        numbers = yield from _stray_numbers(settlements)
-        rows = yield Query(_ANY, (*_common(step, settlements), *_others(settlements, numbers)))
+    if not all([settlement.kind is _SUCCEED and settlement.charge for settlement in settlements]):  # noqa: C419 - quicker
+        return (yield from _others(step, settlements, _ANY))
+    if any([settlement.step for settlement in settlements]):  # noqa: C419 - quicker
+        return (yield from _steps(step, settlements, _STEPS_ALONE))
+    rows = yield Query(_SUCCESSES, _common(step, settlements))
     step.wakes.jobs.extend([row[0] for row in rows if row[2]])
     tokens = {settlement.job_id: settlement.token for settlement in settlements}
-    if plain:
-        return dict.fromkeys([(row[0], tokens[row[0]]) for row in rows], JobState.SUCCEEDED)
+    return dict.fromkeys([(row[0], tokens[row[0]]) for row in rows], JobState.SUCCEEDED)
+
+
+def _together(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
+    """Write settlements of different jobs with all that they bring with them, whether or not they are steps."""
+    states: _States = {}
+    successes = [s for s in settlements if s.kind is _SUCCEED and s.charge]
+    others = [s for s in settlements if s.kind is not _SUCCEED or not s.charge]
+    if successes:
+        states.update((yield from _steps(step, successes, _STEPS_TOGETHER)))
+    if others:
+        states.update((yield from _others(step, others, _ANY_TOGETHER)))
+    return states
+
+
+def _steps(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_States]:
+    """Write successes, of steps among others."""
+    rows = yield Query(sql, _common(step, settlements))
+    told = {settlement.job_id: settlement for settlement in settlements}
+    states: _States = {}
+    risen: list[str] = []
+    brings: list[tuple[str | None, Sequel]] = []
+    absorbing: list[str] = []
+    for job_id, what, awaited, flow, queue in rows:
+        if what == "risen":
+            risen.append(job_id)
+            step.wakes.queues.add(queue)
+        elif what == "absorbing":
+            absorbing.append(job_id)
+        else:
+            settlement = told[job_id]
+            states[job_id, settlement.token] = JobState.SUCCEEDED
+            if settlement.sequel is not None:
+                brings.append((flow, settlement.sequel))
+            if awaited:
+                step.wakes.jobs.append(job_id)
+    if brings:
+        yield from write_sequels(step, brings, risen)
+    for flow in sorted(absorbing):
+        yield from cancel_steps(step, flow, reason=LEFT_OVER, verb=None, by="")
+    return states
+
+
+def _others(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_States]:
+    """Write settlements of any kind."""
+    numbers = yield from _stray_numbers(settlements)
+    rows = yield Query(sql, (*_common(step, settlements), *_beside(settlements, numbers)))
+    step.wakes.jobs.extend([row[0] for row in rows if row[2]])
+    tokens = {settlement.job_id: settlement.token for settlement in settlements}
     states = {row[0]: JobState(row[1]) for row in rows}
     waiting = [
-        (job_id, queue, stray) for job_id, _, _, queue, stray in rows if states[job_id] not in _TERMINAL
+        (job_id, queue, stray) for job_id, _, _, queue, stray, _ in rows if states[job_id] not in _TERMINAL
     ]
     step.wakes.queues.update([queue for _, queue, _ in waiting])
     if any(stray for _, _, stray in waiting):
         parked = yield from parked_strays(step)
         states.update((job_id, JobState.PARKED) for job_id, _, stray in waiting if stray in parked)
+    yield from fall(step, read(row[5] for row in rows))
     return {(job_id, tokens[job_id]): state for job_id, state in states.items()}
 
 
 _TERMINAL = frozenset(_ENDS_AS.values())
 
 
-def _look_again(step: Step, rest: dict[_Name, Settlement], states: _States) -> Routine[dict[str, int]]:
-    """Settle what was changed meanwhile, as by a cancel, and return which token settled each of the others last."""
+def _look_again(
+    step: Step, rest: dict[_Name, Settlement], states: _States, settle: _Settle
+) -> Routine[tuple[dict[str, int], set[_Name]]]:
+    """Settle what was changed meanwhile, as by a cancel.
+
+    Returns:
+        Which token settled each of the others last; which of them are steps that are to be settled together.
+    """
     settled: dict[str, int] = {}
     # Each turn is missed again only by what somebody has changed since the one before.
     while rest:
         found = yield Query(_BEFORE, (plain_array(sorted({job_id for job_id, _ in rest})),))
-        settled = {job_id: token for job_id, _, token in found if token is not None}
-        held = [rest[job_id, token] for job_id, token, _ in found if (job_id, token) in rest]
+        settled = {job_id: token for job_id, _, token, _ in found if token is not None}
+        held = {(job_id, token): is_step for job_id, token, _, is_step in found if (job_id, token) in rest}
+        if settle is _alone and any(held.values()):
+            steps = {name for name, is_step in held.items() if is_step}
+            plain = {name: settlement for name, settlement in rest.items() if name not in steps}
+            settled, _ = yield from _look_again(step, plain, states, settle)
+            return settled, steps
         if not held:
             break
-        states.update((yield from _settle(step, sorted(held, key=_id))))
+        states.update((yield from settle(step, sorted([rest[name] for name in held], key=_id))))
         rest = {name: settlement for name, settlement in rest.items() if name not in states}
-    return settled
+    return settled, set()
 
 
 def _common(step: Step, settlements: Sequence[Settlement]) -> list[Cell]:
@@ -208,7 +313,7 @@ def _common(step: Step, settlements: Sequence[Settlement]) -> list[Cell]:
     ]
 
 
-def _others(settlements: Sequence[Settlement], strays: dict[str, int]) -> list[Cell]:
+def _beside(settlements: Sequence[Settlement], strays: dict[str, int]) -> list[Cell]:
     ends = [_ENDS_AS.get(settlement.kind) for settlement in settlements]
     waits = {SettleKind.RETRY, SettleKind.SNOOZE}
     return [

@@ -10,6 +10,9 @@ from taskharbor.driver import (
     Counted,
     DeleteStatus,
     Enqueued,
+    FlowCancel,
+    FlowFind,
+    FlowGet,
     HistoryPrune,
     JobCancel,
     JobCount,
@@ -36,11 +39,12 @@ from taskharbor.driver import (
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.postgres import control, enqueue, lease, look, settle, upkeep
+from taskharbor.drivers.postgres import control, enqueue, flow, lease, look, settle, upkeep
 from taskharbor.drivers.postgres import queue as queues
 from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk
 from taskharbor.drivers.postgres.gathering import Gathering
 from taskharbor.drivers.postgres.reserve import Walker
+from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
 
@@ -59,7 +63,7 @@ class PostgresStore:
         await self._gathering.close()
 
     async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        return await self._gathering.enqueue(request) if request.jobs else []
+        return await self._gathering.enqueue(request) if request.jobs or request.flows else []
 
     async def _enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
         together = enqueue.needs_transaction(request)
@@ -79,8 +83,19 @@ class PostgresStore:
     async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
         if not request.settlements:
             return []
-        together = settle.needs_transaction(request)
-        return await self._desk.ask(settle.job_settle, request, together=together)
+        if settle.needs_transaction(request):
+            return await self._desk.ask(settle.job_settle_together, request, together=True)
+        answers = await self._desk.ask(settle.job_settle, request)
+        if settle.TOGETHER not in answers:  # as a rule
+            return answers
+        rest = [
+            settlement
+            for settlement, answer in zip(request.settlements, answers, strict=True)
+            if answer is settle.TOGETHER
+        ]
+        whole = JobSettle(settlements=rest, now=request.now)
+        later = iter(await self._desk.ask(settle.job_settle_together, whole, together=True))
+        return [next(later) if answer is settle.TOGETHER else answer for answer in answers]
 
     async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
         return await self._desk.ask(look.job_get, request)
@@ -99,6 +114,15 @@ class PostgresStore:
 
     async def job_delete(self, request: JobDelete) -> Sequence[DeleteStatus]:
         return await self._desk.ask(control.job_delete, request, together=True)
+
+    async def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        return await self._desk.ask(flow.flow_get, request)
+
+    async def flow_find(self, request: FlowFind) -> Sequence[FlowRecord]:
+        return await self._desk.ask(flow.flow_find, request)
+
+    async def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        return await self._desk.ask(flow.flow_cancel, request, together=True)
 
     async def queue_pause(self, request: QueuePause) -> None:
         await self._desk.ask(queues.queue_pause, request)
@@ -129,7 +153,7 @@ class BlockingPostgresStore:
         self._desk = desk
 
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        if not request.jobs:
+        if not (request.jobs or request.flows):
             return []
         together = enqueue.needs_transaction(request)
         return self._desk.ask(enqueue.job_enqueue, request, together=together)
@@ -139,3 +163,9 @@ class BlockingPostgresStore:
 
     def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         return self._desk.ask(control.job_cancel, request, together=True)
+
+    def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        return self._desk.ask(flow.flow_get, request)
+
+    def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        return self._desk.ask(flow.flow_cancel, request, together=True)

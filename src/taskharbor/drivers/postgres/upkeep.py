@@ -47,6 +47,9 @@ _DROP_JOBS = f"""WITH gone AS (DELETE FROM taskharbor.history_long WHERE ctid = 
 _DROP_KEYS = f"""WITH gone AS (DELETE FROM taskharbor.key WHERE (task, name) IN (SELECT task, name FROM taskharbor.key
     WHERE expires_at <= {_NOW} ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)
     RETURNING 1) SELECT count(*) FROM gone"""
+_DROP_FLOWS = f"""WITH gone AS (DELETE FROM taskharbor.flow WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM taskharbor.flow WHERE expires_at <= {_NOW}
+    ORDER BY expires_at LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED)) RETURNING 1) SELECT count(*) FROM gone"""
 _DROP_WORKERS = f"DELETE FROM taskharbor.worker WHERE seen_at + {interval_of('ttl')} <= {_NOW}"
 # Kinds of strays come with each deploy that parks something; those that no job is left of go. Not while a job may be
 # becoming one (`settle`): this sees what was committed before the lock was given.
@@ -72,10 +75,11 @@ def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     cells = (step.now, str(request.limit))
     ((jobs,),) = yield Query(_DROP_JOBS, cells)
     ((keys,),) = yield Query(_DROP_KEYS, cells)
+    ((flows,),) = yield Query(_DROP_FLOWS, cells)
     yield Query(_DROP_WORKERS, (step.now,))
     if (yield Query(_ALONE))[0][0]:
         yield Query(_DROP_STRAYS)
-    if jobs >= request.limit or keys >= request.limit:
+    if request.limit <= max(jobs, keys, flows):
         return Pruned(jobs=jobs, keys=keys, more=True)
     # Last of all, and one partition a time: from its TRUNCATE until the commit nobody can read it.
     emptied, more = yield from _turn_slots(step)

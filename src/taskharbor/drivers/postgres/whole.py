@@ -12,7 +12,8 @@ from taskharbor.drivers.postgres.routine import Query, Routine, quoted, text_arr
 from taskharbor.errors import SchemaError
 
 _CREATE = re.compile(r"CREATE TABLE taskharbor\.(\w+)\s+(?:\((.*?)(?:\n\)|\)$)|PARTITION OF)", re.DOTALL)
-_ADD = re.compile(r"ALTER TABLE taskharbor\.(\w+)\s+ADD (?:COLUMN )?(?:IF NOT EXISTS )?([a-z]\w*)")
+_ADD = re.compile(r"ALTER TABLE taskharbor\.(\w+)\s+(?=ADD (?:COLUMN )?(?:IF NOT EXISTS )?[a-z])")
+_ADDED = re.compile(r"\bADD (?:COLUMN )?(?:IF NOT EXISTS )?([a-z]\w*)")
 _DROP = re.compile(r"ALTER TABLE taskharbor\.(\w+)\s+DROP (?:COLUMN )?(?:IF EXISTS )?([a-z]\w*)")
 _DROP_TABLE = re.compile(r"DROP TABLE (?:IF EXISTS )?taskharbor\.(\w+)")
 _BRACKETED = re.compile(r"\([^()]*\)")
@@ -63,7 +64,7 @@ def tables(version: int) -> dict[str, list[str]]:
             if made := _CREATE.match(sql):
                 found[made[1]] = list(_columns(made[2] or ""))
             elif added := _ADD.match(sql):
-                found[added[1]].append(added[2])
+                found[added[1]] += _ADDED.findall(sql)
             elif (dropped := _DROP.match(sql)) and dropped[2] in found[dropped[1]]:
                 found[dropped[1]].remove(dropped[2])
             elif gone := _DROP_TABLE.match(sql):

@@ -66,8 +66,8 @@ class BlockingJoined:
         self._turn = _turn_on(owner.given)
 
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        """Store jobs in the caller's transaction and return one answer each, in order."""
-        if not request.jobs:
+        """Store jobs and flows in the caller's transaction and return one answer each, in order."""
+        if not (request.jobs or request.flows):
             return []
         line: Line | None = None
         # Threads may share a connection; an enqueue may be several statements.
@@ -113,8 +113,8 @@ class AwaitedJoined:
         )
 
     async def ajob_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        """Store jobs in the caller's transaction and return one answer each, in order."""
-        if not request.jobs:
+        """Store jobs and flows in the caller's transaction and return one answer each, in order."""
+        if not (request.jobs or request.flows):
             return []
         line: AwaitedLine | None = None
         async with self._turn.of_tasks:

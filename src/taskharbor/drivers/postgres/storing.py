@@ -1,0 +1,285 @@
+"""Storing jobs that have been admitted, or that take their keys as they are stored: one statement for each 2000."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import accumulate
+from operator import attrgetter
+
+from taskharbor.clock import EPOCH, duration_micros
+from taskharbor.drivers.postgres.advance import add_inputs
+from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
+from taskharbor.drivers.postgres.routine import (
+    Cell,
+    Query,
+    Routine,
+    nullable_array,
+    plain_array,
+    text_array,
+)
+from taskharbor.drivers.postgres.rows import (
+    BATCH_BYTES,
+    CLOCK,
+    DEAD,
+    LONG,
+    NORMAL,
+    WAITING,
+    OptionsBook,
+    interval_of,
+    json_text,
+)
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.job import NewJob
+
+ROWS = 2000
+"""Jobs in one statement, at most."""
+
+# Ids begin with the time, so that those of one request stand close together in the index, and few others between them:
+# which of them are stored already is read in one go, and costs nothing where none is. Jobs that ended are looked for
+# only in those partitions of the history in which they can be; their numbers are written into the statement, so that
+# the others have no part in its plan. (ON CONFLICT would write each row twice to be sure. Two requests that store the
+# same id at once end in an error of the one, which is then repeated.)
+_SPAN = "id BETWEEN $19::text::uuid AND $20::text::uuid"
+_KNOWN = f"""known AS MATERIALIZED (SELECT id FROM taskharbor.job WHERE {_SPAN}
+    UNION ALL SELECT id FROM taskharbor.history WHERE slot IN ({{slots}}) AND {_SPAN})"""
+_WIDE = timedelta(seconds=5)
+"""Ids made farther apart, as where an old request is repeated, are looked up one by one."""
+# Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
+_SAID = f"""WITH {CLOCK},
+batch AS MATERIALIZED (SELECT $2::text::text[] AS task, $3::text::text[] AS queue, $4::text::text[] AS options,
+    $5::text::smallint[] AS priority, $6::text::bigint[] AS retain, $7::text::bigint[] AS timeout,
+    $8::text::boolean[] AS guarded),
+said AS MATERIALIZED (SELECT s.*, b.task[s.batch], b.queue[s.batch], b.options[s.batch], b.priority[s.batch],
+        b.retain[s.batch], b.timeout[s.batch], b.guarded[s.batch]
+    FROM batch b, unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
+    $12::text::integer[], $16::text::timestamptz[], $17::text::bigint[], $13::text::text[], $14::text::text[],
+    $18::text::json[]{{more}}) s(id, batch, start, size, run_at, run_in, key, digest, meta{{names}})),
+{_KNOWN}"""
+# What steps have beside: $21 to $25. (Arrays of JSON are read as such by the server, and so are checked by it.)
+_MORE = ", $21::text::uuid[], $22::text::integer[], $23::text::json[], $24::text::json[], $25::text::json[]"
+_MORE_NAMES = ", flow, waits, edges, absorbers, holes"
+_STEP_VALUES = ", s.flow, s.waits, s.edges, s.absorbers, s.holes, CASE WHEN s.waits > 0 THEN s.run_in END"
+# `run_in` of a step that waits counts from when it waits no more.
+_ADD = f"""added AS (INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, timeout, guarded, lane,
+    key, digest, meta, payload, enqueued_at, run_at, due{{{{columns}}}})
+SELECT s.id, s.task, s.queue, s.options, s.priority, s.retain, s.timeout, s.guarded, {{{{lane}}}}, s.key, s.digest,
+    s.meta, substring($15::bytea FROM s.start FOR s.size), c.now, w.run_at, greatest(w.run_at, c.now){{{{values}}}}
+FROM clock c, {{said}} s,
+    LATERAL (SELECT coalesce(c.now + {interval_of("{{run_in}}")}, s.run_at, c.now) AS run_at) w
+RETURNING id)
+SELECT id::text FROM added"""
+_PLAIN = f"""{_SAID},
+fresh AS (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
+{_ADD.format(said="fresh")}"""
+_KEYED = f"""{_SAID},
+lasts AS MATERIALIZED (SELECT {{ttl}}::text::bigint[] AS ttl),
+fresh AS MATERIALIZED (SELECT * FROM said WHERE id NOT IN (SELECT id FROM known)),
+taken AS (INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
+    SELECT s.task, s.key, s.id, s.digest, t.ttl[s.batch] FROM fresh s, lasts t
+    WHERE s.key IS NOT NULL{{untaken}} ORDER BY s.task, s.key
+    ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
+        expires_at = NULL WHERE k.expires_at <= (SELECT now FROM clock)
+    RETURNING k.job_id),
+free AS (SELECT * FROM fresh WHERE key IS NULL OR id IN (SELECT job_id FROM taken)),
+{_ADD.format(said="free")}"""
+# ON CONFLICT locks what it meets, changed or not, and no worker could settle the job that has the key while a caller's
+# transaction lasts. So what can be seen to be taken is left alone there. Not in one that is SERIALIZABLE: whatever is
+# read in it may bring another to an end.
+UNTAKEN = """ AND NOT (current_setting('transaction_isolation') <> 'serializable' AND EXISTS (
+        SELECT FROM taskharbor.key h WHERE h.task = s.task AND h.name = s.key
+        AND (h.expires_at IS NULL OR h.expires_at > (SELECT now FROM clock))))"""
+
+
+def add(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool = False) -> Routine[set[str]]:
+    """Store what can be stored, and return its ids.
+
+    Args:
+        step: what a verb works with.
+        jobs: to be stored.
+        keyed: some have idempotency keys, which are to be taken; without, what has one is not stored.
+        held: some have keys, which are theirs already.
+    """
+    created: set[str] = set()
+    unique = {job.id: job for job in reversed(jobs)}
+    if len(unique) < len(jobs):
+        jobs = list(reversed(unique.values()))
+    made_at = _made_at(min(unique)) if unique else EPOCH
+    now = None if step.now is None else datetime.fromisoformat(step.now)
+    slots: tuple[int, ...] = (DEAD, LONG)
+    if not step.joined:
+        slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
+    wide = bool(unique) and _made_at(max(unique)) - made_at > _WIDE
+    for part in _parts(jobs):
+        steps = any([job.step is not None for job in part])  # noqa: C419 - quicker
+        sql = _statement(slots, keyed=keyed, joined=step.joined, wide=wide, steps=steps)
+        rows = yield Query(sql, _parameters(step, part, keyed=keyed, held=held, steps=steps))
+        there = [row[0] for row in rows]
+        created.update(there)
+        if steps:
+            new = set(there)
+            yield from add_inputs(
+                [(job.id, one) for job in part if job.step and job.id in new for one in job.step.inputs]
+            )
+    return created
+
+
+def bulky(jobs: Sequence[NewJob]) -> bool:
+    """Return whether it takes more than one statement to store them."""
+    return len(jobs) > ROWS or sum([len(job.payload) for job in jobs]) > BATCH_BYTES
+
+
+def _parts(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    """Yield jobs in parts that one statement can take."""
+    if not bulky(jobs):
+        if jobs:
+            yield jobs
+        return
+    part: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        if part and (len(part) >= ROWS or size + len(job.payload) > BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += len(job.payload)
+    yield part
+
+
+def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool, steps: bool) -> list[Cell]:
+    batches = _Batches(step.book)
+    numbers = [batches.number(job) for job in jobs]
+    ids = [job.id for job in jobs]
+    payloads = [job.payload for job in jobs]
+    sizes = [len(payload) for payload in payloads]
+    cells: list[Cell] = [
+        step.now,
+        *batches.cells(),
+        "{" + ",".join(ids) + "}",
+        plain_array(numbers),
+        plain_array(accumulate(sizes[:-1], initial=1)),
+        plain_array(sizes),
+        text_array([job.key for job in jobs]) if keyed or held else None,
+        nullable_array([None if job.key is None else digest_text(job) for job in jobs])
+        if keyed or held
+        else None,
+        b"".join(payloads),
+        None,
+        None,
+        None,
+        # In a caller's transaction nothing is asked again, and so the ids are new.
+        None if step.joined else min(ids),
+        None if step.joined else max(ids),
+    ]
+    if any(job.run_at is not None for job in jobs):
+        cells[15] = nullable_array([None if job.run_at is None else job.run_at.isoformat() for job in jobs])
+    if any(job.run_in is not None for job in jobs):
+        cells[16] = nullable_array(
+            [None if job.run_in is None else duration_micros(job.run_in) for job in jobs]
+        )
+    if any(job.meta for job in jobs):
+        cells[17] = text_array([json_text(job.meta) if job.meta else None for job in jobs])
+    if steps:
+        cells += _step_cells(jobs)
+    if keyed:
+        cells.append(batches.key_ttls())
+    return cells
+
+
+def _step_cells(jobs: Sequence[NewJob]) -> list[Cell]:
+    """Return the parameters `$21` to `$25`."""
+    steps = [job.step for job in jobs]
+    return [
+        nullable_array([(step and step.flow) or None for step in steps]),
+        nullable_array([step and step.waits for step in steps]),
+        text_array([json_text(step.edges) if step and step.edges else None for step in steps]),
+        text_array([json_text(step.absorbers) if step and step.absorbers else None for step in steps]),
+        text_array([json_text(step.holes) if step and step.holes else None for step in steps]),
+    ]
+
+
+def digest_text(job: NewJob) -> str:
+    """Return the digest of a job with a key, as it stands in an array."""
+    return job.digest.hex() or '""'
+
+
+def _made_at(job_id: str) -> datetime:
+    """Return the instant at which an id was made: a UUIDv7 begins with its milliseconds."""
+    return EPOCH + timedelta(milliseconds=int(job_id[:8] + job_id[9:13], 16))
+
+
+@lru_cache(maxsize=100)
+def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool, wide: bool, steps: bool) -> str:
+    words = {
+        "slots": ", ".join(map(str, slots)),
+        "more": _MORE if steps else "",
+        "names": _MORE_NAMES if steps else "",
+        "columns": f", {STEP_COLUMNS}" if steps else "",
+        "values": _STEP_VALUES if steps else "",
+        "lane": f"CASE WHEN s.waits > 0 THEN {WAITING} ELSE {NORMAL} END" if steps else str(NORMAL),
+        "run_in": "CASE WHEN s.waits > 0 THEN NULL ELSE s.run_in END" if steps else "s.run_in",
+        "ttl": "$26" if steps else "$21",
+        "untaken": UNTAKEN if joined else "",
+    }
+    sql = _KEYED if keyed else _PLAIN
+    for name, value in words.items():
+        sql = sql.replace(f"{{{name}}}", value)
+    if wide:
+        sql = sql.replace(_SPAN, f"{_SPAN} AND id = ANY (SELECT id FROM said)")
+    return sql
+
+
+_words: Callable[[NewJob], tuple[object, ...]] = attrgetter(
+    "task",
+    "queue",
+    "codec",
+    "fingerprint",
+    "retry",
+    "key_ttl",
+    "keep_result",
+    "priority",
+    "retain",
+    "timeout",
+)
+"""Return what jobs of one batch have in common."""
+
+
+class _Batches:
+    """The words that jobs of one statement have in common, each kind of them once."""
+
+    def __init__(self, book: OptionsBook) -> None:
+        self._book = book
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._jobs: list[NewJob] = []
+        self._last: tuple[tuple[object, ...] | None, int] = None, 0
+
+    def number(self, job: NewJob) -> int:
+        """Return the number of the batch that a job is of, from 1."""
+        words = _words(job)
+        last, number = self._last
+        if words == last:  # comparing is quicker than hashing
+            return number
+        number = self._numbers.setdefault(words, len(self._jobs) + 1)
+        if number > len(self._jobs):
+            self._jobs.append(job)
+        self._last = words, number
+        return number
+
+    def cells(self) -> list[Cell]:
+        """Return the parameters `$2` to `$8`."""
+        jobs = self._jobs
+        return [
+            text_array([job.task for job in jobs]),
+            text_array([job.queue for job in jobs]),
+            text_array([self._book.text(job) for job in jobs]),
+            plain_array([job.priority for job in jobs]),
+            plain_array([duration_micros(job.retain) for job in jobs]),
+            nullable_array([None if job.timeout is None else duration_micros(job.timeout) for job in jobs]),
+            # Its one attempt must not be spent unseen (rule 4).
+            plain_array([job.retry.max_attempts == 1 for job in jobs]),
+        ]
+
+    def key_ttls(self) -> str:
+        """Return how long each batch's keys stay taken after the job has ended."""
+        return plain_array([duration_micros(job.key_ttl) for job in self._jobs])
