@@ -123,7 +123,8 @@ COMPOSITIONS: dict[str, tuple[Callable[[], Signature[object]], object]] = {
     ),
     "a callback placed by a function": (
         lambda: chord(
-            [number.s(n) for n in range(3)], lambda all_: subtract.s(4, 1).then(lambda n: add_all.s(n, all_))
+            [number.s(n) for n in range(3)],
+            lambda values: subtract.s(4, 1).then(lambda n: add_all.s(n, values)),
         ),
         6,
     ),

@@ -121,3 +121,20 @@ def gated_in_thread(ctx: Context) -> int:
 @task(registry=registry)
 async def nothing(number: int) -> None:
     """Be as quick as can be."""
+
+
+@task(registry=registry, retry=_PATIENT)
+async def member(ctx: Context, chord: int, index: int, busy_ms: int) -> list[int]:
+    """Leave a line, take a while, fail at first if it is one of those that do; return which it was."""
+    leave_line("start", ctx)
+    await asyncio.sleep(busy_ms / 1000)
+    if index % 5 == 0 and ctx.attempt == 1:
+        raise ConnectionError(f"{chord}.{index}")
+    return [chord, index]
+
+
+@task(registry=registry, retry=_PATIENT)
+async def callback(ctx: Context, members: list[list[int]]) -> list[list[int]]:
+    """Leave a line, and return what came in."""
+    leave_line("start", ctx)
+    return members
