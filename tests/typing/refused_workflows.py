@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 from taskharbor import (
+    Failure,
     Flow,
     FlowHandle,
     JobHandle,
+    JobState,
     Link,
     Pipeline,
     Signature,
+    Success,
+    Task,
     chain,
     chord,
     each,
@@ -24,12 +28,16 @@ from tests.typing.tasks import (
     Receipt,
     Thumb,
     add,
+    alarm,
     count,
     crop,
     fetch,
+    flatten,
     heartbeat,
+    index,
     keyword_only,
     label,
+    links_of,
     merge,
     negate,
     parse,
@@ -38,6 +46,7 @@ from tests.typing.tasks import (
     send_email,
     show,
     sum_up,
+    tally,
     urls,
 )
 
@@ -88,6 +97,8 @@ def chains() -> None:
 
 
 # --- functions as links ----------------------------------------------------------------------------------
+# Not here: a chain of three whose last link is a lambda that returns its own placeholder, as in
+# `chain(fetch.s("u"), parse, lambda page: page)`, which ty accepts. It is refused when the chain is built.
 
 
 def functions() -> None:
@@ -227,3 +238,124 @@ async def results() -> None:
     flow: Flow[int] = add.s(1, 2)  # E
     handle: FlowHandle[int] = add.enqueue(1, 2)  # E
     send_email.enqueue(chain(fetch.s("u"), parse))  # E
+
+
+# --- a group that allows failures ------------------------------------------------------------------------
+
+
+def tolerant(flag: bool) -> None:
+    some = group(add.s(1, 2), allow_failures=True)
+    some.then(sum_up)  # E
+    chord(some, sum_up)  # E
+    chain(some, each(show))  # E
+    group(fetch.s("u"), allow_failures=True).then(tally)  # E
+    group(add.s(1, 2)).then(tally)  # E
+    group(add.s(1, 2), allow_failures="yes")  # E
+    group(add.s(1, 2), alow_failures=True)  # E
+    plain: Flow[list[int]] = group(add.s(1, 2), allow_failures=True)  # E
+    strict: Flow[list[Success[int] | Failure]] = group(add.s(1, 2))  # E
+    numbers: list[int] = some.enqueue().result()  # E
+    some.enqueue().result()[0].value  # E
+
+
+# --- deeper ----------------------------------------------------------------------------------------------
+
+
+def long_chains() -> None:
+    chain(fetch.s("u"), parse, links_of, each(fetch), each(parse), count)  # E
+    chain(fetch, parse, links_of, each(fetch), each(parse), each(show), sum_up)  # E
+    chain(fetch.s("u"), parse, links_of, each(fetch), each(count), each(count), sum_up, show)  # E
+    chain(fetch, parse, links_of, each(fetch), each(parse), each(count), sum_up, parse)  # E
+    chain(fetch, parse, links_of, each(fetch), each(parse), each(count), sum_up, show, fetch)  # E
+
+
+def deeper() -> None:
+    page = chain(fetch, parse)
+    rows = group(group(add.s(1, 2)), group(add.s(3, 4)))
+    chord(rows, sum_up)  # E
+    chord(rows, each(flatten))  # E
+    rows.then(each(show))  # E
+    rows.then(each(each(sum_up)))  # E
+    group(group(add.s(1, 2)), add.s(3, 4)).then(flatten)  # E
+    chord(urls.s("u"), each(count))  # E
+    chord(page.s("u"), report)  # E
+    chord([urls.s("u").then(each(page))], report)  # E
+    chord([page], report)  # E
+    chord([page.s("u")], index)  # E
+    chord((page.s(number) for number in (1, 2)), report)  # E
+    chain(urls, each(each(page)))  # E
+    chain(urls, each(page), each(each(count)))  # E
+    each(each(add))  # E
+    each(merge)  # E
+    each(each(fetch)).s(["u"])  # E
+    each(fetch).s("u")  # E
+    each(fetch).s([1])  # E
+    each(fetch)(["u"])  # E
+    urls.s("u").then(each(page)).then(lambda pages: report.s(pages, title=1))  # E
+    urls.s("u").then(each(page)).then(count)  # E
+    texts: Flow[list[str]] = urls.s("u").then(each(fetch))  # E
+
+
+def gathered() -> None:
+    page, thumb = chain(fetch, parse), chain(add.s(1, 2), resize)
+    gather(page, thumb)  # E
+    gather(page.s(1), thumb)  # E
+    gather(thumb, page.s("u")).then(merge)  # E
+    gather(page.s("u"), thumb).then(chain(fetch, parse))  # E
+    gather(page.s("u"), thumb).then(merge).then(count)  # E
+    gather(group(page.s("u")), thumb).then(merge)  # E
+    gather(page.s("u"), thumb).then(lambda p, t: merge.s(p, t, loud=1))  # E
+    gather(add.s(1, 2), label.s(1)).then(add)  # E
+    gather(page.s("u"), thumb).configure(name="n")  # E
+    group(gather(page.s("u"), thumb))  # E
+
+
+# --- pipelines and what is said of the whole -------------------------------------------------------------
+
+
+async def reused() -> None:
+    page = chain(fetch, parse)
+    page.options(queue=1)  # E
+    page.options(queue="low").enqueue(1)  # E
+    await page.options(queue="low").aenqueue(b"")  # E
+    page.options(queue="low", name="n")  # E
+    page.then(count)  # E
+    page.handle(1)  # E
+    chain(page.options(queue="low"), show)  # E
+    chain(add.s(1, 2), page)  # E
+    chain(label, page, page)  # E
+    link: Link[bytes, Page] = page  # E
+    number: FlowHandle[int] = page.handle("0192")  # E
+    task: Task[[str], Page] = page  # E
+
+
+def configured() -> None:
+    flow, page = chain(fetch.s("u"), parse), chain(fetch, parse)
+    flow.configure(on_failure=parse)  # E
+    flow.configure(on_failure=alarm.fn)  # E
+    flow.configure(on_failure=merge)  # E
+    flow.configure(on_failure=lambda failure: parse.s(failure))  # E
+    flow.configure(on_failure=lambda failure: alarm.s(failure.flow))  # E
+    flow.configure(on_failure=lambda failure: failure.flow_id)  # E
+    flow.configure(name=1)  # E
+    flow.configure(meta={"a": 1})  # E
+    flow.configure(on_conflict="ignore")  # E
+    flow.configure(queue="low")  # E
+    flow.configure("name")  # E
+    page.configure(on_failure=count)  # E
+    page.configure(name="n").s(1)  # E
+    page.configure(name="n").then(count)  # E
+    add.s(1, 2).configure(name="n")  # E
+    text: Flow[str] = flow.configure(name="n")  # E
+
+
+async def told() -> None:
+    handle = chain(fetch.s("u"), parse).enqueue()
+    page: int = handle.result()  # E
+    later: str = await handle.aresult()  # E
+    state: JobState = handle.status().flow  # E
+    handle.steps().status()  # E
+    add.enqueue(1, 2).steps()  # E
+    (await add.aenqueue(1, 2)).graph()  # E
+    handle.result(timeout=5)  # E
+

@@ -18,9 +18,12 @@ from typing_extensions import TypedDict, Unpack
 
 from taskharbor import (
     Context,
+    Failure,
+    FlowFailure,
     JsonCodec,
     Registry,
     Retry,
+    Success,
     task,
 )
 
@@ -267,3 +270,28 @@ async def report(ctx: Context[Deps], pages: list[Page], title: str = "") -> Rece
 @task
 async def merge(page: Page, thumb: Thumb, loud: bool = False) -> Receipt:
     return Receipt(f"{page.title}{thumb.width}{loud}")
+
+
+@task
+async def alarm(failure: FlowFailure, channel: str = "") -> None:
+    print(failure.flow_id, channel)
+
+
+@task
+def tally(outcomes: list[Success[int] | Failure], least: int = 0) -> int:
+    return sum(outcome.value for outcome in outcomes if not isinstance(outcome, Failure)) + least
+
+
+@task
+def flatten(rows: list[list[int]]) -> list[int]:
+    return [number for row in rows for number in row]
+
+
+@task
+def index(pages: list[list[Page]]) -> dict[str, int]:
+    return {page.title: number for number, row in enumerate(pages) for page in row}
+
+
+@task
+def links_of(page: Page) -> list[str]:
+    return [page.title]
