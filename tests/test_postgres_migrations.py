@@ -339,7 +339,7 @@ def test_the_script_makes_what_migrate_makes(site: Site, run: Callable[[Site, st
 
 def test_a_script_that_is_run_again_or_too_soon_changes_nothing(site: Site) -> None:
     with release_with(ADDS, ADDS_MORE):
-        _, second, third = script_of(site).split("COMMIT;\n")
+        *_, second, third = script_of(site).split("COMMIT;\n")
         site.driver().migrate(WANTED)
         before = site.catalog()
 
@@ -614,7 +614,7 @@ CANCELLERS = "GRANT INSERT, UPDATE ON {s}.history TO {role};"
 WORKERS = """
 GRANT USAGE ON SCHEMA {s} TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {role};
-GRANT INSERT, UPDATE, DELETE ON {s}.job, {s}.lease, {s}.history, {s}.key, {s}.worker TO {role};
+GRANT INSERT, UPDATE, DELETE ON {s}.job, {s}.lease, {s}.history, {s}.key, {s}.worker, {s}.flow, {s}.input TO {role};
 GRANT INSERT, DELETE ON {s}.stray, {s}.pause TO {role};
 GRANT UPDATE ON {s}.slot TO {role};
 GRANT UPDATE, DELETE ON {s}.history_long TO {role};
