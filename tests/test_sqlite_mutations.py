@@ -46,8 +46,8 @@ MUTATIONS = [
     broken(
         "4.9",
         "enqueue",
-        "all_or_none=request.all_or_none)",
-        "all_or_none=False)",
+        "all_or_none=request.all_or_none\n",
+        "all_or_none=False\n",
         "a batch of all or none is stored in part",
     ),
     broken(
@@ -280,7 +280,7 @@ MUTATIONS = [
     broken(
         "4.9",
         "enqueue",
-        "known=set(found), holders",
+        "known=found, holders",
         "known=set(), holders",
         "what is enqueued again, as after a cut connection, fails",
     ),
@@ -301,8 +301,8 @@ MUTATIONS = [
     broken(
         "4.9",
         "settle",
-        "    held, keyed, settled = yield from",
-        "    held, _, settled = yield from",
+        "    held, keyed, stepped, settled = yield from",
+        "    held, _, stepped, settled = yield from",
         "no key is known to be held",
     ),
     # 4.10: time and order
@@ -471,7 +471,7 @@ MUTATIONS = [
     broken(
         "4.17",
         "upkeep",
-        "more=jobs >= request.limit or keys >= request.limit",
+        "more=max(jobs, keys, flows) >= request.limit",
         "more=False",
         "a limited prune does not say that there is more",
     ),
@@ -496,7 +496,7 @@ RINGS = [
     broken(
         "4.10",
         "enqueue",
-        "step.wakes.queues.update(job.queue for job in new)",
+        "step.wakes.queues.update(job.queue for job in jobs)",
         "pass",
         "an enqueue wakes nobody",
     ),

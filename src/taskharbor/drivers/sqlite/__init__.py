@@ -4,8 +4,12 @@
     schema       the tables, as numbered migrations
     rows         between the words of the contract and what the tables hold
     routine      a verb as a generator: it yields statements and receives rows
-    enqueue, reserve, settle, lease, look, control, queue, upkeep     the verbs, a family a file
+    enqueue, reserve, settle, lease, look, control, flow, queue, upkeep     the verbs, a family a file
+    deliver      reserved jobs, read as deliveries
     leaving      how jobs leave a lease: back into a lane, or into the history or the dead letters
+    inputs       what came in for the steps of flows
+    advance      what the end of one step means to the others
+    ending       how whole flows end, fail and go on
     connection   one connection: opened, checked, its errors read
     forks        no connection is open while the process forks
     transaction  running routines: several of them in one transaction, again while the file is locked

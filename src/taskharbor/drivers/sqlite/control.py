@@ -14,8 +14,12 @@ from taskharbor.driver import (
     JobRequeue,
     RequeueStatus,
 )
-from taskharbor.drivers.sqlite.routine import Query, Routine, Wakes
-from taskharbor.drivers.sqlite.rows import NORMAL, SOLO, OptionsBook, Step, json_text
+from taskharbor.drivers.sqlite.advance import Advance
+from taskharbor.drivers.sqlite.ending import NOTE, archive_as_cancelled, resume_flow
+from taskharbor.drivers.sqlite.leaving import Fall
+from taskharbor.drivers.sqlite.routine import Query, Routine
+from taskharbor.drivers.sqlite.rows import NORMAL, SOLO, Step, json_text
+from taskharbor.flow import FLOW_ENDED
 from taskharbor.job import JobState, Operation
 from taskharbor.settlement import SOLO_CRASHES
 
@@ -24,16 +28,9 @@ A = TypeVar("A")
 _ARCHIVES = ("taskharbor_history", "taskharbor_dead")
 _REQUEUED = (
     "id, task, queue, options, priority, guarded, stray, stray_reason, deliveries, crashes, run_at, enqueued_at, "
-    "timeout, payload, key, digest, meta, errors"
+    "timeout, payload, key, digest, meta, errors, flow, step"
 )
-_NOTE = "operations = json_insert(coalesce(operations, '[]'), '$[#]', json(?))"
-_ARCHIVED_AS_CANCELLED = """INSERT INTO taskharbor_history (
-    id, task, queue, options, priority, run_at, enqueued_at, finished_at, timeout, attempt, deliveries, crashes,
-    guarded, stray, stray_reason, reason, settled, payload, key, digest, meta, errors, operations, state, expires_at)
-    SELECT j.id, task, queue, options, priority, run_at, enqueued_at, ?2, timeout, attempt, deliveries, crashes,
-        guarded, stray, stray_reason, ?3, settled, payload, key, digest, meta, errors, operations, 'cancelled',
-        ?2 + o.retain
-    FROM taskharbor_job j CROSS JOIN taskharbor_options o ON o.id = j.options WHERE j.id = ?1"""
+_ARCHIVE = archive_as_cancelled("j.id = ?")
 _END_KEY = "UPDATE taskharbor_key SET expires_at = ? + ttl WHERE task = ? AND name = ? AND job_id = ?"
 _HOLDER = """SELECT job_id FROM taskharbor_key
     WHERE task = ? AND name = ? AND (expires_at IS NULL OR expires_at > ?)"""
@@ -41,56 +38,59 @@ _HOLDER = """SELECT job_id FROM taskharbor_key
 
 def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]]:
     """Cancel jobs and return one answer each, in order."""
-    note = _note("cancel", request.by, request.reason, step.now)
-    return (
-        yield from _each(
-            request.ids, lambda job_id: _cancel(job_id, request.reason, note, step.now, step.wakes)
-        )
+    note = operation("cancel", request.by, request.reason, step.now)
+    return (yield from _each(request.ids, lambda job_id: _cancel(job_id, request.reason, note, step)))
+
+
+def _cancel(job_id: str, reason: str, note: str, step: Step) -> Routine[CancelStatus]:
+    live = yield Query(
+        "SELECT task, key, token, attempt, step IS NOT NULL FROM taskharbor_job WHERE id = ?", (job_id,)
     )
-
-
-def _cancel(job_id: str, reason: str, note: str, now: int, wakes: Wakes) -> Routine[CancelStatus]:
-    live = yield Query("SELECT task, key, token FROM taskharbor_job WHERE id = ?", (job_id,))
     if not live:
         return CancelStatus.FINISHED if (yield from _archive_of(job_id)) else CancelStatus.MISSING
-    ((task, key, token),) = live
-    yield Query(f"UPDATE taskharbor_job SET {_NOTE} WHERE id = ?", (note, job_id))  # noqa: S608
+    ((task, key, token, attempts, is_step),) = live
+    yield Query(f"UPDATE taskharbor_job SET {NOTE} WHERE id = ?", (note, job_id))  # noqa: S608
     if token is not None:  # the first reason stands
         yield Query("UPDATE taskharbor_job SET cancel = ? WHERE id = ? AND cancel IS NULL", (reason, job_id))
         return CancelStatus.REQUESTED
-    yield Query(_ARCHIVED_AS_CANCELLED, (job_id, now, reason))
+    advance = Advance(step)
+    if is_step:
+        yield from advance.fall([Fall(job_id, task, JobState.CANCELLED, reason, None, attempts)])
+    yield Query(_ARCHIVE, (step.now, step.now, reason, job_id))
     yield Query("DELETE FROM taskharbor_job WHERE id = ?", (job_id,))
     if key is not None:
-        yield Query(_END_KEY, (now, task, key, job_id))
-    wakes.jobs.append(job_id)
+        yield Query(_END_KEY, (step.now, task, key, job_id))
+    step.wakes.jobs.append(job_id)
+    yield from advance.write()
     return CancelStatus.CANCELLED
 
 
 def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStatus]]:
     """Requeue jobs and return one answer each, in order."""
-    note = _note("requeue", request.by, request.reason, step.now)
-    return (
-        yield from _each(request.ids, lambda job_id: _requeue(job_id, note, step.book, step.now, step.wakes))
-    )
+    note = operation("requeue", request.by, request.reason, step.now)
+    return (yield from _each(request.ids, lambda job_id: _requeue(job_id, note, step)))
 
 
-def _requeue(job_id: str, note: str, book: OptionsBook, now: int, wakes: Wakes) -> Routine[RequeueStatus]:
+def _requeue(job_id: str, note: str, step: Step) -> Routine[RequeueStatus]:
     table = yield from _archive_of(job_id)
     if table is None:
         live = yield Query("SELECT 1 FROM taskharbor_job WHERE id = ?", (job_id,))
         return RequeueStatus.NOT_DEAD if live else RequeueStatus.MISSING
     state = "state" if table == "taskharbor_history" else "'dead'"
-    ((found, task, key, digest, queue, number),) = yield Query(
-        f"SELECT {state}, task, key, digest, queue, options FROM {table} WHERE id = ?",  # noqa: S608
+    ((found, task, key, digest, queue, number, flow, is_step),) = yield Query(
+        f"SELECT {state}, task, key, digest, queue, options, flow, step IS NOT NULL FROM {table} "  # noqa: S608
+        "WHERE id = ?",
         (job_id,),
     )
     if found == JobState.SUCCEEDED:
         return RequeueStatus.NOT_DEAD
+    if is_step and not (found == JobState.DEAD and (yield from _is_open(flow))):
+        return RequeueStatus.NOT_DEAD
     if key is not None:
-        holder = yield Query(_HOLDER, (task, key, now))
+        holder = yield Query(_HOLDER, (task, key, step.now))
         if holder and holder[0][0] != job_id:
             return RequeueStatus.KEY_TAKEN
-        options = (yield from book.fetch([number]))[number]
+        options = (yield from step.book.fetch([number]))[number]
         yield Query(
             "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl) VALUES (?, ?, ?, ?, ?)",
             (task, key, job_id, digest, duration_micros(options.key_ttl)),
@@ -99,33 +99,54 @@ def _requeue(job_id: str, note: str, book: OptionsBook, now: int, wakes: Wakes) 
         f"INSERT INTO taskharbor_job ({_REQUEUED}, lane, due, settled, operations) SELECT {_REQUEUED}, "  # noqa: S608
         "CASE WHEN crashes >= ?2 THEN ?3 ELSE ?4 END, max(run_at, ?5), settled, "
         f"json_insert(coalesce(operations, '[]'), '$[#]', json(?6)) FROM {table} WHERE id = ?1",
-        (job_id, SOLO_CRASHES, SOLO, NORMAL, now, note),
+        (job_id, SOLO_CRASHES, SOLO, NORMAL, step.now, note),
     )
     yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608
-    wakes.queues.add(queue)
+    if flow is not None:
+        yield from resume_flow(flow, step)
+    step.wakes.queues.add(queue)
     return RequeueStatus.REQUEUED
+
+
+def _is_open(flow: str | None) -> Routine[bool]:
+    """Return whether a dead step of this flow may run once more; one of no flow always may."""
+    if flow is None:
+        return True
+    found = yield Query("SELECT state FROM taskharbor_flow WHERE id = ?", (flow,))
+    return bool(found) and found[0][0] not in FLOW_ENDED
 
 
 def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]]:
     """Delete jobs and return one answer each, in order."""
-    return (yield from _each(request.ids, lambda job_id: _delete(job_id, step.wakes)))
+    return (yield from _each(request.ids, lambda job_id: _delete(job_id, step)))
 
 
-def _delete(job_id: str, wakes: Wakes) -> Routine[DeleteStatus]:
+def _delete(job_id: str, step: Step) -> Routine[DeleteStatus]:
     for table in ("taskharbor_job", *_ARCHIVES):
         token = "token" if table == "taskharbor_job" else "NULL"
-        found = yield Query(f"SELECT task, key, {token} FROM {table} WHERE id = ?", (job_id,))  # noqa: S608
+        found = yield Query(
+            f"SELECT task, key, {token}, attempt, flow, step IS NOT NULL FROM {table} WHERE id = ?",  # noqa: S608
+            (job_id,),
+        )
         if not found:
             continue
-        ((task, key, held),) = found
+        ((task, key, held, attempts, flow, is_step),) = found
         if held is not None:
             return DeleteStatus.RUNNING
+        advance = Advance(step)
+        if is_step and table != "taskharbor_history":
+            reason = f"step {task} ({job_id}) was deleted"
+            fall = Fall(job_id, task, JobState.CANCELLED, reason, None, attempts)
+            yield from advance.fall([fall], table)
         yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608
         if key is not None:
             yield Query(
                 "DELETE FROM taskharbor_key WHERE task = ? AND name = ? AND job_id = ?", (task, key, job_id)
             )
-        wakes.jobs.append(job_id)
+        yield from advance.write()
+        if flow == job_id:
+            yield Query("DELETE FROM taskharbor_flow WHERE id = ?", (flow,))
+        step.wakes.jobs.append(job_id)
         return DeleteStatus.DELETED
     return DeleteStatus.MISSING
 
@@ -146,5 +167,6 @@ def _each(ids: Iterable[str], act: Callable[[str], Routine[A]]) -> Routine[list[
     return answers
 
 
-def _note(verb: str, by: str, reason: str, now: int) -> str:
+def operation(verb: str, by: str, reason: str, now: int) -> str:
+    """Return what is recorded of an act by hand, as JSON."""
     return json_text(Operation(at=from_micros(now), verb=verb, by=by, reason=reason))

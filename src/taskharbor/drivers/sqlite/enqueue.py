@@ -1,25 +1,33 @@
-"""job_enqueue: ids and idempotency keys first, for the whole batch, then the rows."""
+"""job_enqueue: ids and idempotency keys first, for the whole batch, then the rows; those of flows in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
 from taskharbor.clock import duration_micros, micros
 from taskharbor.driver import Enqueued, Holder, JobEnqueue, admit
+from taskharbor.drivers.sqlite.inputs import Place, add_inputs
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import (
     NORMAL,
     TEXTS,
+    WAITING,
     Step,
     json_text,
     read_json,
 )
-from taskharbor.job import NewJob
+from taskharbor.flow import FlowState, NewFlow
+from taskharbor.job import DEFAULT_RETAIN, NewJob
+from taskharbor.step import Input
+from taskharbor.step import Step as StepWords
 
 _SIZES = (200, 20, 1)
 """Rows of one statement. SQLite allows 32,766 parameters."""
+_PART = 2000
+"""Steps of a flow that are read and stored at a time."""
 
 
 class _HolderRow(msgspec.Struct, array_like=True, frozen=True):
@@ -37,28 +45,74 @@ _KNOWN = """SELECT json_group_array(id) FROM (
     SELECT id FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?1))
     UNION ALL SELECT id FROM taskharbor_history WHERE id IN (SELECT value FROM json_each(?1))
     UNION ALL SELECT id FROM taskharbor_dead WHERE id IN (SELECT value FROM json_each(?1)))"""
+_KNOWN_FLOWS = """SELECT json_group_array(id) FROM taskharbor_flow
+    WHERE id IN (SELECT value FROM json_each(?))"""
 _HELD = """SELECT json_group_array(json_array(k.task, k.name, k.job_id, hex(k.digest)))
     FROM json_each(?1) e CROSS JOIN taskharbor_key k ON k.task = e.value ->> 0 AND k.name = e.value ->> 1
     WHERE k.expires_at IS NULL OR k.expires_at > ?2"""
 _ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
-_KEY_CELLS, _JOB_CELLS = 5, 15
-"""Cells of one row of `_ADD_KEYS` and `_ADD_JOBS`."""
+_KEY_CELLS, _JOB_CELLS, _STEP_CELLS = 5, 15, 18
+"""Cells of one row of `_ADD_KEYS`, `_ADD_JOBS` and `_ADD_STEPS`."""
 _ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl) VALUES "
 _ADD_JOBS = """INSERT INTO taskharbor_job (
     id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
     VALUES """
+_ADD_STEPS = _ADD_JOBS.replace("lane)", "lane, flow, step, waits)")
+_ADD_FLOW = """INSERT INTO taskharbor_flow (id, name, meta, state, reason, enqueued_at, retain, absorbing, on_failure)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+_blob_of = msgspec.msgpack.Encoder().encode
 
 
 def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
-    """Store jobs and return one answer each, in order."""
-    jobs = request.jobs
-    found = read_json((yield Query(_KNOWN, (json_text([job.id for job in jobs]),))), TEXTS)
-    holders = yield from _key_holders(jobs, step.now)
-    answers, new, _ = admit(jobs, known=set(found), holders=holders, all_or_none=request.all_or_none)
-    yield from _insert(new, step)
-    step.wakes.queues.update(job.queue for job in new)
+    """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
+    jobs, flows = request.jobs, request.flows
+    wanting = jobs
+    found = yield from known_ids([job.id for job in jobs])
+    if flows:
+        wanting = [*jobs, *(job for flow in flows for job in flow.keyed)]
+        ids = [flow.id for flow in flows]
+        found |= yield from known_ids(ids)
+        flows_found = read_json((yield Query(_KNOWN_FLOWS, (json_text(ids),))), TEXTS)
+        found.update(flows_found)
+    holders = yield from _key_holders(wanting, step.now)
+    answers, new, new_flows = admit(
+        jobs, flows=flows, known=found, holders=holders, all_or_none=request.all_or_none
+    )
+    yield from insert(new, step)
+    for flow in new_flows:
+        yield from _insert_flow(flow, step)
     return answers
+
+
+def known_ids(ids: Sequence[str]) -> Routine[set[str]]:
+    """Return which of these ids are stored already."""
+    found = read_json((yield Query(_KNOWN, (json_text(ids),))), TEXTS)
+    return set(found)
+
+
+def _insert_flow(flow: NewFlow, step: Step) -> Routine[None]:
+    """Store a flow, of which one part at a time is read."""
+    retain = DEFAULT_RETAIN
+    steps = iter(flow.steps)
+    while part := list(islice(steps, _PART)):
+        yield from insert(part, step)
+        retain = next((job.retain for job in part if job.id == flow.id), retain)
+    yield Query(
+        _ADD_FLOW,
+        (
+            flow.id,
+            flow.name,
+            json_text(flow.meta),
+            FlowState.RUNNING.value,
+            "",
+            step.now,
+            duration_micros(retain),
+            int(flow.absorbing),
+            None if flow.on_failure is None else _blob_of(flow.on_failure),
+        ),
+    )
 
 
 def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str], Holder]]:
@@ -70,11 +124,13 @@ def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, st
     return {(key.task, key.name): Holder(key.job_id, bytes.fromhex(key.digest)) for key in held}
 
 
-def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
+def insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
+    """Store jobs, steps among them, of which none is stored yet."""
     now, number_of = step.now, step.book.number
     options: dict[int, tuple[int, int, str]] = {}
     keys: list[Cell] = []
     rows: list[Cell] = []
+    steps: list[Cell] = []
     for job in jobs:
         number, text, retain = number_of(job)
         if number not in options:
@@ -86,7 +142,7 @@ def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
         if job.run_at is not None or job.run_in is not None:
             run_at = _run_at(job, now)
             due = max(run_at, now)
-        rows += (
+        row = (
             job.id,
             job.task,
             job.queue,
@@ -104,10 +160,33 @@ def _insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
             now,
             NORMAL,
         )
+        if job.step is None:
+            rows += row
+        else:
+            steps += (*row[:-1], *_step_cells(job, job.step))
     if options:
         yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
     yield from _insert_many(_ADD_KEYS, keys, _KEY_CELLS)
     yield from _insert_many(_ADD_JOBS, rows, _JOB_CELLS)
+    if steps:
+        yield from _insert_many(_ADD_STEPS, steps, _STEP_CELLS)
+        yield from add_inputs(_given(jobs))
+    step.wakes.queues.update(job.queue for job in jobs)
+
+
+def _step_cells(job: NewJob, step: StepWords) -> tuple[Cell, ...]:
+    """Return a step's lane, and the cells that other jobs have not."""
+    delay = duration_micros(job.run_in) if step.waits and job.run_in is not None else None
+    text = json_text((step.edges, step.absorbers, step.holes, delay))
+    return WAITING if step.waits else NORMAL, step.flow or None, text, step.waits
+
+
+def _given(jobs: Iterable[NewJob]) -> Iterable[tuple[Place, Input]]:
+    """Yield what steps are given from the start."""
+    for job in jobs:
+        if job.step is not None:
+            for one in job.step.inputs:
+                yield Place(job.id, one.slot, one.index), one
 
 
 def _insert_many(insert: str, cells: Sequence[Cell], width: int) -> Routine[None]:
@@ -123,6 +202,6 @@ def _insert_many(insert: str, cells: Sequence[Cell], width: int) -> Routine[None
 
 
 def _run_at(job: NewJob, now: int) -> int:
-    if job.run_in is not None:
+    if job.run_in is not None and not (job.step is not None and job.step.waits):
         return now + duration_micros(job.run_in)
     return now if job.run_at is None else micros(job.run_at)

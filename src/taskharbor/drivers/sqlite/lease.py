@@ -8,6 +8,7 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
+from taskharbor.drivers.sqlite.advance import Advance
 from taskharbor.drivers.sqlite.leaving import HELD, HELD_COLUMNS, Held, Leaving
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import (
@@ -85,7 +86,10 @@ def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaim
             reclaimed.append(
                 Reclaimed(job_id=job.id, task=job.task, queue=job.queue, worker=worker, fate=fate)
             )
+    advance = Advance(step)
+    yield from advance.fall(leaving.falls)
     yield from leaving.write()
+    yield from advance.write()
     return reclaimed
 
 

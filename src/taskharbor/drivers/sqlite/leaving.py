@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ _COMMON = (
     "digest, meta, operations"
 )
 _FROM_JOB = ", ".join(f"j.{name}" for name in _COMMON.split(", "))
+_STEPPED, _STEP_FROM_JOB = f"{_COMMON}, flow, step", f"{_FROM_JOB}, j.flow, j.step"
 _JOINED = """FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value ->> 0
     CROSS JOIN taskharbor_options o ON o.id = j.options"""
 _WITH_ERROR = """CASE WHEN e.value ->> {0} IS NULL THEN {1}errors
@@ -34,14 +35,16 @@ _SUCCEED = f"""INSERT INTO taskharbor_history ({_COMMON},
     state, finished_at, expires_at, settled, attempt, crashes, guarded, errors, result, result_codec)
     SELECT {_FROM_JOB}, 'succeeded', ?2, ?2 + o.retain, j.token, j.attempt + ?3, j.crashes, j.guarded, j.errors,
         substr(?5, e.value ->> 1, e.value ->> 2), ?4 {_JOINED}"""
+# The same where steps are among them.
+_SUCCEED_STEPS = _SUCCEED.replace(_COMMON, _STEPPED).replace(_FROM_JOB, _STEP_FROM_JOB)
 # [id, state, reason, attempts, crashes, guarded, error, settled]
-_CANCELLED = f"""INSERT INTO taskharbor_history ({_COMMON},
+_CANCELLED = f"""INSERT INTO taskharbor_history ({_STEPPED},
     state, finished_at, expires_at, reason, attempt, crashes, guarded, errors, settled)
-    SELECT {_FROM_JOB}, 'cancelled', ?2, ?2 + o.retain, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
+    SELECT {_STEP_FROM_JOB}, 'cancelled', ?2, ?2 + o.retain, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
         {_WITH_ERROR.format(5, "j.")}, e.value ->> 6 {_JOINED}"""
-_BURY = f"""INSERT INTO taskharbor_dead ({_COMMON},
+_BURY = f"""INSERT INTO taskharbor_dead ({_STEPPED},
     finished_at, reason, attempt, crashes, guarded, errors, settled)
-    SELECT {_FROM_JOB}, ?2, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
+    SELECT {_STEP_FROM_JOB}, ?2, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
         {_WITH_ERROR.format(5, "j.")}, e.value ->> 6 {_JOINED}"""
 _END_KEYS = """UPDATE taskharbor_key SET expires_at = ?2 + ttl WHERE (task, name, job_id) IN (
     SELECT j.task, j.key, j.id FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value)"""
@@ -73,11 +76,24 @@ class Held(msgspec.Struct, array_like=True, gc=False):
     stray: int
     stray_reason: str | None
     key: str | None
+    step: int
+    """Whether it is one."""
 
 
 HELD_COLUMNS = """json_array(j.id, j.token, j.task, j.queue, j.options, j.started, j.cancel, j.attempt, j.crashes,
-    j.lost, j.guarded, j.stray, j.stray_reason, j.key)"""
+    j.lost, j.guarded, j.stray, j.stray_reason, j.key, j.step IS NOT NULL)"""
 HELD = msgspec.json.Decoder(list[Held])
+
+
+class Fall(NamedTuple):
+    """The end of a step that is no success."""
+
+    job_id: str
+    task: str
+    state: JobState
+    reason: str
+    error: AttemptError | None
+    attempts: int
 
 
 class Leaving:
@@ -93,6 +109,9 @@ class Leaving:
         self._back: list[tuple[Cell, ...]] = []
         self._keyed: list[str] = []
         self._ended: list[str] = []
+        self.falls: list[Fall] = []
+        self.steps_succeeded = False
+        """Whether there may be steps among those that succeeded."""
 
     def succeed(
         self, job_id: str, token: int, result: bytes | None, codec: str, *, charge: bool, keyed: bool
@@ -132,6 +151,8 @@ class Leaving:
         self._ended.append(job.id)
         if job.key is not None:
             self._keyed.append(job.id)
+        if job.step:
+            self.falls.append(Fall(job.id, job.task, state, reason, error, job.attempt))
 
     def back(
         self,
@@ -174,7 +195,8 @@ class Leaving:
             yield Query(_END_KEYS, (json_text(self._keyed), self._now))
         for (codec, charge), jobs in self._succeeded.items():
             for rows, blob in _packed(jobs):
-                yield Query(_SUCCEED, (json_text(rows), self._now, charge, codec, blob))
+                succeed = _SUCCEED_STEPS if self.steps_succeeded else _SUCCEED
+                yield Query(succeed, (json_text(rows), self._now, charge, codec, blob))
         for statement, finished in ((_CANCELLED, self._cancelled), (_BURY, self._buried)):
             for chunk in chunks(finished):
                 yield Query(statement, (json_text(chunk), self._now))

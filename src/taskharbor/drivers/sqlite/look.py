@@ -14,23 +14,25 @@ from taskharbor.driver import (
     JobGet,
 )
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Row
-from taskharbor.drivers.sqlite.rows import Options, OptionsBook, Step, json_text, read_meta
+from taskharbor.drivers.sqlite.rows import WAITING, Options, OptionsBook, Step, json_text, read_meta
 from taskharbor.drivers.sqlite.upkeep import parked_strays, strays
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
+from taskharbor.step import Edge
 
 _errors = msgspec.json.Decoder(tuple[AttemptError, ...])
 _operations = msgspec.json.Decoder(tuple[Operation, ...])
+_edges = msgspec.json.Decoder(tuple[Edge, ...])
 
 _SHARED = (
     "id, task, queue, options, priority, run_at, enqueued_at, attempt, deliveries, crashes, guarded, stray, key, "
-    "meta, payload, errors, operations"
+    "meta, payload, errors, operations, flow, step -> 0"
 )
 _LIVE = f"""SELECT {_SHARED}, NULL AS state, stray_reason AS reason, due, NULL AS finished_at, token, started,
-    cancel IS NOT NULL AS cancel, NULL AS result, NULL AS result_codec FROM taskharbor_job"""  # noqa: S608
+    cancel IS NOT NULL AS cancel, NULL AS result, NULL AS result_codec, waits FROM taskharbor_job"""  # noqa: S608
 _HISTORY = f"""SELECT {_SHARED}, state, reason, NULL AS due, finished_at, NULL AS token, 0 AS started, 0 AS cancel,
-    result, result_codec FROM taskharbor_history"""  # noqa: S608
+    result, result_codec, 0 AS waits FROM taskharbor_history"""  # noqa: S608
 _DEAD = f"""SELECT {_SHARED}, 'dead' AS state, reason, NULL AS due, finished_at, NULL AS token, 0 AS started,
-    0 AS cancel, NULL AS result, NULL AS result_codec FROM taskharbor_dead"""  # noqa: S608
+    0 AS cancel, NULL AS result, NULL AS result_codec, 0 AS waits FROM taskharbor_dead"""  # noqa: S608
 _BY_ID = " UNION ALL ".join(
     f"{table} WHERE id IN (SELECT value FROM json_each(?1))"  # noqa: S608
     for table in (_LIVE, _HISTORY, _DEAD)
@@ -59,6 +61,8 @@ class _Job(msgspec.Struct, array_like=True):
     payload: bytes
     errors: str | None
     operations: str | None
+    flow: str | None
+    edges: str | None
     state: str | None
     reason: str | None
     due: int | None
@@ -68,6 +72,7 @@ class _Job(msgspec.Struct, array_like=True):
     cancel: int
     result: bytes | None
     result_codec: str | None
+    waits: int
 
 
 def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
@@ -102,6 +107,8 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         more += f" AND task IN {_LIST.format('tasks')}"
     if request.key is not None:
         more += " AND key = :key"
+    if request.flow:
+        more += " AND flow = :flow"
     sql = " UNION ALL ".join(table + more for table in tables) + f" ORDER BY {order} LIMIT :limit"
     rows = yield Query(
         *_positional(
@@ -112,6 +119,7 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
                 "queues": json_text(sorted(request.queues)),
                 "tasks": json_text(sorted(request.tasks)),
                 "key": request.key,
+                "flow": request.flow,
                 "limit": request.limit,
                 "now": step.now,
                 "parked": json_text(sorted(parked)),
@@ -123,13 +131,19 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
 
 _LIST = "(SELECT value FROM json_each(:{}))"
 _PARKED = "stray IN " + _LIST.format("parked")
+_ADMITTED = f"token IS NULL AND lane < {WAITING} AND NOT {_PARKED}"
 _STATES = {
+    JobState.WAITING: f"token IS NULL AND lane = {WAITING}",
     JobState.RUNNING: _LEASED,
     JobState.PARKED: f"token IS NULL AND {_PARKED}",
-    JobState.RETRYING: f"token IS NULL AND NOT {_PARKED} AND due > :now AND attempt > 0",
-    JobState.SCHEDULED: f"token IS NULL AND NOT {_PARKED} AND due > :now AND attempt = 0",
-    JobState.READY: f"token IS NULL AND NOT {_PARKED} AND due <= :now",
+    JobState.RETRYING: f"{_ADMITTED} AND due > :now AND attempt > 0",
+    JobState.SCHEDULED: f"{_ADMITTED} AND due > :now AND attempt = 0",
+    JobState.READY: f"{_ADMITTED} AND due <= :now",
 }
+_STATE = (
+    f"CASE WHEN token IS NOT NULL THEN 'running' WHEN lane = {WAITING} THEN 'waiting' WHEN {_PARKED} THEN 'parked' "
+    "WHEN due <= :now THEN 'ready' WHEN attempt > 0 THEN 'retrying' ELSE 'scheduled' END"
+)
 
 
 def _live_filter(wanted: frozenset[JobState]) -> str | None:
@@ -151,17 +165,13 @@ def _positional(sql: str, values: dict[str, Cell]) -> tuple[str, list[Cell]]:
 def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
     """Return counts sorted by queue, task and state."""
     parked = yield from parked_strays(step.now)
-    state = (
-        f"CASE WHEN token IS NOT NULL THEN 'running' WHEN {_PARKED} THEN 'parked' WHEN due <= :now THEN 'ready' "
-        "WHEN attempt > 0 THEN 'retrying' ELSE 'scheduled' END"
-    )
     where = " WHERE 1"
     if request.queues:
         where += f" AND queue IN {_LIST.format('queues')}"
     if request.tasks:
         where += f" AND task IN {_LIST.format('tasks')}"
     sql = (
-        f"SELECT queue, task, {state} AS state, count(*) FROM taskharbor_job{where} GROUP BY 1, 2, 3 "  # noqa: S608
+        f"SELECT queue, task, {_STATE} AS state, count(*) FROM taskharbor_job{where} GROUP BY 1, 2, 3 "  # noqa: S608
         f"UNION ALL SELECT queue, task, state, count(*) FROM taskharbor_history{where} GROUP BY 1, 2, 3 "
         f"UNION ALL SELECT queue, task, 'dead', count(*) FROM taskharbor_dead{where} GROUP BY 1, 2"
     )
@@ -177,6 +187,27 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
         )
     )
     return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]
+
+
+def count_steps(flows: Sequence[str], now: int) -> Routine[dict[str, dict[JobState, int]]]:
+    """Return how many steps of each of these flows are in each state."""
+    parked = yield from parked_strays(now)
+    of_these = f" WHERE flow IN {_LIST.format('flows')}"
+    sql = (
+        f"SELECT flow, {_STATE}, count(*) FROM taskharbor_job{of_these} GROUP BY 1, 2 "  # noqa: S608
+        f"UNION ALL SELECT flow, state, count(*) FROM taskharbor_history{of_these} GROUP BY 1, 2 "
+        f"UNION ALL SELECT flow, 'dead', count(*) FROM taskharbor_dead{of_these} GROUP BY 1"
+    )
+    values: dict[str, Cell] = {
+        "now": now,
+        "flows": json_text(flows),
+        "parked": json_text(sorted(parked)),
+    }
+    rows = yield Query(*_positional(sql, values))
+    counts: dict[str, dict[JobState, int]] = {}
+    for flow, state, count in rows:
+        counts.setdefault(flow, {})[JobState(state)] = count
+    return counts
 
 
 def _records(rows: Sequence[Row], book: OptionsBook, now: int) -> Routine[list[JobRecord]]:
@@ -210,6 +241,8 @@ def _state(job: _Job, parked: set[int], now: int) -> JobState:
         return JobState(job.state)
     if job.token is not None:
         return JobState.RUNNING
+    if job.waits:
+        return JobState.WAITING
     if job.stray in parked:
         return JobState.PARKED
     if job.due is not None and job.due > now:
@@ -228,7 +261,7 @@ def _record(
         priority=job.priority,
         run_at=from_micros(job.run_at),
         enqueued_at=from_micros(job.enqueued_at),
-        due_at=None if job.due is None or lease is not None else from_micros(job.due),
+        due_at=None if job.due is None or job.waits or lease is not None else from_micros(job.due),
         finished_at=None if job.finished_at is None else from_micros(job.finished_at),
         attempt=job.attempt,
         max_attempts=options.retry.max_attempts,
@@ -251,4 +284,7 @@ def _record(
         keep_result=options.keep_result,
         errors=() if job.errors is None else _errors.decode(job.errors),
         operations=() if job.operations is None else _operations.decode(job.operations),
+        flow=job.flow,
+        waits=job.waits,
+        edges=() if job.edges is None else _edges.decode(job.edges),
     )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from taskharbor.clock import from_micros
 from taskharbor.driver import QueueInfo, QueueList, QueuePause, QueueResume
 from taskharbor.drivers.sqlite.routine import Query, Routine
-from taskharbor.drivers.sqlite.rows import Step, json_text
+from taskharbor.drivers.sqlite.rows import WAITING, Step, json_text
 from taskharbor.drivers.sqlite.upkeep import parked_strays
 
 # Counted over the index alone, which is small beside the jobs.
-_WAITING = """SELECT queue, stray, due > ?, count(*) FROM taskharbor_job INDEXED BY taskharbor_job_ready
-    WHERE token IS NULL GROUP BY 1, 2, 3"""
+_NOT_LEASED = f"""SELECT queue, stray, lane = {WAITING}, due > ?, count(*)
+    FROM taskharbor_job INDEXED BY taskharbor_job_ready WHERE token IS NULL GROUP BY 1, 2, 3, 4"""  # noqa: S608
 _RUNNING = """SELECT j.queue, count(*) FROM taskharbor_lease l, json_each(l.jobs) e
     CROSS JOIN taskharbor_job j ON j.id = e.value AND j.token = l.token GROUP BY 1"""
 
@@ -39,12 +39,12 @@ def queue_list(step: Step, request: QueueList) -> Routine[Sequence[QueueInfo]]:
     """Return the queues that hold live jobs or are paused, sorted by name."""
     pauses = yield Query("SELECT queue, paused_at, paused_by, reason FROM taskharbor_pause")
     parked = yield from parked_strays(step.now)
-    waiting = yield Query(_WAITING, (step.now,))
+    others = yield Query(_NOT_LEASED, (step.now,))
     running = yield Query(_RUNNING)
     paused = {queue: (at, by, reason) for queue, at, by, reason in pauses}
     counts: dict[str, dict[str, int]] = {queue: {} for queue in paused}
-    for queue, stray, later, count in waiting:
-        state = "parked" if stray in parked else "scheduled" if later else "ready"
+    for queue, stray, waits, later, count in others:
+        state = "waiting" if waits else "parked" if stray in parked else "scheduled" if later else "ready"
         there = counts.setdefault(queue, {})
         there[state] = there.get(state, 0) + count
     for queue, count in running:
@@ -62,5 +62,6 @@ def _queue(name: str, counts: dict[str, int], pause: tuple[int, str, str] | None
         ready=counts.get("ready", 0),
         scheduled=counts.get("scheduled", 0),
         parked=counts.get("parked", 0),
+        waiting=counts.get("waiting", 0),
         running=counts.get("running", 0),
     )

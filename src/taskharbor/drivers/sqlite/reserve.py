@@ -10,15 +10,9 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import JobReserve, Reservation
+from taskharbor.drivers.sqlite.deliver import deliveries
 from taskharbor.drivers.sqlite.routine import Query, Routine
-from taskharbor.drivers.sqlite.rows import (
-    SOLO,
-    TEXTS,
-    Step,
-    as_duration,
-    deliveries,
-    json_text,
-)
+from taskharbor.drivers.sqlite.rows import SOLO, TEXTS, WAITING, Step, as_duration, json_text
 from taskharbor.job import Delivery
 
 
@@ -61,7 +55,7 @@ _CONTEXT = """SELECT (SELECT expires_at FROM taskharbor_lease WHERE token = ?),
     (SELECT json_group_array(json_array(id, task, json(refused_by))) FROM taskharbor_stray)"""
 # A loose index scan: from each lane's first job it jumps to the next lane that holds any. (Asked for lanes greater than
 # (priority, lane) as one value, SQLite would seek by the priority alone, and read through all jobs of that.)
-_HEADS = """WITH RECURSIVE source(queue, stray) AS (SELECT value ->> 0, value ->> 1 FROM json_each(?)),
+_HEADS = f"""WITH RECURSIVE source(queue, stray) AS (SELECT value ->> 0, value ->> 1 FROM json_each(?)),
 head(queue, stray, priority, lane, due) AS (
     SELECT j.queue, j.stray, j.priority, j.lane, j.due FROM source s CROSS JOIN taskharbor_job j ON j.id = (
         SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
@@ -75,7 +69,7 @@ head(queue, stray, priority, lane, due) AS (
         (SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
             WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND priority > h.priority
             ORDER BY priority, lane, due, id LIMIT 1)))
-SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head"""
+SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head WHERE lane < {WAITING}"""  # noqa: S608
 _LANE = """FROM taskharbor_job INDEXED BY taskharbor_job_ready
     WHERE queue = ? AND stray = ? AND token IS NULL AND priority = ? AND lane = ?"""
 _DUE = f"""SELECT json_group_array(json_array(due, id, guarded))

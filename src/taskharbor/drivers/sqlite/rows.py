@@ -5,7 +5,7 @@ Batches go in and out as JSON text beside one blob that holds all their payloads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from operator import attrgetter
@@ -13,16 +13,15 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from taskharbor.clock import EPOCH, duration_micros, from_micros
+from taskharbor.clock import duration_micros
 from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
-from taskharbor.job import Delivery, NewJob
+from taskharbor.job import NewJob
 from taskharbor.retry import RetryNumbers
-from taskharbor.settlement import SOLO_CRASHES
 
 T = TypeVar("T")
 
-SOLO, FRONT, NORMAL = range(3)
-"""Lanes of one priority, in order."""
+SOLO, FRONT, NORMAL, WAITING = range(4)
+"""Lanes of one priority, in order. In the last one stand steps that wait for others: no reserve looks there."""
 BATCH_BYTES = 16 << 20
 """Payloads in one statement, at most; a larger one goes alone. (SQLite's own limit is a thousand million bytes.)"""
 INLINE_BYTES = 64 << 10
@@ -133,93 +132,7 @@ class Packed:
         return b"".join(self._parts)
 
 
-# --- reserved jobs
-
-TAKEN_COLUMNS = (
-    "json_array(j.id, j.task, j.queue, j.options, length(j.payload), j.attempt, j.deliveries, j.priority, j.run_at, "
-    "j.enqueued_at, j.timeout, j.key, j.meta, j.guarded, j.crashes, j.cancel IS NOT NULL)"
-)
-
-
-class Taken(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A job as `TAKEN_COLUMNS` gives it."""
-
-    id: str
-    task: str
-    queue: str
-    options: int
-    size: int
-    attempt: int
-    deliveries: int
-    priority: int
-    run_at: int
-    enqueued_at: int
-    timeout: int | None
-    key: str | None
-    meta: str | None
-    guarded: int
-    crashes: int
-    cancel: int
-
-
-_taken = msgspec.json.Decoder(list[Taken])
 _meta = msgspec.json.Decoder(dict[str, str])
-
-
-def deliveries(
-    book: OptionsBook, token: int, source: str, params: Sequence[str | int]
-) -> Routine[list[Delivery]]:
-    """Return the jobs that `source`, a FROM clause with the jobs as `j`, gives, in its order."""
-    ((found, blob),) = yield Query(
-        f"SELECT json_group_array({TAKEN_COLUMNS}), CAST(group_concat("  # noqa: S608 - our own constants
-        f"CASE WHEN length(j.payload) <= {INLINE_BYTES} THEN j.payload ELSE '' END, '') AS BLOB) FROM {source}",
-        params,
-    )
-    rows = _taken.decode(found)
-    options = yield from book.fetch({row.options for row in rows})
-    large: dict[str, bytes] = {}
-    for row in rows:
-        if row.size > INLINE_BYTES:
-            ((large[row.id],),) = yield Query("SELECT payload FROM taskharbor_job WHERE id = ?", (row.id,))
-    return list(_deliveries(rows, blob or b"", large, options, token))
-
-
-def _deliveries(
-    rows: list[Taken], blob: bytes, large: dict[str, bytes], options: dict[int, Options], token: int
-) -> Iterator[Delivery]:
-    begin = 0
-    last, run_at = 0, EPOCH
-    for row in rows:
-        if row.size > INLINE_BYTES:
-            payload = large[row.id]
-        else:
-            payload = blob[begin : begin + row.size]
-            begin += row.size
-        shared = options[row.options]
-        if row.run_at != last:  # jobs of one batch have it in common
-            last, run_at = row.run_at, from_micros(row.run_at)
-        yield Delivery(
-            row.id,
-            token,
-            row.task,
-            row.queue,
-            payload,
-            shared.codec,
-            shared.fingerprint,
-            row.attempt + 1,
-            row.deliveries,  # the fence
-            shared.retry,
-            None if row.timeout is None else timedelta(microseconds=row.timeout),
-            row.priority,
-            run_at,
-            run_at if row.enqueued_at == row.run_at else from_micros(row.enqueued_at),
-            row.key,
-            read_meta(row.meta),
-            shared.keep_result,
-            bool(row.guarded),
-            row.crashes >= SOLO_CRASHES,
-            bool(row.cancel),
-        )
 
 
 def read_meta(text: str | None) -> dict[str, str]:

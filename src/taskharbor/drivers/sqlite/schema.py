@@ -136,6 +136,45 @@ MIGRATIONS = (
 ) WITHOUT ROWID""",
         ),
     ),
+    Migration(
+        2,
+        "flows: steps, what came in for them, and flows as a whole",
+        (
+            # What only steps have beside other jobs: [edges, absorbers, holes, its run_in], as JSON.
+            *(
+                f"ALTER TABLE taskharbor_{table} ADD COLUMN {column}"
+                for table in ("job", "history", "dead")
+                for column in ("flow TEXT", "step TEXT")
+            ),
+            "ALTER TABLE taskharbor_job ADD COLUMN waits INTEGER NOT NULL DEFAULT 0",
+            "CREATE INDEX taskharbor_job_flow ON taskharbor_job (flow) WHERE flow IS NOT NULL",
+            "CREATE INDEX taskharbor_history_flow ON taskharbor_history (flow, state) WHERE flow IS NOT NULL",
+            "CREATE INDEX taskharbor_dead_flow ON taskharbor_dead (flow) WHERE flow IS NOT NULL",
+            """CREATE TABLE taskharbor_input (
+    job_id TEXT NOT NULL,
+    slot INTEGER NOT NULL,
+    idx INTEGER NOT NULL,
+    codec TEXT NOT NULL,
+    value BLOB,
+    failed INTEGER NOT NULL,
+    PRIMARY KEY (job_id, slot, idx)
+) WITHOUT ROWID""",
+            """CREATE TABLE taskharbor_flow (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    meta TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    enqueued_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    expires_at INTEGER,
+    retain INTEGER NOT NULL,
+    absorbing INTEGER NOT NULL,
+    on_failure BLOB
+) WITHOUT ROWID""",
+            "CREATE INDEX taskharbor_flow_expires ON taskharbor_flow (expires_at) WHERE expires_at IS NOT NULL",
+        ),
+    ),
 )
 
 WANTED = MIGRATIONS[-1].number

@@ -1,4 +1,7 @@
-"""job_settle: fence, then write what the settlement says; a pending cancel has the last word over all but a success."""
+"""job_settle: fence, then write what the settlement says; a pending cancel has the last word over all but a success.
+
+What steps came to is handed on in the same transaction (`advance`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import msgspec
 
 from taskharbor.clock import duration_micros
 from taskharbor.driver import JobSettle
+from taskharbor.drivers.sqlite.advance import Advance
 from taskharbor.drivers.sqlite.leaving import HELD, HELD_COLUMNS, Held, Leaving
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import FRONT, NORMAL, Step, json_text
@@ -25,9 +29,13 @@ _SUCCEED = SettleKind.SUCCEED
 _fences = msgspec.json.Decoder(list[tuple[str, int | None, int | None, int]])
 _ended = msgspec.json.Decoder(list[tuple[str, int | None]])
 
-_HELD_AND_KEYED = """SELECT count(*), count(j.key) FROM json_each(?) e
+_KEYED, _STEP = 1, 2
+"""What `_FENCES` says of a job in one number."""
+
+_HELD_AND_KEYED = """SELECT count(*), count(j.key), count(j.step) FROM json_each(?) e
     CROSS JOIN taskharbor_job j ON j.id = e.value ->> 0 AND j.token = e.value ->> 1"""
-_FENCES = """SELECT json_group_array(json_array(j.id, j.token, j.settled, j.key IS NOT NULL))
+_FENCES = """SELECT json_group_array(json_array(j.id, j.token, j.settled,
+        (j.key IS NOT NULL) + 2 * (j.step IS NOT NULL)))
     FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value"""
 _ENDED = """SELECT json_group_array(json_array(id, settled)) FROM (
     SELECT id, settled FROM taskharbor_history WHERE id IN (SELECT value FROM json_each(?1))
@@ -44,11 +52,13 @@ def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
     if not settlements:
         return []
     leaving = Leaving(step.now, step.wakes)
-    if (yield from _all_plain_successes(settlements)):
+    plain, steps = yield from _all_plain_successes(settlements)
+    if plain:
         leaving.succeed_all(settlements)
-        yield from leaving.write()
+        yield from _write(leaving, settlements, steps, step)
         return [_SUCCEEDED] * len(settlements)
-    held, keyed, settled = yield from _fence(settlements)
+    held, keyed, stepped, settled = yield from _fence(settlements)
+    succeeded: list[Settlement] = []
     answers: list[Settled | None] = []
     others: list[tuple[int, Settlement]] = []
     for settlement in settlements:
@@ -68,6 +78,7 @@ def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
                 keyed=job_id in keyed,
             )
             answers.append(_SUCCEEDED)
+            succeeded.append(settlement)
         else:
             others.append((len(answers), settlement))
             answers.append(None)
@@ -75,41 +86,61 @@ def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
         states = yield from _settle_others([settlement for _, settlement in others], leaving, step.now)
         for (place, _), state in zip(others, states, strict=True):
             answers[place] = _SETTLED[state]
-    yield from leaving.write()
+    yield from _write(leaving, succeeded, stepped, step)
     return [answer for answer in answers if answer is not None]
 
 
-def _all_plain_successes(settlements: Sequence[Settlement]) -> Routine[bool]:
-    """Return whether all are successes under valid leases, of jobs without keys: nearly all batches are."""
+def _write(leaving: Leaving, succeeded: Sequence[Settlement], steps: bool, step: Step) -> Routine[None]:
+    """Write it all down, and what it means for other steps."""
+    if not (steps or any(settlement.sequel is not None for settlement in succeeded)):
+        yield from leaving.write()
+        return
+    advance = Advance(step)
+    leaving.steps_succeeded = steps
+    yield from advance.succeed(succeeded, steps=steps)
+    yield from advance.fall(leaving.falls)
+    yield from leaving.write()
+    yield from advance.write()
+
+
+def _all_plain_successes(settlements: Sequence[Settlement]) -> Routine[tuple[bool, bool]]:
+    """Return whether all are successes under valid leases, of jobs without keys, as in nearly all batches; and whether
+    steps are among them.
+    """
     if not all(settlement.kind is _SUCCEED for settlement in settlements):
-        return False
+        return False, False
     # A job that the batch names twice is counted once, and so is not plain.
     fences = {settlement.job_id: settlement.token for settlement in settlements}
-    ((held, keyed),) = yield Query(_HELD_AND_KEYED, (json_text(list(fences.items())),))
-    return bool(held == len(settlements) and not keyed)
+    ((held, keyed, steps),) = yield Query(_HELD_AND_KEYED, (json_text(list(fences.items())),))
+    return bool(held == len(settlements) and not keyed), bool(steps)
 
 
 def _fence(
     settlements: Sequence[Settlement],
-) -> Routine[tuple[dict[str, int], set[str], dict[str, int]]]:
-    """Return under which token each job is held, which of them have a key, and which token settled each last."""
+) -> Routine[tuple[dict[str, int], set[str], bool, dict[str, int]]]:
+    """Return under which token each job is held, which of them have a key, whether any is a step, and which token
+    settled each last.
+    """
     ids = {settlement.job_id for settlement in settlements}
     ((found,),) = yield Query(_FENCES, (json_text(list(ids)),))
     held: dict[str, int] = {}
     keyed: set[str] = set()
+    stepped = False
     settled: dict[str, int] = {}
-    for job_id, token, before, key in _fences.decode(found):
+    for job_id, token, before, kinds in _fences.decode(found):
         ids.discard(job_id)
         if token is not None:
             held[job_id] = token
         if before is not None:
             settled[job_id] = before
-        if key:
+        if kinds & _KEYED:
             keyed.add(job_id)
+        if kinds & _STEP:
+            stepped = True
     if ids:
         ((found,),) = yield Query(_ENDED, (json_text(list(ids)),))
         settled.update((job_id, token) for job_id, token in _ended.decode(found) if token is not None)
-    return held, keyed, settled
+    return held, keyed, stepped, settled
 
 
 def _settle_others(settlements: Sequence[Settlement], leaving: Leaving, now: int) -> Routine[list[JobState]]:

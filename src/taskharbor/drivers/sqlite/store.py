@@ -11,6 +11,9 @@ from taskharbor.driver import (
     Counted,
     DeleteStatus,
     Enqueued,
+    FlowCancel,
+    FlowFind,
+    FlowGet,
     HistoryPrune,
     JobCancel,
     JobCount,
@@ -38,11 +41,12 @@ from taskharbor.driver import (
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.sqlite import control, enqueue, lease, look, reserve, settle, upkeep
+from taskharbor.drivers.sqlite import control, enqueue, flow, lease, look, reserve, settle, upkeep
 from taskharbor.drivers.sqlite import queue as queues
 from taskharbor.drivers.sqlite.desk import Desk, OpenTransactions
 from taskharbor.drivers.sqlite.transaction import AnyAsk, Ask, Transactions
 from taskharbor.errors import StoreUnavailable
+from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
 
@@ -72,7 +76,9 @@ class SqliteStore:
         await self._desk.close()
 
     async def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        return await self._desk.ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs)))
+        return await self._desk.ask(
+            Ask(enqueue.job_enqueue, request, writes=bool(request.jobs or request.flows))
+        )
 
     async def job_reserve(self, request: JobReserve) -> Reservation:
         # Who found jobs the last time will, as a rule, find more, and need not look before.
@@ -110,6 +116,15 @@ class SqliteStore:
     async def job_delete(self, request: JobDelete) -> Sequence[DeleteStatus]:
         return await self._desk.ask(Ask(control.job_delete, request, writes=True))
 
+    async def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        return await self._desk.ask(Ask(flow.flow_get, request, writes=False))
+
+    async def flow_find(self, request: FlowFind) -> Sequence[FlowRecord]:
+        return await self._desk.ask(Ask(flow.flow_find, request, writes=False))
+
+    async def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        return await self._desk.ask(Ask(flow.flow_cancel, request, writes=True))
+
     async def queue_pause(self, request: QueuePause) -> None:
         await self._desk.ask(Ask(queues.queue_pause, request, writes=True))
 
@@ -144,13 +159,19 @@ class BlockingSqliteStore:
         self._line: list[AnyAsk] = []
 
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        return self._ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs)))
+        return self._ask(Ask(enqueue.job_enqueue, request, writes=bool(request.jobs or request.flows)))
 
     def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
         return self._ask(Ask(look.job_get, request, writes=False))
 
     def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         return self._ask(Ask(control.job_cancel, request, writes=True))
+
+    def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
+        return self._ask(Ask(flow.flow_get, request, writes=False))
+
+    def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
+        return self._ask(Ask(flow.flow_cancel, request, writes=True))
 
     def _ask(self, ask: Ask[Q, T]) -> T:
         with self._line_lock:

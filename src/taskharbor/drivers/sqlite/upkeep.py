@@ -16,11 +16,14 @@ _abilities = msgspec.json.Decoder(list[tuple[list[str], str]])
 
 _WORTH = """SELECT EXISTS (SELECT 1 FROM taskharbor_history WHERE expires_at <= ?1)
     OR EXISTS (SELECT 1 FROM taskharbor_key WHERE expires_at <= ?1)
+    OR EXISTS (SELECT 1 FROM taskharbor_flow WHERE expires_at <= ?1)
     OR EXISTS (SELECT 1 FROM taskharbor_worker WHERE seen_at + ttl <= ?1)"""
 _DROP_JOBS = """DELETE FROM taskharbor_history WHERE id IN (
     SELECT id FROM taskharbor_history WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
 _DROP_KEYS = """DELETE FROM taskharbor_key WHERE (task, name) IN (
     SELECT task, name FROM taskharbor_key WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
+_DROP_FLOWS = """DELETE FROM taskharbor_flow WHERE id IN (
+    SELECT id FROM taskharbor_flow WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
 _DROP_WORKERS = "DELETE FROM taskharbor_worker WHERE seen_at + ttl <= ?"
 # Kinds of strays come with each deploy that parks something; those that no job is left of go.
 _DROP_STRAYS = """DELETE FROM taskharbor_stray WHERE
@@ -47,9 +50,11 @@ def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     ((jobs,),) = yield Query("SELECT changes()")
     yield Query(_DROP_KEYS, (step.now, request.limit))
     ((keys,),) = yield Query("SELECT changes()")
+    yield Query(_DROP_FLOWS, (step.now, request.limit))
+    ((flows,),) = yield Query("SELECT changes()")
     yield Query(_DROP_WORKERS, (step.now,))
     yield Query(_DROP_STRAYS)
-    return Pruned(jobs=jobs, keys=keys, more=jobs >= request.limit or keys >= request.limit)
+    return Pruned(jobs=jobs, keys=keys, more=max(jobs, keys, flows) >= request.limit)
 
 
 def worker_announce(step: Step, request: WorkerAnnounce) -> Routine[None]:
