@@ -65,7 +65,8 @@ class Ground:
     def empty(self) -> None:
         """Remove all jobs."""
         self.do(
-            "DELETE FROM job; DELETE FROM lease; DELETE FROM history; DELETE FROM key; DELETE FROM worker"
+            "DELETE FROM job; DELETE FROM lease; DELETE FROM history; DELETE FROM key; DELETE FROM worker; "
+            "DELETE FROM input; DELETE FROM flow"
         )
 
     # --- looking into it
