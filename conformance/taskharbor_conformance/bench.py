@@ -19,6 +19,9 @@ from taskharbor.driver import (
     Driver,
     Enqueued,
     EnqueueStatus,
+    FlowCancel,
+    FlowFind,
+    FlowGet,
     JobCancel,
     JobDelete,
     JobEnqueue,
@@ -42,6 +45,7 @@ from taskharbor.driver import (
     TransactionalDriver,
     WorkerAnnounce,
 )
+from taskharbor.flow import FlowRecord, FlowState, NewFlow, Sequel
 from taskharbor.job import (
     DEFAULT_KEY_TTL,
     DEFAULT_PRIORITY,
@@ -228,6 +232,21 @@ class Bench:
         assert len(jobs) == len(answers), "job_enqueue: one answer a job"
         return answers
 
+    async def enqueue_flow(self, flow: NewFlow) -> NewFlow:
+        """Store one flow and return it."""
+        (answer,) = await self.enqueue_both(flows=[flow])
+        assert (EnqueueStatus.CREATED, flow.id) == (answer.status, answer.job_id)
+        return flow
+
+    async def enqueue_both(
+        self, *, jobs: Sequence[NewJob] = (), flows: Sequence[NewFlow] = (), all_or_none: bool = False
+    ) -> list[Enqueued]:
+        """Store jobs and flows in one batch and return the answers."""
+        request = JobEnqueue(jobs=jobs, flows=flows, all_or_none=all_or_none, now=self.now)
+        answers = list(await self.store.job_enqueue(request))
+        assert len(jobs) + len(flows) == len(answers), "job_enqueue: one answer a job, then one a flow"
+        return answers
+
     async def reserve(self, limit: int = ENOUGH, **fields: Unpack[ReserveFields]) -> Reservation:
         """Reserve up to `limit` jobs."""
         queues = fields.get("queues", (DEFAULT_QUEUE,))
@@ -305,11 +324,21 @@ class Bench:
         assert [SettleStatus.SETTLED] * len(answers) == [answer.status for answer in answers]
         return [answer.state for answer in answers]
 
-    async def finish(self, job_id: str) -> None:
-        """Reserve what is ready until the job is among it, and let it succeed; the others are handed back."""
+    async def finish(self, job_id: str, result: bytes | None = b"null") -> None:
+        """Reserve what is ready, and let this job, which must be among it, succeed; the others are handed back."""
+        await self.settle(success(await self.pick(job_id), result))
+
+    async def bury(self, job_id: str, reason: str = "rejected") -> None:
+        """Reserve what is ready, and make this job, which must be among it, a dead letter."""
+        await self.settle(burial(await self.pick(job_id), reason))
+
+    async def pick(self, job_id: str) -> Delivery:
+        """Reserve what is ready, and return this job, which must be among it; the others are handed back."""
         deliveries = await self.take()
-        assert job_id in {delivery.id for delivery in deliveries}, "expected the job to be ready"
-        await self.settle(*(success(d) if d.id == job_id else release(d) for d in deliveries))
+        await self.settle(*(release(one) for one in deliveries if one.id != job_id))
+        picked = [one for one in deliveries if one.id == job_id]
+        assert picked, "expected the job to be ready"
+        return picked[0]
 
     # --- looking, and acting by hand
 
@@ -326,6 +355,30 @@ class Bench:
     async def state(self, job_id: str) -> JobState:
         """Return the state of a job that must be there."""
         return (await self.record(job_id)).state
+
+    async def states(self, *job_ids: str) -> list[JobState]:
+        """Return the states of jobs that must be there."""
+        return [await self.state(job_id) for job_id in job_ids]
+
+    async def flow(self, flow_id: str) -> FlowRecord:
+        """Look up a flow that must be there."""
+        (record,) = await self.store.flow_get(FlowGet(ids=[flow_id], now=self.now))
+        assert record is not None, f"the flow {flow_id} is lost"
+        return record
+
+    async def flow_state(self, flow_id: str) -> FlowState:
+        """Return the state of a flow that must be there."""
+        return (await self.flow(flow_id)).state
+
+    async def find_flows(self, *states: FlowState) -> list[str]:
+        """Return the ids of all flows in one of these states; of all flows if none is named."""
+        request = FlowFind(states=frozenset(states), limit=ENOUGH, now=self.now)
+        return [record.id for record in await self.store.flow_find(request)]
+
+    async def cancel_flows(self, *flow_ids: str, reason: str = "", by: str = "") -> list[CancelStatus]:
+        """Cancel flows."""
+        request = FlowCancel(ids=flow_ids, reason=reason, by=by, now=self.now)
+        return list(await self.store.flow_cancel(request))
 
     async def find_ids(self, *states: JobState) -> list[str]:
         """Return the ids of all jobs in one of these states; of all jobs if none is named."""
@@ -383,9 +436,11 @@ class Bench:
 # --- how a delivery ends
 
 
-def success(delivery: Delivery, result: bytes | None = b"null", codec: str = "json") -> Settlement:
+def success(
+    delivery: Delivery, result: bytes | None = b"null", codec: str = "json", sequel: Sequel | None = None
+) -> Settlement:
     """Return the settlement of a handler that returned."""
-    return Settlement(delivery.id, delivery.token, SettleKind.SUCCEED, result, codec, charge=True)
+    return _end(SettleKind.SUCCEED, delivery, result=result, codec=codec, charge=True, sequel=sequel)
 
 
 def error_of(delivery: Delivery, message: str = "boom") -> AttemptError:
@@ -397,34 +452,47 @@ def error_of(delivery: Delivery, message: str = "boom") -> AttemptError:
 
 def failure(delivery: Delivery, after: timedelta = NOW, message: str = "boom") -> Settlement:
     """Return the settlement of a handler that raised and will be tried again."""
-    error = error_of(delivery, message)
-    return Settlement(delivery.id, delivery.token, SettleKind.RETRY, after=after, error=error, charge=True)
+    return _end(SettleKind.RETRY, delivery, after=after, error=error_of(delivery, message), charge=True)
 
 
 def burial(delivery: Delivery, reason: str = "rejected", message: str = "boom") -> Settlement:
     """Return the settlement that makes a job a dead letter."""
-    error = error_of(delivery, message)
-    return Settlement(delivery.id, delivery.token, SettleKind.BURY, error=error, reason=reason, charge=True)
+    return _end(SettleKind.BURY, delivery, error=error_of(delivery, message), reason=reason, charge=True)
 
 
 def snooze(delivery: Delivery, for_: timedelta = NOW) -> Settlement:
     """Return the settlement of "not now"."""
-    return Settlement(delivery.id, delivery.token, SettleKind.SNOOZE, after=for_)
+    return _end(SettleKind.SNOOZE, delivery, after=for_)
 
 
 def release(delivery: Delivery) -> Settlement:
     """Return the settlement of a job handed back."""
-    return Settlement(delivery.id, delivery.token, SettleKind.RELEASE)
+    return _end(SettleKind.RELEASE, delivery)
 
 
 def cancellation(delivery: Delivery, reason: str = "") -> Settlement:
     """Return the settlement of a handler that a cancel ended."""
-    return Settlement(delivery.id, delivery.token, SettleKind.CANCEL, reason=reason, charge=True)
+    return _end(SettleKind.CANCEL, delivery, reason=reason, charge=True)
 
 
 def stray(delivery: Delivery, refused_by: str | None = None, reason: str = "unknown task") -> Settlement:
     """Return the settlement of a job that this worker cannot run; `refused_by` is its build if it cannot decode it."""
-    return Settlement(delivery.id, delivery.token, SettleKind.STRAY, reason=reason, refused_by=refused_by)
+    return _end(SettleKind.STRAY, delivery, reason=reason, refused_by=refused_by)
+
+
+class _EndFields(TypedDict, total=False):
+    result: bytes | None
+    codec: str
+    after: timedelta | None
+    error: AttemptError | None
+    reason: str
+    charge: bool
+    refused_by: str | None
+    sequel: Sequel | None
+
+
+def _end(kind: SettleKind, delivery: Delivery, **fields: Unpack[_EndFields]) -> Settlement:
+    return Settlement(delivery.id, delivery.token, kind, step=delivery.step is not None, **fields)
 
 
 class Doorbell:

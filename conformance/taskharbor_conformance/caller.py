@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from taskharbor.driver import Driver, Enqueued, JobEnqueue, Joined, TransactionalDriver
+from taskharbor.flow import NewFlow
 from taskharbor.job import NewJob
 
 T = TypeVar("T")
@@ -144,14 +145,21 @@ class Application:
 
     async def enqueue_all(self, *jobs: NewJob, all_or_none: bool = False) -> list[Enqueued]:
         """Store jobs in the transaction, in the form that the connection is for, and return the answers."""
-        request = JobEnqueue(jobs=jobs, all_or_none=all_or_none, now=self._now())
+        answers = await self._enqueue(JobEnqueue(jobs=jobs, all_or_none=all_or_none, now=self._now()))
+        assert len(jobs) == len(answers), "job_enqueue: one answer a job"
+        return answers
+
+    async def enqueue_flows(self, *flows: NewFlow) -> list[Enqueued]:
+        """Store flows in the transaction, and return the answers."""
+        answers = await self._enqueue(JobEnqueue(jobs=(), flows=flows, now=self._now()))
+        assert len(flows) == len(answers), "job_enqueue: one answer a flow"
+        return answers
+
+    async def _enqueue(self, request: JobEnqueue) -> list[Enqueued]:
         joined, caller = self.joined, self.caller
         if isinstance(caller, AwaitedCaller):
-            answers = await self.run(lambda: caller.run(joined.ajob_enqueue(request)))
-        else:
-            answers = await self.run(lambda: joined.job_enqueue(request))
-        assert len(jobs) == len(answers), "job_enqueue: one answer a job"
-        return list(answers)
+            return list(await self.run(lambda: caller.run(joined.ajob_enqueue(request))))
+        return list(await self.run(lambda: joined.job_enqueue(request)))
 
     @property
     def joined(self) -> Joined:

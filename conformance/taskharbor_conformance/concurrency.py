@@ -28,7 +28,7 @@ async def _side_by_side(bench: Bench, work: Work) -> list[list[str]]:
         return list(await asyncio.gather(*(work(store, number) for number, store in enumerate(stores))))
 
 
-async def _in_threads(bench: Bench, work: Work) -> list[list[str]]:
+async def in_threads(bench: Bench, work: Work) -> list[list[str]]:
     """Let each of several threads do the work at the same time, each with an event loop and a store of its own."""
 
     async def with_store(number: int) -> list[str]:
@@ -79,7 +79,7 @@ async def many_threads_reserving_at_once_run_every_job_once(bench: Bench) -> Non
     jobs = [new_job() for _ in range(JOBS)]
     await bench.enqueue_all(*jobs)
 
-    done = await _in_threads(bench, _drain)
+    done = await in_threads(bench, _drain)
 
     await _each_ran_once(bench, [job.id for job in jobs], done)
 
@@ -108,7 +108,7 @@ async def jobs_that_come_back_while_others_reserve_are_neither_lost_nor_doubled(
             await asyncio.sleep(0)
         return done
 
-    done = await _in_threads(bench, unsteady)
+    done = await in_threads(bench, unsteady)
     done.append(await _drain_rest(bench))
 
     ran = Counter(job_id for ids in done for job_id in ids)
@@ -145,7 +145,7 @@ async def jobs_enqueued_while_others_reserve_are_all_delivered(bench: Bench) -> 
             done += [delivery.id for delivery in deliveries]
         return done
 
-    done = await _in_threads(bench, produce_and_drain)
+    done = await in_threads(bench, produce_and_drain)
     done.append(await _drain(bench, 0))
 
     await _each_ran_once(bench, sorted(job.id for of_one in jobs for job in of_one), done)
@@ -157,7 +157,7 @@ async def of_many_enqueues_with_one_key_at_once_one_stores_its_job(bench: Bench)
         answers = [(await store.enqueue_all(new_job(key=f"k{key}")))[0] for key in range(10)]
         return [answer.status for answer in answers] + [answer.job_id for answer in answers]
 
-    told = await _in_threads(bench, same_keys)
+    told = await in_threads(bench, same_keys)
 
     created = sum(status == EnqueueStatus.CREATED for answers in told for status in answers[:10])
     stored = await bench.find_ids()
@@ -174,7 +174,7 @@ async def of_many_settles_of_one_delivery_at_once_one_is_written(bench: Bench) -
     async def settle(store: Bench, number: int) -> list[str]:
         return [answer.status for answer in await store.answers(failure(delivery))]
 
-    told = Counter(status for statuses in await _in_threads(bench, settle) for status in statuses)
+    told = Counter(status for statuses in await in_threads(bench, settle) for status in statuses)
 
     record = await bench.record(job_id)
     assert {SettleStatus.SETTLED: 1, SettleStatus.ALREADY: STORES - 1} == told
@@ -192,7 +192,7 @@ async def of_many_reclaims_at_once_each_job_is_taken_back_once(bench: Bench) -> 
     async def reclaim(store: Bench, number: int) -> list[str]:
         return [reclaimed.job_id for reclaimed in await store.reclaim()]
 
-    told = await _in_threads(bench, reclaim)
+    told = await in_threads(bench, reclaim)
 
     ids = [job.id for job in jobs]
     assert ids == sorted(job_id for of_one in told for job_id in of_one)

@@ -23,6 +23,16 @@ FAMILIES = (
     "concurrency",
     "capability",
     "using",
+    "flow_enqueue",
+    "flow_advance",
+    "flow_failure",
+    "flow_absorb",
+    "flow_cancel",
+    "flow_sequel",
+    "flow_look",
+    "flow_concurrency",
+    "flow_using",
+    "flow_large",
     "worker",
 )
 

@@ -77,7 +77,7 @@ def insert(tables: Tables, job: NewJob, now: int, enqueued_at: datetime) -> None
         # Its one attempt must not be spent unseen (rule 4).
         guarded=job.retry.max_attempts == 1,
     )
-    if job.key is not None:
+    if job.key is not None and tables.held_key(job.task, job.key, now) is None:
         tables.keys[job.task, job.key] = Key(job.id, job.digest)
     tables.rows[job.id] = row
     if step is not None:

@@ -1,0 +1,373 @@
+"""Looking at flows, who is told of them, and how long they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from taskharbor.driver import (
+    BlockingDriver,
+    CancelStatus,
+    Capability,
+    EnqueueStatus,
+    FlowCancel,
+    FlowFind,
+    FlowGet,
+    HistoryPrune,
+    JobEnqueue,
+    JobFind,
+    Subscription,
+)
+from taskharbor.flow import FlowRecord, FlowState, NewFlow, Sequel
+from taskharbor.job import JobState, NewJob
+from taskharbor_conformance.bench import (
+    DAY,
+    ENOUGH,
+    HOUR,
+    NOW,
+    SECOND,
+    UNKNOWN,
+    Bench,
+    Doorbell,
+    burial,
+    new_job,
+    success,
+)
+from taskharbor_conformance.case import case
+from taskharbor_conformance.graphs import chain, chord, failure_template, ids_of, told_of, values_of
+
+GRACE = 2 * DAY
+"""A store may remove by the day: what must be gone is looked for so much later."""
+
+
+# --- flow_get, flow_find, job_find
+
+
+@case("4.14")
+async def flows_are_looked_up_in_the_order_asked(bench: Bench) -> None:
+    one, two = await bench.enqueue_flow(chain()), await bench.enqueue_flow(chord(3))
+
+    request = FlowGet(ids=[two.id, UNKNOWN, one.id, two.id], now=bench.now)
+    records = list(await bench.store.flow_get(request))
+
+    assert [two.id, None, one.id, two.id] == [None if r is None else r.id for r in records]
+    assert records[0] == records[3]
+
+
+@case("4.14")
+async def a_flow_counts_its_steps_in_every_state(bench: Bench) -> None:
+    members = [new_job(), new_job(), new_job(), new_job(run_in=HOUR)]
+    flow = await bench.enqueue_flow(chord(members))
+    await bench.enqueue_flow(chord(2))
+    mine = {delivery.id: delivery for delivery in await bench.take()}
+    await bench.settle(success(mine[members[0].id]), burial(mine[members[1].id]))
+
+    steps = (await bench.flow(flow.id)).steps
+
+    expected = {
+        JobState.SUCCEEDED: 1,
+        JobState.DEAD: 1,
+        JobState.RUNNING: 1,
+        JobState.SCHEDULED: 1,
+        JobState.WAITING: 1,
+    }
+    assert expected == {state: count for state, count in steps.items() if count}
+
+
+async def _four_states(bench: Bench) -> list[NewFlow]:
+    """Return flows in order of id: running, failed, succeeded, cancelled."""
+    flows = [await bench.enqueue_flow(chain(new_job(), name=name)) for name in ("a", "b", "a", "b")]
+    _, failed, succeeded, cancelled = flows
+    await bench.bury(failed.id)
+    await bench.finish(succeeded.id)
+    await bench.cancel_flows(cancelled.id)
+    return flows
+
+
+async def _find(bench: Bench, **fields: frozenset[str]) -> list[str]:
+    states = frozenset(FlowState(state) for state in fields.get("states", ()))
+    request = FlowFind(states=states, names=fields.get("names", frozenset()), now=bench.now)
+    return [record.id for record in await bench.store.flow_find(request)]
+
+
+@case("4.14")
+async def flows_are_found_by_state_and_name(bench: Bench) -> None:
+    running, failed, succeeded, cancelled = [flow.id for flow in await _four_states(bench)]
+
+    assert [running, failed, succeeded, cancelled] == await _find(bench)
+    for state, flow_id in zip(FlowState, (running, failed, succeeded, cancelled), strict=True):
+        assert [flow_id] == await _find(bench, states=frozenset({state}))
+    assert [running, cancelled] == await _find(bench, states=frozenset({"running", "cancelled"}))
+    assert [running, succeeded] == await _find(bench, names=frozenset({"a"}))
+    assert [failed] == await _find(bench, names=frozenset({"b"}), states=frozenset({"failed", "succeeded"}))
+    assert [] == await _find(bench, names=frozenset({"c"}))
+
+
+@case("4.14")
+async def what_is_found_is_what_a_look_up_tells_but_for_the_counts(bench: Bench) -> None:
+    flows = await _four_states(bench)
+
+    found = await bench.store.flow_find(FlowFind(now=bench.now))
+    told = await bench.store.flow_get(FlowGet(ids=[flow.id for flow in flows], now=bench.now))
+
+    def facts(record: FlowRecord | None) -> tuple[object, ...]:
+        assert record is not None
+        return (record.id, record.name, record.meta, record.state, record.reason, record.finished_at)
+
+    assert [facts(record) for record in told] == [facts(record) for record in found]
+    assert [{}] * 4 == [dict(record.steps) for record in found]
+
+
+@case("4.14")
+async def flows_are_found_page_by_page_in_both_directions(bench: Bench) -> None:
+    ids = [(await bench.enqueue_flow(chain())).id for _ in range(7)]
+
+    for newest_first, expected in ((False, ids), (True, ids[::-1])):
+        pages: list[list[str]] = []
+        after = ""
+        while not pages or pages[-1]:
+            request = FlowFind(after=after, limit=3, newest_first=newest_first, now=bench.now)
+            pages.append([record.id for record in await bench.store.flow_find(request)])
+            after = pages[-1][-1] if pages[-1] else ""
+        assert [expected[:3], expected[3:6], expected[6:], []] == pages
+
+
+@case("4.14")
+async def the_steps_of_a_flow_are_found_in_every_state(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chord(4))
+    await bench.enqueue_flow(chain())
+    await bench.enqueue()
+    one, two, *_ = ids_of(flow)
+    await bench.finish(one)
+    await bench.bury(two)
+    store = bench.store
+
+    async def found(**fields: frozenset[JobState]) -> list[str]:
+        request = JobFind(flow=flow.id, states=fields.get("states", frozenset()), now=bench.now)
+        return [record.id for record in await store.job_find(request)]
+
+    page = await store.job_find(JobFind(flow=flow.id, limit=2, newest_first=True, now=bench.now))
+    rest = await store.job_find(JobFind(flow=flow.id, after=sorted(ids_of(flow))[1], now=bench.now))
+    assert sorted(ids_of(flow)) == await found()
+    assert sorted([one, two]) == await found(states=frozenset({JobState.SUCCEEDED, JobState.DEAD}))
+    assert sorted(ids_of(flow))[:2:-1] == [record.id for record in page]
+    assert sorted(ids_of(flow))[2:] == [record.id for record in rest]
+    assert [] == list(await store.job_find(JobFind(flow=UNKNOWN, now=bench.now)))
+
+
+# --- wake-ups
+
+
+@asynccontextmanager
+async def _woken(subscription: Subscription, bell: Doorbell) -> AsyncGenerator[None]:
+    try:
+        yield
+        await bell.wait()
+    finally:
+        subscription.close()
+
+
+def _queue_woken(bench: Bench, queue: str) -> AbstractAsyncContextManager[None]:
+    bell = Doorbell()
+    return _woken(bench.driver.watch_queues([queue], bell), bell)
+
+
+def _flow_woken(bench: Bench, flow: NewFlow) -> AbstractAsyncContextManager[None]:
+    bell = Doorbell()
+    return _woken(bench.driver.watch_jobs([flow.id], bell), bell)
+
+
+@case("4.14", "4.10")
+async def a_step_that_comes_to_be_ready_wakes_its_queue(bench: Bench) -> None:
+    await bench.enqueue_flow(chain(new_job(), new_job(queue="mail")))
+    delivery = await bench.take_one()
+
+    async with _queue_woken(bench, "mail"):
+        await bench.settle(success(delivery))
+
+
+@case("4.14", "4.10")
+async def a_failure_that_lets_a_step_go_wakes_its_queue(bench: Bench) -> None:
+    await bench.enqueue_flow(chord(1, new_job(queue="mail"), tolerant=True))
+    delivery = await bench.take_one()
+
+    async with _queue_woken(bench, "mail"):
+        await bench.settle(burial(delivery))
+
+
+@case("4.14", "4.10")
+async def an_on_failure_job_wakes_its_queue(bench: Bench) -> None:
+    await bench.enqueue_flow(chain(on_failure=failure_template("failures")))
+    delivery = await bench.take_one()
+
+    async with _queue_woken(bench, "failures"):
+        await bench.settle(burial(delivery))
+
+
+@case("4.13", "4.10")
+async def what_a_success_brings_wakes_its_queue(bench: Bench) -> None:
+    await bench.enqueue()
+    delivery = await bench.take_one()
+
+    async with _queue_woken(bench, "mail"), _queue_woken(bench, "video"):
+        sequel = Sequel(jobs=(new_job(queue="mail"),), flows=(chain(new_job(queue="video")),))
+        await bench.settle(success(delivery, sequel=sequel))
+
+
+@case("4.14", "4.10")
+async def a_flow_that_is_enqueued_wakes_the_queues_of_what_may_run(bench: Bench) -> None:
+    async with _queue_woken(bench, "mail"):
+        await bench.enqueue_flow(chain(new_job(queue="mail"), new_job()))
+
+
+@case("4.14", "4.8")
+async def the_end_of_a_flow_wakes_who_waits_for_it(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain())
+    await bench.finish(ids_of(flow)[0])
+    delivery = await bench.take_one()
+
+    async with _flow_woken(bench, flow):
+        await bench.settle(success(delivery))
+
+
+@case("4.14", "4.8")
+async def a_failure_wakes_who_waits_for_the_flow(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain())
+    delivery = await bench.take_one()
+
+    async with _flow_woken(bench, flow):
+        await bench.settle(burial(delivery))
+
+
+@case("4.14", "4.8", "4.11")
+async def a_cancel_wakes_who_waits_for_the_flow(bench: Bench) -> None:
+    whole, by_step = await bench.enqueue_flow(chain()), await bench.enqueue_flow(chain())
+
+    async with _flow_woken(bench, whole):
+        await bench.cancel_flows(whole.id)
+    async with _flow_woken(bench, by_step):
+        await bench.cancel(ids_of(by_step)[0])
+
+
+@case("4.14", "4.8", "4.11")
+async def a_flow_that_is_cancelled_while_its_last_step_runs_wakes_who_waits_for_it(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain(new_job()))
+    await bench.take_one()
+
+    async with _flow_woken(bench, flow):
+        await bench.cancel_flows(flow.id)
+
+
+# --- retention
+
+
+async def _prune(bench: Bench) -> None:
+    while (await bench.store.history_prune(HistoryPrune(limit=ENOUGH, now=bench.now))).more:
+        pass
+
+
+def _kept(*retains: int) -> list[NewJob]:
+    return [new_job(retain=days * DAY) for days in retains]
+
+
+@case("4.17", "4.14")
+async def a_flow_is_kept_as_long_as_its_last_step(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain(*_kept(1, 7)))
+    for job_id in ids_of(flow):
+        await bench.finish(job_id)
+    bench.advance(DAY + GRACE)
+    await _prune(bench)
+    early = await bench.find_flows(), await bench.find_ids(), dict((await bench.flow(flow.id)).steps)
+    bench.advance(4 * DAY + GRACE)
+
+    await _prune(bench)
+
+    assert ([flow.id], [flow.id], {JobState.SUCCEEDED: 1}) == early
+    assert ([], []) == (await bench.find_flows(), await bench.find_ids())
+    assert [None] == list(await bench.store.flow_get(FlowGet(ids=[flow.id], now=bench.now)))
+
+
+@case("4.17", "4.14")
+async def a_cancelled_flow_is_kept_as_long_as_its_last_step_would_be(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain(*_kept(1, 7)))
+    await bench.cancel_flows(flow.id)
+    bench.advance(7 * DAY - SECOND)
+    await _prune(bench)
+    early = await bench.flow_state(flow.id)
+    bench.advance(GRACE)
+
+    await _prune(bench)
+
+    assert (FlowState.CANCELLED, []) == (early, await bench.find_flows())
+
+
+@case("4.17", "4.14")
+async def a_flow_that_has_not_ended_is_kept_and_so_is_what_it_waits_with(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain(*(new_job(retain=NOW) for _ in range(3))))
+    failed = await bench.enqueue_flow(chain(*(new_job(retain=NOW) for _ in range(2))))
+    first, second, _ = ids_of(flow)
+    await bench.finish(first, b"1")
+    await bench.bury(ids_of(failed)[0])
+    bench.advance(100 * DAY)
+
+    await _prune(bench)
+
+    assert sorted([flow.id, failed.id]) == await bench.find_flows()
+    assert [None] == await bench.get(first), "what has succeeded is needed no more"
+    delivery = await bench.take_one()
+    assert (second, [b"1"]) == (delivery.id, values_of(delivery))
+
+
+# --- whole processes
+
+
+@case("4.1", "4.14", needs=Capability.DURABLE)
+async def flows_survive_a_restart_wherever_they_stand(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chord(3, on_failure=failure_template("failures")))
+    one, two, three, last = ids_of(flow)
+    await bench.finish(one, b"1")
+    await bench.bury(two)
+    before = await bench.flow(flow.id), await bench.get(*ids_of(flow))
+
+    await bench.restart()
+
+    assert before == (await bench.flow(flow.id), await bench.get(*ids_of(flow)))
+    assert two == told_of(await bench.take_one(queues=["failures"])).job_id
+    await bench.requeue(two)
+    await bench.finish(three, b"3")
+    await bench.restart()
+    await bench.finish(two, b"2")
+    delivery = await bench.take_one()
+    assert (last, [b"1", b"2", b"3"]) == (delivery.id, values_of(delivery))
+    await bench.settle(success(delivery))
+    await bench.restart()
+    assert FlowState.SUCCEEDED == await bench.flow_state(flow.id)
+
+
+@case("4.14", needs=Capability.BLOCKING)
+async def a_blocking_producer_enqueues_looks_up_and_cancels_flows(bench: Bench) -> None:
+    driver = bench.driver
+    assert isinstance(driver, BlockingDriver)
+    flow = chord(3)
+
+    def produce() -> tuple[list[EnqueueStatus], list[FlowRecord | None], list[CancelStatus]]:
+        with driver.connect_blocking() as store:
+            enqueued = store.job_enqueue(JobEnqueue(jobs=(), flows=[flow], now=bench.now))
+            records = list(store.flow_get(FlowGet(ids=[flow.id, UNKNOWN], now=bench.now)))
+            request = FlowCancel(ids=[flow.id, UNKNOWN], reason="why", by="ada", now=bench.now)
+            cancelled = store.flow_cancel(request)
+        return [answer.status for answer in enqueued], records, list(cancelled)
+
+    enqueued, (record, missing), cancelled = await asyncio.to_thread(produce)
+
+    assert [EnqueueStatus.CREATED] == enqueued
+    assert record is not None
+    assert (FlowState.RUNNING, None) == (record.state, missing)
+    assert {JobState.READY: 3, JobState.WAITING: 1} == dict(record.steps)
+    assert [CancelStatus.CANCELLED, CancelStatus.MISSING] == cancelled
+    assert (FlowState.CANCELLED, "why") == (
+        await bench.flow_state(flow.id),
+        (await bench.flow(flow.id)).reason,
+    )
+    assert {JobState.CANCELLED} == set(await bench.states(*ids_of(flow)))
