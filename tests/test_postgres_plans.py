@@ -37,7 +37,7 @@ BIG = re.compile(r"^(job|key|history.*)$")
 
 _COLUMNS = """id, task, queue, options, priority, lane, stray, due, run_at, enqueued_at, retain, payload, token, key,
     digest"""
-_OPTIONS = (
+OPTIONS = (
     '{"codec":"json","fingerprint":1,"retry":{"max_attempts":5},"key_ttl":"P1D","retain":"P1D",'
     '"keep_result":true}'
 )
@@ -47,7 +47,7 @@ _HOUR = "interval '1 hour'"
 _FILL = (
     f"""INSERT INTO job ({_COLUMNS})
         SELECT ('01000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, 'mail.send',
-        CASE WHEN i % 10 = 5 THEN 'queue-' || (i % 7) ELSE 'default' END, '{_OPTIONS}',
+        CASE WHEN i % 10 = 5 THEN 'queue-' || (i % 7) ELSE 'default' END, '{OPTIONS}',
         CASE WHEN i % 10 IN (6, 7) THEN (i / 10) % 10 ELSE 5 END, 2, CASE WHEN i % 10 = 9 THEN 1 + i % 50 ELSE 0 END,
         clock_timestamp() - {_HOUR} + i * interval '1 microsecond'
             + CASE WHEN i % 10 IN (6, 7) THEN 24 * {_HOUR} ELSE interval '0' END,
@@ -60,7 +60,7 @@ _FILL = (
     f"""INSERT INTO history (slot, id, task, queue, options, priority, run_at, enqueued_at, retain, attempt, deliveries,
         payload, finished_at, expires_at, state)
         SELECT i % 20 - 1, ('02000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, 'mail.send', 'default',
-        '{_OPTIONS}', 5, clock_timestamp(), clock_timestamp(), 86400000000, 1, 1, '\\x5b5d', clock_timestamp(),
+        '{OPTIONS}', 5, clock_timestamp(), clock_timestamp(), 86400000000, 1, 1, '\\x5b5d', clock_timestamp(),
         clock_timestamp() + interval '7 days', CASE WHEN i % 20 = 0 THEN 'dead' ELSE 'succeeded' END
         FROM generate_series(%s::int, %s::int - 1) i""",
     """INSERT INTO key (task, name, job_id, digest, ttl, expires_at) SELECT 'mail.send', 'key-' || i,

@@ -29,7 +29,7 @@ risen AS (UPDATE taskharbor.job d SET waits = d.waits - c.n,
     lane = CASE WHEN d.waits > c.n THEN d.lane ELSE {_RUNS} END,
     run_at = CASE WHEN d.waits > c.n THEN d.run_at ELSE {_RUN_AT} END,
     due = CASE WHEN d.waits > c.n THEN d.due ELSE greatest({_RUN_AT}, k.now) END
-    FROM came c, clock k WHERE d.id = c.job_id RETURNING d.id, d.queue, d.waits)"""
+    FROM came c, clock k WHERE d.id = ANY (ARRAY[c.job_id]) RETURNING d.id, d.queue, d.waits)"""
 RISEN = "SELECT id::text, queue FROM risen WHERE waits <= 0"
 """Who may run now."""
 EDGES = """edge AS MATERIALIZED (SELECT e.job_id, e.slot, e.idx, CASE WHEN e.slot < 0 THEN '' ELSE e.codec END AS codec,
@@ -55,7 +55,7 @@ risen AS (UPDATE taskharbor.job d SET waits = greatest(d.waits + s.more, 0),
     lane = CASE WHEN d.waits + s.more > 0 THEN {WAITING} ELSE {_RUNS} END,
     run_at = CASE WHEN d.waits > 0 AND d.waits + s.more <= 0 THEN {_RUN_AT} ELSE d.run_at END,
     due = CASE WHEN d.waits > 0 AND d.waits + s.more <= 0 THEN greatest({_RUN_AT}, k.now) ELSE d.due END
-    FROM held s, clock k WHERE d.id = s.id RETURNING d.id, d.queue, d.waits)
+    FROM held s, clock k WHERE d.id = ANY (ARRAY[s.id]) RETURNING d.id, d.queue, d.waits)
 {RISEN}"""
 _LOCK = """SELECT id::text FROM taskharbor.job WHERE id = ANY ($1::text::uuid[]) AND waits IS NOT NULL
     ORDER BY id FOR UPDATE"""

@@ -16,7 +16,7 @@ from taskharbor.drivers.postgres.advance import give
 from taskharbor.drivers.postgres.cancelling import DROP_INPUTS, cancel_jobs
 from taskharbor.drivers.postgres.enqueue import job_enqueue
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
-from taskharbor.drivers.postgres.rows import interval_of, read_meta
+from taskharbor.drivers.postgres.rows import DEAD, interval_of, read_meta
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.flow import Failure, FlowState, failed_input, failure_job, failure_of
 from taskharbor.job import AttemptError, JobState, NewJob
@@ -33,9 +33,9 @@ _STEPS = """SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE flow = 
 _FAIL = "UPDATE taskharbor.flow SET state = 'failed', reason = $2::text WHERE id = $1::text::uuid"
 _END = f"""UPDATE taskharbor.flow SET state = 'cancelled', reason = $3::text, finished_at = {_NOW},
     expires_at = {_NOW} + {interval_of("retain")} WHERE id = $2::text::uuid"""
-_RESUME = """UPDATE taskharbor.flow f SET state = 'running', reason = NULL WHERE id = ANY ($1::text::uuid[])
-    AND state = 'failed' AND NOT EXISTS (SELECT FROM taskharbor.history h
-        WHERE h.slot = -1 AND h.flow = f.id AND h.flow IS NOT NULL AND h.absorbers IS NULL)"""
+_RESUME = f"""UPDATE taskharbor.flow f SET state = 'running', reason = NULL WHERE id = ANY ($1::text::uuid[])
+    AND state = 'failed' AND (SELECT h.id FROM taskharbor.history h
+        WHERE h.slot = {DEAD} AND h.flow = f.id AND h.flow IS NOT NULL AND h.absorbers IS NULL LIMIT 1) IS NULL"""
 
 _decode_job = msgspec.msgpack.Decoder(NewJob).decode
 

@@ -85,17 +85,19 @@ _STEPS = f"""WITH {CLOCK},
 {ENDED}, {KEYS}, {LEASES.format(left="gone")},
 {EDGES},
 {ARRIVE},
-used AS (DELETE FROM taskharbor.input i USING gone g WHERE i.job_id = g.id AND g.waits IS NOT NULL),
+used AS (DELETE FROM taskharbor.input i USING gone g WHERE i.job_id = ANY (ARRAY[g.id]) AND g.waits IS NOT NULL),
 done AS (UPDATE taskharbor.flow f SET state = 'succeeded', reason = NULL, finished_at = c.now,
     expires_at = c.now + {interval_of("f.retain")}
-    FROM clock c, gone g WHERE g.flow = g.id AND f.id = g.id AND f.state IN {GOING} RETURNING f.id, f.absorbing)
+    FROM clock c, gone g WHERE g.flow = g.id AND f.id = ANY (ARRAY[g.id]) AND f.state IN {GOING}
+    RETURNING f.id, f.absorbing)
 SELECT id::text, 'succeeded', awaited, flow::text, NULL FROM gone
 UNION ALL SELECT id::text, 'risen', false, NULL, queue FROM risen WHERE waits <= 0
 UNION ALL SELECT id::text, 'absorbing', false, NULL, NULL FROM done WHERE absorbing"""
-# Of a flow that leaves some of its steps over the last one is settled together with these.
-_LEAVES_OVER = """j.flow IS NOT DISTINCT FROM j.id
-        AND EXISTS (SELECT FROM taskharbor.flow f WHERE f.id = j.id AND f.absorbing)"""
-_STEPS_ALONE = _STEPS.replace("{which}", f"AND NOT ({_LEAVES_OVER})")
+# Of a flow that leaves some of its steps over the last one is settled together with these. (Of EXISTS the server would
+# make a table of all such flows.)
+_LEAVES_NONE = """AND (j.flow IS DISTINCT FROM j.id
+        OR NOT coalesce((SELECT f.absorbing FROM taskharbor.flow f WHERE f.id = j.id), false))"""
+_STEPS_ALONE = _STEPS.replace("{which}", _LEAVES_NONE)
 _STEPS_TOGETHER = _STEPS.replace("{which}", "")
 # Jobs are locked as they are looked up, since some of them end and some go back, each by a part of its own.
 _OTHERS = f"""WITH {CLOCK},
