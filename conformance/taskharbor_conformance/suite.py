@@ -31,7 +31,6 @@ FAMILIES = (
     "flow_sequel",
     "flow_look",
     "flow_concurrency",
-    "flow_using",
     "flow_large",
     "worker",
 )
