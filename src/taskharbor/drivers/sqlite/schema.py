@@ -148,7 +148,7 @@ MIGRATIONS = (
             ),
             "ALTER TABLE taskharbor_job ADD COLUMN waits INTEGER NOT NULL DEFAULT 0",
             "CREATE INDEX taskharbor_job_flow ON taskharbor_job (flow) WHERE flow IS NOT NULL",
-            "CREATE INDEX taskharbor_history_flow ON taskharbor_history (flow, state) WHERE flow IS NOT NULL",
+            "CREATE INDEX taskharbor_history_flow ON taskharbor_history (flow, id, state) WHERE flow IS NOT NULL",
             "CREATE INDEX taskharbor_dead_flow ON taskharbor_dead (flow) WHERE flow IS NOT NULL",
             """CREATE TABLE taskharbor_input (
     job_id TEXT NOT NULL,
