@@ -18,13 +18,15 @@ LENGTH = 6
 
 
 async def _chords(bench: Bench, *, tolerant: bool = False) -> tuple[list[str], list[list[Delivery]]]:
-    """Store chords of one member a store, take all members, and return the flows and each store's deliveries."""
+    """Store chords of one member a store, and return the flows, and what each store took: a member of every flow."""
+    queues = [f"queue-{number}" for number in range(STORES)]
     template = failure_template("failures")
-    flows = [chord(STORES, tolerant=tolerant, on_failure=template) for _ in range(CHORDS)]
+    flows = [
+        chord([new_job(queue=queue) for queue in queues], tolerant=tolerant, on_failure=template)
+        for _ in range(CHORDS)
+    ]
     await bench.enqueue_both(flows=flows)
-    taken = {delivery.id: delivery for delivery in await bench.take()}
-    shares = [[taken[ids_of(flow)[number]] for flow in flows] for number in range(STORES)]
-    return [flow.id for flow in flows], shares
+    return [flow.id for flow in flows], [await bench.take(queues=[queue]) for queue in queues]
 
 
 @case("4.14", "4.13")
