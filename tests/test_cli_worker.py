@@ -297,13 +297,13 @@ def test_a_setting_that_cannot_be_ends_it_as_wrong_usage(tmp_path: Path) -> None
 def test_what_was_done_and_what_is_left_are_counted_by_what_keeps_it() -> None:
     queues = [
         QueueInfo(name="a", ready=1, scheduled=2, parked=3, running=1000),
-        QueueInfo(name="b", paused=True, ready=4, running=1),
+        QueueInfo(name="b", paused=True, ready=4, waiting=5, running=1),
     ]
     counts = WorkerCounts(settled={"succeeded": 1000, "dead": 2, "parked": 0}, stale=1)
 
     assert "2 dead, 1,000 succeeded, 1 whose lease was lost" == told_done(counts)
     assert (
-        "1 ready, 4 ready in paused queues, 2 due later, 3 parked, 1,001 leased by other workers"
-        == told_left(queues)
+        "1 ready, 4 ready in paused queues, 2 due later, 3 parked, 5 waiting for earlier steps, "
+        "1,001 leased by other workers" == told_left(queues)
     )
     assert ("nothing", "nothing") == (told_done(WorkerCounts()), told_left([]))

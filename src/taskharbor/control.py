@@ -79,6 +79,7 @@ class Jobs:
         queues: Iterable[str] = (),
         tasks: Iterable[str] = (),
         key: str | None = None,
+        flow: str = "",
         after: str = "",
         limit: int = 100,
         newest_first: bool = False,
@@ -87,7 +88,7 @@ class Jobs:
 
         An empty filter means any. For the next page pass the last job's id as `after`.
         """
-        request = _find(states, queues, tasks, key, after, limit, newest_first=newest_first)
+        request = _find(states, queues, tasks, key, flow, after, limit, newest_first=newest_first)
         return self._block("find", lambda store: store.job_find(request))
 
     async def afind(
@@ -97,12 +98,13 @@ class Jobs:
         queues: Iterable[str] = (),
         tasks: Iterable[str] = (),
         key: str | None = None,
+        flow: str = "",
         after: str = "",
         limit: int = 100,
         newest_first: bool = False,
     ) -> Sequence[JobRecord]:
         """Return jobs in the order they were enqueued; the async form of `find`."""
-        request = _find(states, queues, tasks, key, after, limit, newest_first=newest_first)
+        request = _find(states, queues, tasks, key, flow, after, limit, newest_first=newest_first)
         return await self._asks.aask(lambda store: store.job_find(request))
 
     def count(self, *, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> Sequence[Counted]:
@@ -211,6 +213,7 @@ def _find(
     queues: Iterable[str],
     tasks: Iterable[str],
     key: str | None,
+    flow: str,
     after: str,
     limit: int,
     *,
@@ -228,6 +231,7 @@ def _find(
         queues=name_set(queues, "queues"),
         tasks=name_set(tasks, "tasks"),
         key=key,
+        flow=flow,
         after=after,
         limit=limit,
         newest_first=newest_first,

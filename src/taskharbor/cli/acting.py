@@ -1,10 +1,10 @@
-"""Acts on many jobs by id: from the command line or from standard input, in batches, each answer told."""
+"""Acts on many jobs, or flows, by id: from the command line or from standard input, in batches, each answer told."""
 
 from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, TypeAlias
@@ -39,7 +39,7 @@ _TOLD: dict[StrEnum, str] = {
     CancelStatus.MISSING: "there is no such job",
     RequeueStatus.REQUEUED: "requeued",
     RequeueStatus.KEY_TAKEN: "not requeued: another job has taken its idempotency key",
-    RequeueStatus.NOT_DEAD: "not requeued: it is neither dead nor cancelled",
+    RequeueStatus.NOT_DEAD: "not requeued: it is neither dead nor cancelled; or it is a step of a flow that has ended",
     RequeueStatus.MISSING: "there is no such job",
     DeleteStatus.DELETED: "deleted",
     DeleteStatus.RUNNING: "not deleted: it is running; cancel it first",
@@ -101,23 +101,24 @@ def act(
     do: Callable[[Sequence[str]], Sequence[Status]],
     *,
     as_json: bool,
+    words: Mapping[StrEnum, str] = _TOLD,
 ) -> bool:
     """Do it to all of them, tell what became of each, and return whether it could be done to every one."""
     well = True
     with to_the_end():
         for batch in batches(ids):
             for job_id, status in zip(batch, do(batch), strict=True):
-                well &= tell(job_id, status, as_json=as_json)
+                well &= tell(job_id, status, as_json=as_json, words=words)
     return well
 
 
-def tell(job_id: str, status: Status, *, as_json: bool) -> bool:
-    """Print what became of one job, and return whether it was done."""
+def tell(job_id: str, status: Status, *, as_json: bool, words: Mapping[StrEnum, str] = _TOLD) -> bool:
+    """Print what became of one job, in `words`, and return whether it was done."""
     done = status in _DONE
     if as_json:
         json_line({"id": job_id, "status": status.value})
     elif done:
-        line(f"{job_id}  {_TOLD[status]}")
+        line(f"{job_id}  {words[status]}")
     else:
-        note(f"{job_id}  {_TOLD[status]}")
+        note(f"{job_id}  {words[status]}")
     return done

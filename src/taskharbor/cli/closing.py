@@ -43,6 +43,7 @@ def told_left(queues: Sequence[QueueInfo]) -> str:
         "ready in paused queues": sum(queue.ready for queue in queues if queue.paused),
         "due later": sum(queue.scheduled for queue in queues),
         "parked": sum(queue.parked for queue in queues),
+        "waiting for earlier steps": sum(queue.waiting for queue in queues),
         "leased by other workers": sum(queue.running for queue in queues),
     }
     return ", ".join(f"{count:,} {where}" for where, count in counts.items() if count) or "nothing"

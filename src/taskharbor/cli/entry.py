@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from taskharbor.cli import dlq, jobs
+from taskharbor.cli import dlq, flows, jobs
 from taskharbor.cli.enqueue import enqueue
 from taskharbor.cli.exits import Exit, code_of
 from taskharbor.cli.info import info, installed_version
@@ -52,6 +52,7 @@ app.command()(enqueue)
 app.command()(tasks)
 app.add_typer(jobs.commands, name="jobs")
 app.add_typer(dlq.commands, name="dlq")
+app.add_typer(flows.commands, name="flows")
 app.command()(migrate)
 app.command()(info)
 

@@ -126,7 +126,7 @@ def _show(found: Info) -> None:
     if store.queues:
         line()
         table(
-            ("queue", "ready", "scheduled", "parked", "running", ""),
+            ("queue", "ready", "scheduled", "parked", "waiting", "running", ""),
             [_queue_row(queue) for queue in store.queues],
         )
     line()
@@ -140,7 +140,7 @@ def _show(found: Info) -> None:
 
 
 def _queue_row(queue: QueueInfo) -> Sequence[str]:
-    counts = (queue.ready, queue.scheduled, queue.parked, queue.running)
+    counts = (queue.ready, queue.scheduled, queue.parked, queue.waiting, queue.running)
     by = f" by {queue.paused_by}" if queue.paused_by else ""
     why = f": {queue.reason}" if queue.reason else ""
     return (queue.name, *(f"{count:,}" for count in counts), f"paused{by}{why}" if queue.paused else "")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from taskharbor.call import PARTS, read_parts
+from taskharbor.call.expansion import EXPANSION
 from taskharbor.cli.output import json_text, told_time
 from taskharbor.codec import Codec
 from taskharbor.errors import PayloadError
+from taskharbor.flow import Success
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord
 
@@ -19,6 +22,7 @@ def for_programs(harbor: Harbor, record: JobRecord) -> dict[str, object]:
     `arguments` and `result` are there where they can be read; else `payload` and `result_payload`, in base64.
     """
     told = msgspec.structs.asdict(record)
+    told["edges"] = [msgspec.structs.asdict(edge) for edge in record.edges]
     payload, result = told.pop("payload"), told.pop("result")
     arguments = _arguments(harbor, record)
     told.update({"payload": payload} if arguments is None else {"arguments": arguments})
@@ -28,11 +32,12 @@ def for_programs(harbor: Harbor, record: JobRecord) -> dict[str, object]:
     return told
 
 
-def for_people(harbor: Harbor, record: JobRecord) -> Iterator[str]:
-    """Yield the lines that tell all of a job."""
+def for_people(harbor: Harbor, record: JobRecord, place: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the lines that tell all of a job; those in `place` tell its place in a flow."""
     for name, value in _facts(record):
         if value:
             yield f"{name:<12}{value}"
+    yield from place
     for name, value in sorted(record.meta.items()):
         yield f"{'meta':<12}{name} = {value}"
     yield from _told_arguments(harbor, record)
@@ -75,7 +80,8 @@ def _facts(record: JobRecord) -> Iterator[tuple[str, str]]:
 def _told_arguments(harbor: Harbor, record: JobRecord) -> Iterator[str]:
     arguments = _arguments(harbor, record)
     if arguments is None:
-        yield f"{'payload':<12}{_unreadable(record.payload, record.codec)}"
+        unread = _unreadable(record.payload, record.codec) if record.payload else "none"
+        yield f"{'payload':<12}{unread}"
         return
     try:
         named = msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
@@ -88,6 +94,8 @@ def _told_arguments(harbor: Harbor, record: JobRecord) -> Iterator[str]:
 
 
 def _unreadable(data: bytes, codec: str) -> str:
+    if codec in (EXPANSION, PARTS):
+        return f"{len(data)} bytes of {codec}, which is TaskHarbor's own"
     return f"{len(data)} bytes of {codec}, which only the application can read (--app)"
 
 
@@ -113,6 +121,8 @@ def _result(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
         return None
     if record.result_codec == "json":
         return _compact(record.result)
+    if record.result_codec == PARTS:
+        return _list(record.result)
     definition = harbor.registry.find(record.task)
     codec = _codec(harbor, record)
     if definition is None or codec is None:
@@ -121,6 +131,18 @@ def _result(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
         return msgspec.Raw(json_text(definition.read_result(record.result, codec)))
     except (PayloadError, TypeError, NotImplementedError):
         return None
+
+
+def _list(data: bytes) -> msgspec.Raw | None:
+    """Return the results of many steps as one list; None if one of them only the application can read."""
+    parts = read_parts(data)
+    read = [_compact(part.value or b"null") if part.codec == "json" else None for part in parts.inputs]
+    values = [
+        Success(value) if parts.tolerant and not part.failed else value
+        for part, value in zip(parts.inputs, read, strict=True)
+        if value is not None
+    ]
+    return msgspec.Raw(json_text(values)) if len(values) == len(read) else None
 
 
 def _codec(harbor: Harbor, record: JobRecord) -> Codec | None:

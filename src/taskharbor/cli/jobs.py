@@ -24,6 +24,7 @@ from taskharbor.cli.listing import (
     told_states,
 )
 from taskharbor.cli.output import confirm, json_line, line, note
+from taskharbor.cli.step_view import told_place
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed
 from taskharbor.control import not_found
@@ -54,6 +55,10 @@ def list_jobs(
             "--key", metavar="TEXT", help="Only with this idempotency key.", show_default="with any or none"
         ),
     ] = None,
+    flow: Annotated[
+        str,
+        typer.Option("--flow", metavar="ID", help="Only steps of this flow.", show_default="of any or none"),
+    ] = "",
     after: AfterOption = "",
     limit: LimitOption = 50,
     oldest_first: OldestOption = False,
@@ -62,7 +67,9 @@ def list_jobs(
     _url: UrlOption = None,
 ) -> None:
     """List jobs, those enqueued last first."""
-    wanted = Filter(states=states_of(state), queues=listed(queue), tasks=tuple(task or ()), key=key)
+    wanted = Filter(
+        states=states_of(state), queues=listed(queue), tasks=tuple(task or ()), key=key, flow=flow
+    )
     with opened(ctx) as harbor:
         show_list(
             harbor,
@@ -100,7 +107,7 @@ def show(
                     if not first:
                         line()
                     first = False
-                    for told in for_people(harbor, record):
+                    for told in for_people(harbor, record, told_place(harbor, record)):
                         line(told)
     if not well:
         raise typer.Exit(Exit.FAILED)
@@ -132,7 +139,10 @@ def cancel(
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Cancel jobs: at once where they wait, within a third of a lease where they run."""
+    """Cancel jobs: at once where they wait, within a third of a lease where they run.
+
+    With a step its whole flow is cancelled, unless the flow takes that step's failure as a value.
+    """
     with opened(ctx) as harbor:
         by = operator()
         well = act(ids_of(ids), lambda some: harbor.jobs.cancel(some, reason=reason, by=by), as_json=as_json)
@@ -149,7 +159,10 @@ def delete(
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Remove jobs for good, with their arguments, results and keys, in whatever state; running ones are left."""
+    """Remove jobs for good, with their arguments, results and keys, in whatever state; running ones are left.
+
+    With a step that has not succeeded its flow is cancelled, unless it takes that step's failure as a value.
+    """
     with opened(ctx) as harbor:
         many = (
             "all jobs that standard input names" if "-" in ids else f"{len(ids):,} job{'s'[: len(ids) > 1]}"

@@ -1,10 +1,10 @@
-"""Pages of jobs, in the order of their ids: found page by page, printed as they come or as one table."""
+"""Pages of jobs, and of flows, in the order of their ids: found page by page, printed as they come or as one table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 import typer
@@ -14,15 +14,16 @@ from taskharbor.cli.output import json_line, note, told_time
 from taskharbor.cli.tables import table
 from taskharbor.cli.values import listed
 from taskharbor.errors import OptionError, nearest
+from taskharbor.flow import FlowRecord
 from taskharbor.harbor import Harbor
 from taskharbor.job import TERMINAL, JobRecord, JobState
 
+Kept = TypeVar("Kept", JobRecord, FlowRecord)
 PAGE = 500
 
 UNFINISHED = "unfinished"
 """Stands for every state that is not terminal."""
-_STATES = [state.value for state in JobState if state is not JobState.WAITING]
-"""`waiting` is for flows, which this release has not: a list of nothing would answer a question nobody asked."""
+_STATES = [state.value for state in JobState]
 
 QueueFilter: TypeAlias = Annotated[
     list[str] | None,
@@ -42,7 +43,7 @@ AfterOption: TypeAlias = Annotated[
     typer.Option(
         "--after",
         metavar="ID",
-        help="Only jobs beyond this one: the last of the page before.",
+        help="Only those beyond this one: the last of the page before.",
         show_default="from the beginning",
     ),
 ]
@@ -62,6 +63,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     queues: Sequence[str] = ()
     tasks: Sequence[str] = ()
     key: str | None = None
+    flow: str = ""
 
 
 def told_states() -> str:
@@ -96,18 +98,30 @@ def pages(
     newest_first: bool = False,
 ) -> Iterator[Sequence[JobRecord]]:
     """Yield matching jobs page by page, so that however many there are, few are held."""
-    left = limit
-    while left is None or left > 0:
-        size = PAGE if left is None else min(PAGE, left)
-        found = harbor.jobs.find(
+
+    def find(after: str, size: int) -> Sequence[JobRecord]:
+        return harbor.jobs.find(
             states=wanted.states,
             queues=wanted.queues,
             tasks=wanted.tasks,
             key=wanted.key,
+            flow=wanted.flow,
             after=after,
             limit=size,
             newest_first=newest_first,
         )
+
+    return pages_of(find, after=after, limit=limit)
+
+
+def pages_of(
+    find: Callable[[str, int], Sequence[Kept]], *, after: str, limit: int | None
+) -> Iterator[Sequence[Kept]]:
+    """Yield what `find` finds beyond an id, so many at a time."""
+    left = limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        found = find(after, size)
         if found:
             yield found
         if len(found) < size:
@@ -121,12 +135,14 @@ def why_of(job: JobRecord) -> str:
     told = f"task {job.task!r} is not registered in the worker that met it"
     if job.state is JobState.PARKED and job.reason.startswith(told):
         return "task unknown to the worker that met it"
+    if job.state is JobState.WAITING:
+        return f"waits for {job.waits:,} result{'s'[: job.waits > 1]}"
     return job.reason
 
 
-Columns: TypeAlias = tuple[tuple[str, Callable[[JobRecord], str]], ...]
+Columns: TypeAlias = tuple[tuple[str, Callable[[Kept], str]], ...]
 
-JOB_COLUMNS: Columns = (
+JOB_COLUMNS: Columns[JobRecord] = (
     ("id", lambda job: job.id),
     ("state", lambda job: job.state.value),
     ("task", lambda job: job.task),
@@ -135,7 +151,7 @@ JOB_COLUMNS: Columns = (
     ("due or ended", lambda job: told_time(moment_of(job))),
     ("why", why_of),
 )
-DEAD_COLUMNS: Columns = (
+DEAD_COLUMNS: Columns[JobRecord] = (
     ("id", lambda job: job.id),
     ("task", lambda job: job.task),
     ("queue", lambda job: job.queue),
@@ -168,7 +184,7 @@ def nearest_task(name: str, known: Sequence[str]) -> str:
 def show_list(
     harbor: Harbor,
     wanted: Filter,
-    columns: Columns,
+    columns: Columns[JobRecord],
     *,
     nothing: str,
     after: str,
@@ -177,22 +193,47 @@ def show_list(
     as_json: bool,
 ) -> None:
     """Print the jobs that match, and how to see more of them; for people `nothing`, if there are none."""
+    found = pages(harbor, wanted, after=after, limit=limit, newest_first=not oldest_first)
+
+    def in_json(job: JobRecord) -> object:
+        return for_programs(harbor, job)
+
+    if not show_pages(found, columns, in_json=in_json if as_json else None, nothing=nothing, limit=limit):
+        hint_unknown_tasks(harbor, wanted.tasks)
+
+
+def show_pages(
+    found: Iterable[Sequence[Kept]],
+    columns: Columns[Kept],
+    *,
+    in_json: Callable[[Kept], object] | None,
+    nothing: str,
+    limit: int,
+) -> int:
+    """Print pages, and how to see more than `limit`, and return how many there were.
+
+    Args:
+        found: the pages.
+        columns: what is told of each, for people.
+        in_json: what is told of each, for programs; None for people.
+        nothing: what people are told if there are none.
+        limit: how many were asked for.
+    """
     rows: list[Sequence[str]] = []
     shown, last = 0, ""
-    for page in pages(harbor, wanted, after=after, limit=limit, newest_first=not oldest_first):
+    for page in found:
         shown, last = shown + len(page), page[-1].id
-        for record in page:
-            if as_json:
-                json_line(for_programs(harbor, record))
+        for one in page:
+            if in_json is not None:
+                json_line(in_json(one))
             else:
-                rows.append([read(record) for _, read in columns])
+                rows.append([read(one) for _, read in columns])
+    if in_json is not None:
+        return shown
     if not shown:
-        if not as_json:
-            note(nothing)
-        hint_unknown_tasks(harbor, wanted.tasks)
-    if as_json:
-        return
+        note(nothing)
     if rows:
         table([name for name, _ in columns], rows)
     if shown == limit:
         note(f"There may be more: --after {last}")
+    return shown

@@ -7,18 +7,20 @@ and the others stand folded beneath it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from taskharbor.cli.output import echo, plain
 
 _STYLES = {
     "dead": "red",
+    "failed": "red",
     "cancelled": "yellow",
     "succeeded": "green",
     "running": "cyan",
     "parked": "yellow",
     "retrying": "yellow",
 }
+"""What states look like on a terminal."""
 # Beyond so many rows nobody reads them folded, and measuring each takes long.
 _MANY = 500
 _SHORT = 20
@@ -45,6 +47,23 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             return
     for row in everything:
         echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def styled(parts: Iterable[tuple[str, str]]) -> None:
+    """Print a line of parts, each a text and the state that it looks like on a terminal, or "" for none."""
+    shown = [(plain(text), _STYLES.get(state, "")) for text, state in parts]
+    if not sys.stdout.isatty():
+        echo("".join(text for text, _ in shown).rstrip())
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(highlight=False, markup=False).print(Text.assemble(*shown), soft_wrap=True)
+
+
+def width() -> int | None:
+    """Return how many characters a line of the terminal has; None where there is none."""
+    return _terminal_width() if sys.stdout.isatty() else None
 
 
 def _terminal_width() -> int:

@@ -57,6 +57,21 @@ def told_duration(length: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def told_length(length: timedelta) -> str:
+    """Return a duration as people read it, in its two largest units: `340ms`, `1.2s`, `14m3s`, `3d4h`."""
+    seconds = max(length.total_seconds(), 0)
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+
+
 def size(text: str) -> int:
     """Return the bytes in a size written as `512M` or `1.5G`, by 1024.
 
