@@ -15,6 +15,7 @@ from benchmarks.plots import draw
 from benchmarks.postgres import depth as postgres_depth
 from benchmarks.postgres import drain as postgres_drain
 from benchmarks.postgres import enqueue as postgres_enqueue
+from benchmarks.postgres import flows as postgres_flows
 from benchmarks.postgres import held, soak
 from benchmarks.postgres import idle as postgres_idle
 from benchmarks.postgres import pickup as postgres_pickup
@@ -51,6 +52,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "processes": postgres_processes.theme,
         "held": held.theme,
         "depth": postgres_depth.theme,
+        "flows": postgres_flows.theme,
         "idle": postgres_idle.theme,
         "soak": soak.theme,
     },
