@@ -60,15 +60,15 @@ class Spool:
 
     def _read(self, file: int) -> Iterator[NewJob]:
         # By place and not by the file's own position, which readers share.
-        place, data = 0, b""
-        while place < self._size or data:
-            size = int.from_bytes(data[:4]) + 4 if len(data) >= 4 else 4
-            if len(data) < max(size, 5):
-                more = os.pread(file, max(_READ, size), place)
-                place += len(more)
-                data += more
-                if not more:
-                    return
-                continue
-            yield _decode(data[4:size])
-            data = data[size:]
+        place, rest = 0, b""
+        while place < self._size:
+            data = rest + os.pread(file, _READ, place)
+            place += len(data) - len(rest)
+            begin = 0
+            while (body := begin + 4) <= len(data):
+                end = body + int.from_bytes(data[begin:body])
+                if end > len(data):
+                    break
+                yield _decode(data[body:end])
+                begin = end
+            rest = data[begin:]
