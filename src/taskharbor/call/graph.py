@@ -23,18 +23,16 @@ from taskharbor.errors import FlowError
 
 
 class Placeholder:
-    """Stands for a result that is not there yet. It can be passed on as a whole argument, and nothing else."""
+    """Stands for a result that is not there yet. It can be passed on as a whole argument, and nothing else.
+
+    It has no public attribute: whatever name it had, the value may have one too, and would seem to be there.
+    """
 
     __slots__ = ("_of",)
 
     def __init__(self, of: str) -> None:
         """Stand for the result of what `of` names, for messages."""
         self._of = of
-
-    @property
-    def title(self) -> str:
-        """Return what it is the result of."""
-        return self._of
 
     def __repr__(self) -> str:
         return f"<the result of {self._of}, which is not there yet>"
@@ -64,6 +62,11 @@ class Placeholder:
     __hash__ = object.__hash__
     __int__ = __float__ = __complex__ = __index__ = __str__ = __bytes__ = __format__ = _refuse
     __enter__ = __exit__ = __aenter__ = __aexit__ = __await__ = __aiter__ = __next__ = _refuse
+
+
+def result_of(place: Placeholder) -> str:
+    """Return what a placeholder stands for the result of, for messages."""
+    return place._of
 
 
 class Then(msgspec.Struct, frozen=True, eq=False):

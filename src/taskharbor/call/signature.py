@@ -20,6 +20,7 @@ from taskharbor.call.graph import (
     Node,
     Placeholder,
     Then,
+    result_of,
     title,
 )
 from taskharbor.call.handle import JobHandle
@@ -293,7 +294,7 @@ def _slip(link: object) -> str:
 
 def title_of(places: tuple[Placeholder, ...]) -> str:
     """Return what placeholders stand for."""
-    return " and ".join(place.title for place in places)
+    return " and ".join(result_of(place) for place in places)
 
 
 def handles(
