@@ -146,6 +146,18 @@ async def a_failed_member_is_not_requeued_once_the_flow_has_ended(bench: Bench) 
     assert ([RequeueStatus.NOT_DEAD], JobState.DEAD) == (statuses, await bench.state(member))
 
 
+@case("4.14", "4.8", "4.11")
+async def a_cancelled_member_is_not_requeued_though_the_flow_goes_on(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chord(2, tolerant=True))
+    one, _, last = ids_of(flow)
+    await bench.cancel(one)
+
+    statuses = await bench.requeue(one)
+
+    assert ([RequeueStatus.NOT_DEAD], JobState.CANCELLED) == (statuses, await bench.state(one))
+    assert (RUNNING, 1) == (await bench.flow_state(flow.id), (await bench.record(last)).waits)
+
+
 @case("4.14")
 async def deleting_a_member_is_told_as_a_failure_too(bench: Bench) -> None:
     flow = await bench.enqueue_flow(chord(2, tolerant=True))

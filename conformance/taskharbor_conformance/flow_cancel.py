@@ -7,6 +7,7 @@ from taskharbor.flow import FlowState
 from taskharbor.job import JobState
 from taskharbor_conformance.bench import (
     HOUR,
+    SECOND,
     UNKNOWN,
     Bench,
     burial,
@@ -115,6 +116,23 @@ async def a_step_that_dies_after_the_cancel_leaves_the_flow_cancelled(bench: Ben
     assert ([CANCELLED], CANCELLED) == (states, await bench.state(two.id))
     assert FlowState.CANCELLED == await bench.flow_state(flow.id)
     assert [] == await bench.take_ids(queues=["failures"])
+
+
+@case("4.14", "4.8")
+async def a_flow_ends_once(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chord(3))
+    running, *others = await bench.take()
+    await bench.settle(*map(release, others))
+    await bench.cancel_flows(flow.id, reason="not needed")
+    before = await bench.flow(flow.id)
+    bench.advance(SECOND)
+
+    await bench.settle(cancellation(running, "told to"))
+    await bench.delete(others[0].id)
+    await bench.cancel_flows(flow.id, reason="again")
+
+    after = await bench.flow(flow.id)
+    assert (before.state, before.reason, before.finished_at) == (after.state, after.reason, after.finished_at)
 
 
 @case("4.14", "4.8")

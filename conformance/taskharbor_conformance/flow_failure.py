@@ -6,7 +6,7 @@ from taskharbor.driver import RequeueStatus
 from taskharbor.flow import FlowFailure, FlowState
 from taskharbor.job import JobState
 from taskharbor.retry import RetryNumbers
-from taskharbor_conformance.bench import HOUR, Bench, burial, error_of, new_job, success
+from taskharbor_conformance.bench import HOUR, Bench, burial, error_of, new_job, release, success
 from taskharbor_conformance.case import case
 from taskharbor_conformance.graphs import (
     chain,
@@ -140,6 +140,19 @@ async def an_on_failure_job_that_died_can_be_requeued_and_is_told_the_same(bench
     second = await bench.take_one(queues=[FAILURES])
     assert ([REQUEUED], first.id, told_of(first)) == (statuses, second.id, told_of(second))
     assert [JobState.SUCCEEDED] == await bench.settle(success(second))
+
+
+@case("4.14", "4.8", "4.11")
+async def an_on_failure_job_that_was_cancelled_has_lost_its_input_and_is_not_requeued(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain(on_failure=failure_template(FAILURES)))
+    await bench.bury(ids_of(flow)[0])
+    told = await bench.take_one(queues=[FAILURES])
+    await bench.settle(release(told))
+    await bench.cancel(told.id)
+
+    statuses = await bench.requeue(told.id)
+
+    assert ([NOT_DEAD], FAILED) == (statuses, await bench.flow_state(flow.id))
 
 
 @case("4.14")

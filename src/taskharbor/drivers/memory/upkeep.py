@@ -45,7 +45,8 @@ def history_prune(tables: Tables, request: HistoryPrune, now: int) -> Pruned:
     for name, worker in list(tables.workers.items()):
         if worker.seen + worker.ttl <= now:
             del tables.workers[name]
-    return Pruned(jobs=jobs, keys=keys, more=max(jobs, keys, flows) >= request.limit)
+    more = jobs >= request.limit or keys >= request.limit or flows >= request.limit
+    return Pruned(jobs=jobs, keys=keys, more=more)
 
 
 def _drop(
