@@ -20,8 +20,10 @@ from taskharbor.step import Edge, Input
 _RUNS = f"CASE WHEN d.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END"
 _RUN_AT = f"coalesce(k.now + {interval_of('d.delay')}, d.run_at)"
 
-ARRIVE = f"""live AS MATERIALIZED (SELECT e.* FROM (SELECT * FROM edge ORDER BY job_id, slot, idx) e
+# (IN that is not a condition by itself is looked up in a hash; else each edge would be compared with each step.)
+ARRIVE = f"""held AS MATERIALIZED (SELECT f.id FROM (SELECT DISTINCT job_id FROM edge ORDER BY job_id) e
     CROSS JOIN LATERAL (SELECT j.id FROM taskharbor.job j WHERE j.id = e.job_id AND j.waits > 0 LIMIT 1 FOR UPDATE) f),
+live AS (SELECT * FROM edge WHERE (job_id IN (SELECT id FROM held)) IS TRUE),
 put AS (INSERT INTO taskharbor.input (job_id, slot, idx, codec, value, failed)
     SELECT job_id, slot, idx, codec, value, failed FROM live ON CONFLICT DO NOTHING RETURNING job_id),
 came AS MATERIALIZED (SELECT job_id, count(*)::integer AS n FROM put GROUP BY job_id),
@@ -36,7 +38,7 @@ EDGES = """edge AS MATERIALIZED (SELECT e.job_id, e.slot, e.idx, CASE WHEN e.slo
         CASE WHEN e.slot >= 0 THEN e.result END AS value, false AS failed
     FROM (SELECT (e.value ->> 0)::uuid AS job_id, (e.value ->> 1)::smallint AS slot, (e.value ->> 2)::integer AS idx,
             coalesce(g.codec, '') AS codec, g.result
-        FROM gone g CROSS JOIN LATERAL json_array_elements(g.edges) e(value)) e)"""
+        FROM gone g CROSS JOIN LATERAL jsonb_array_elements(g.edges) e(value)) e)"""
 """The edges of steps that succeeded, of `gone`."""
 
 _GIVE = f"""WITH {CLOCK},

@@ -45,7 +45,7 @@ _COMMON = """
     operations json
 """
 
-_STEP_COLUMNS = """ADD COLUMN flow uuid, ADD COLUMN waits integer, ADD COLUMN edges json,
+_STEP_COLUMNS = """ADD COLUMN flow uuid, ADD COLUMN waits integer, ADD COLUMN edges jsonb,
     ADD COLUMN absorbers json, ADD COLUMN holes json, ADD COLUMN delay bigint"""
 
 MIGRATIONS = (
@@ -196,8 +196,8 @@ WANTED = MIGRATIONS[-1].number
 # as `coalesce` is.)
 _FUNCTIONS = re.compile(
     r"(?<![\w.$\"])(array_agg|array_cat|ceil|clock_timestamp|count|current_setting|date_part|date_trunc|generate_series|"
-    r"has_table_privilege|hashtextextended|json_agg|json_array_elements|json_build_array|json_build_object|jsonb_set|left|max|"
-    r"min|pg_\w+|row_number|set_config|"
+    r"has_table_privilege|hashtextextended|json_agg|json_build_array|json_build_object|jsonb_array_elements|jsonb_set|"
+    r"left|max|min|pg_\w+|row_number|set_config|"
     r"statement_timestamp|string_agg|sum|to_char|to_jsonb|to_regclass|to_regnamespace)\("
 )
 

@@ -58,7 +58,7 @@ said AS MATERIALIZED (SELECT s.*, b.task[s.batch], b.queue[s.batch], b.options[s
     $18::text::json[]{{more}}) s(id, batch, start, size, run_at, run_in, key, digest, meta{{names}})),
 {_KNOWN}"""
 # What steps have beside: $21 to $25. (Arrays of JSON are read as such by the server, and so are checked by it.)
-_MORE = ", $21::text::uuid[], $22::text::integer[], $23::text::json[], $24::text::json[], $25::text::json[]"
+_MORE = ", $21::text::uuid[], $22::text::integer[], $23::text::jsonb[], $24::text::json[], $25::text::json[]"
 _MORE_NAMES = ", flow, waits, edges, absorbers, holes"
 _STEP_VALUES = ", s.flow, s.waits, s.edges, s.absorbers, s.holes, CASE WHEN s.waits > 0 THEN s.run_in END"
 # `run_in` of a step that waits counts from when it waits no more.
