@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Generator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from taskharbor import (
+    Context,
     DuplicateJob,
     Failure,
     Flow,
@@ -17,6 +21,7 @@ from taskharbor import (
     FlowState,
     Harbor,
     JobCancelled,
+    JobFailed,
     JobState,
     KeyConflict,
     ResultTimeout,
@@ -39,6 +44,7 @@ from tests.support.flow_app import (
     doze,
     flatten,
     follow,
+    follow_in_process,
     meetings,
     note,
     number,
@@ -429,6 +435,37 @@ def test_what_is_asked_for_never_comes_of_a_failure(harbor: Harbor) -> None:
     harbor.run_until_idle(within=ENOUGH)
 
     assert (4, 0, 0) == (meetings("a"), meetings("a-job"), meetings("value-2"))
+
+
+def test_a_detached_context_shows_what_was_asked_for() -> None:
+    """For unit tests of handlers."""
+    ctx = Context.detached(None)
+
+    assert 1 == asyncio.run(follow.fn(ctx, "unit"))
+    assert ["Signature", "Flow"] == [type(signature).__name__ for signature in ctx.asked]
+
+
+def test_a_child_process_cannot_ask_for_more(working: Harbor) -> None:
+    with pytest.raises(JobFailed, match="process of its own"):
+        follow_in_process.enqueue().result(ENOUGH)
+
+
+# --- in a caller's transaction
+
+
+def test_a_flow_is_part_of_a_transaction(tmp_path: Path) -> None:
+    with Harbor(f"sqlite:///{tmp_path / 'app.db'}", registry=registry) as harbor:
+        number.enqueue(0)
+        with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as connection:
+            for end in ("ROLLBACK", "COMMIT"):
+                connection.execute("BEGIN IMMEDIATE")
+                with harbor.using(connection):
+                    handle = chord([number.s(1), number.s(2)], write).enqueue()
+                connection.execute(end)
+        harbor.run_until_idle()
+
+        assert "1,2" == handle.result(ENOUGH)
+        assert 4 == sum(counted.count for counted in harbor.jobs.count())
 
 
 # --- size

@@ -164,3 +164,9 @@ async def note(name: str) -> None:
 async def note_value(value: int) -> None:
     """Count a value."""
     meet(f"value-{value}")
+
+
+@task(registry=registry, retry=ONCE, run="process")
+def follow_in_process(ctx: Context) -> None:
+    """Ask for more where that cannot be."""
+    ctx.enqueue_on_success(note.s("never"))

@@ -10,7 +10,7 @@ from typing import Generic, Protocol
 from typing_extensions import TypeVar
 
 from taskharbor.call import Signature, current_dispatcher
-from taskharbor.errors import JobCancelled
+from taskharbor.errors import JobCancelled, UsageError
 from taskharbor.flow import Sequel
 from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id, new_token
 from taskharbor.retry import RetryNumbers
@@ -34,10 +34,12 @@ class Context(Generic[Deps]):
     `Deps` is the type of the harbor's dependencies; plain `Context` means none are used.
     """
 
-    __slots__ = ("_delivery", "_sequel", "_stop", "deps")
+    __slots__ = ("_delivery", "_sequel", "_stop", "asked", "deps")
 
     deps: Deps
     """What the harbor's `deps` lifespan yielded; one object for all jobs of a worker."""
+    asked: list[Signature[object]]
+    """What `enqueue_on_success` was given; for unit tests, with a detached context."""
 
     def __init__(self, deps: Deps, delivery: Delivery, stop: StopSignal) -> None:
         """Made by the worker; for calling `task.fn` by hand, see `Context.detached`."""
@@ -45,6 +47,7 @@ class Context(Generic[Deps]):
         self._delivery = delivery
         self._stop = stop
         self._sequel: Sequel | None = None
+        self.asked: list[Signature[object]] = []
 
     # With a type variable of its own: on the bare class `Deps` stands for its default, None.
     @staticmethod
@@ -147,8 +150,16 @@ class Context(Generic[Deps]):
         Raises:
             PayloadError: arguments do not fit a signature.
             FlowError: steps that cannot be joined so.
-            NoHarborError: no harbor is current.
+            UsageError: this is a child process (`run="process"`), from which nothing but the result comes back.
         """
+        if self._stop is IN_CHILD:
+            raise UsageError(
+                f"task {self.task!r} runs in a process of its own, from which only its result comes back; let a step "
+                "that follows it enqueue more, or run it in a thread"
+            )
+        self.asked.extend(signatures)
+        if self._stop is NEVER_STOP:  # of no job: whoever made it looks at `asked`
+            return
         dispatcher = current_dispatcher(self._delivery.task)
         more = dispatcher.sequel([signature.sendable for signature in signatures])
         before = self._sequel
@@ -183,4 +194,6 @@ class _NeverStop:
 
 
 NEVER_STOP: StopSignal = _NeverStop()
-"""For contexts that nobody can stop."""
+"""For contexts that nobody can stop, since no job is theirs."""
+IN_CHILD: StopSignal = _NeverStop()
+"""For those in a child process, which is stopped as a whole."""

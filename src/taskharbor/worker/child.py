@@ -15,7 +15,7 @@ from taskharbor.errors import TaskHarborError
 from taskharbor.job import AttemptError, Delivery
 from taskharbor.outcome import Reject, RetryLater, Snooze, describe
 from taskharbor.task import Context, Task, TaskDefinition
-from taskharbor.task.context import NEVER_STOP
+from taskharbor.task.context import IN_CHILD
 
 WIRE = MsgpackCodec()
 """How arguments and results travel, whatever codec the payload was stored in."""
@@ -100,7 +100,7 @@ def _serve(request: Request) -> Answer:
     try:
         definition = _find(request)
         coder = definition.coder(WIRE)
-        context = Context(None, request.delivery, NEVER_STOP)
+        context = Context(None, request.delivery, IN_CHILD)
         value = definition.spread(
             definition.fn,
             coder.decode_arguments(request.arguments),
