@@ -1,0 +1,139 @@
+"""What came in for a step, as values of the parameters' types: whole or part by part, and what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
+
+import msgspec
+import pytest
+
+from taskharbor import Failure, Success
+from taskharbor.call import PARTS, Parts, write_parts
+from taskharbor.codec import CodecBook, CodecError, Encode, JsonCodec, MsgpackCodec
+from taskharbor.job import Delivery
+from taskharbor.step import DeliveredStep, Hole, Input
+from taskharbor.task.context import Context
+from taskharbor.worker.filling import Filling
+
+T = TypeVar("T")
+
+
+class Reversed:
+    """A codec that is no list's friend: JSON, backwards."""
+
+    name = "reversed"
+
+    def supports(self, kind: type[object]) -> bool:
+        return JsonCodec().supports(kind)
+
+    def encoder(self) -> Encode:
+        encode = JsonCodec().encoder()
+        return lambda value: encode(value)[::-1]
+
+    def decoder(self, kind: type[T]) -> Callable[[bytes], T]:
+        decode = JsonCodec().decoder(kind)
+        return lambda data: decode(data[::-1])
+
+
+CODECS = {codec.name: codec for codec in (JsonCodec(), MsgpackCodec(), Reversed())}
+
+
+def part(value: object, codec: str = "json", index: int = 0) -> Input:
+    return Input(0, index, codec, CODECS[codec].encoder()(value))
+
+
+def failed(index: int = 0) -> Input:
+    told = Failure(job_id="1", task="t", error_type="ValueError")
+    return Input(0, index, "json", msgspec.json.encode(told), failed=True)
+
+
+def read(kind: object, *parts: Input, many: bool = True, tolerant: bool = False) -> object:
+    """Return what the parts are to a parameter of a type."""
+    step = DeliveredStep("flow", (Hole("it", 0, many, tolerant),), parts)
+    delivery = msgspec.structs.replace(_delivery(), step=step)
+    return Filling(CodecBook([Reversed()])).values(delivery, lambda _: kind)["it"]
+
+
+def _delivery() -> Delivery:
+    return Context.detached(None)._delivery  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("codecs", [["json"], ["msgpack"], ["reversed"], ["json", "msgpack", "reversed"]])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (list[int], [0, 1, 2]),
+        (Sequence[int], [0, 1, 2]),
+        (tuple[int, ...], (0, 1, 2)),
+        (set[int], {0, 1, 2}),
+        (frozenset[int], frozenset({0, 1, 2})),
+        (Annotated[list[int], msgspec.Meta(max_length=3)], [0, 1, 2]),
+    ],
+)
+def test_a_list_is_read_whatever_its_parts_are_written_in(
+    codecs: list[str], kind: object, expected: object
+) -> None:
+    parts = [part(index, codecs[index % len(codecs)], index) for index in range(3)]
+
+    assert expected == read(kind, *parts)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_successes_and_failures_are_told_apart(codec: str) -> None:
+    found = read(list[Success[int] | Failure], part(7, codec), failed(1), tolerant=True)
+
+    assert [Success(7), Failure(job_id="1", task="t", error_type="ValueError")] == found
+
+
+def test_failures_alone_are_read() -> None:
+    (only,) = _listed(read(list[Success[int] | Failure], failed(), tolerant=True))
+
+    assert isinstance(only, Failure)
+
+
+def _listed(value: object) -> list[object]:
+    assert isinstance(value, list)
+    return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def test_nothing_is_an_empty_list() -> None:
+    assert [] == read(list[int])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_gathered_list_is_read_within_another(codec: str) -> None:
+    inner = write_parts(Parts((part(1, codec), part(2, "json", 1))))
+
+    assert [[1, 2], [3]] == read(list[list[int]], Input(0, 0, PARTS, inner), part([3], codec, 1))
+    assert [1, 2] == read(list[int], Input(0, 0, PARTS, inner), many=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "many", "told"),
+    [
+        (int, [part("x")], False, "Expected `int`, got `str`"),
+        (list[int], [part(1), part("x", index=1)], True, "Expected `int`, got `str`"),
+        (int, [], False, "takes one result, and 0 came in"),
+        (int, [Input(0, 0, "json", None)], False, "was not kept"),
+        (list[int], [Input(0, 0, "json", None)], True, "was not kept"),
+        (dict[str, int], [part(1), part(1, "msgpack", 1)], True, "none that a list of results"),
+    ],
+    ids=["type", "element", "nothing", "unkept", "unkept element", "no list"],
+)
+def test_what_does_not_fit_is_told_with_its_parameter(
+    kind: object, parts: list[Input], many: bool, told: str
+) -> None:
+    with pytest.raises(CodecError, match=told) as caught:
+        read(kind, *parts, many=many)
+
+    assert caught.value.path.startswith("$.it")
+    assert not caught.value.foreign
+
+
+def test_a_codec_that_is_not_here_is_foreign() -> None:
+    """Another worker may have it."""
+    with pytest.raises(CodecError, match="'unheard'") as caught:
+        read(int, Input(0, 0, "unheard", b"1"), many=False)
+
+    assert caught.value.foreign
