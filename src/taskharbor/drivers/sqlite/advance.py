@@ -23,9 +23,9 @@ from taskharbor.job import AttemptError, JobState, NewJob
 from taskharbor.settlement import Settlement
 from taskharbor.step import ORDER, Edge, Input
 
-_SUCCEEDED = """SELECT json_group_array(json_array(j.id, j.flow, json(j.step -> 0)))
+_SUCCEEDED = """SELECT json_group_array(json_array(j.id, j.flow, j.step -> 0))
     FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value WHERE j.step IS NOT NULL"""
-_FALLEN = """SELECT json_group_array(json_array(j.id, j.flow, json(j.step -> 1), json(j.errors -> '$[#-1]')))
+_FALLEN = """SELECT json_group_array(json_array(j.id, j.flow, j.step -> 1, j.errors -> '$[#-1]'))
     FROM json_each(?) e CROSS JOIN {} j ON j.id = e.value WHERE j.step IS NOT NULL"""
 _OPEN_FLOWS = """SELECT json_group_array(id) FROM taskharbor_flow
     WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('running', 'failed')"""

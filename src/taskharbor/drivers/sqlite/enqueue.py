@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import msgspec
 
@@ -52,15 +52,15 @@ _HELD = """SELECT json_group_array(json_array(k.task, k.name, k.job_id, hex(k.di
     WHERE k.expires_at IS NULL OR k.expires_at > ?2"""
 _ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
-_KEY_CELLS, _JOB_CELLS, _STEP_CELLS = 5, 15, 18
-"""Cells of one row of `_ADD_KEYS`, `_ADD_JOBS` and `_ADD_STEPS`."""
+_KEY_CELLS, _JOB_CELLS, _STEP_CELLS, _FLOW_CELLS = 5, 15, 18, 9
+"""Cells of one row of `_ADD_KEYS`, `_ADD_JOBS`, `_ADD_STEPS` and `_ADD_FLOWS`."""
 _ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl) VALUES "
 _ADD_JOBS = """INSERT INTO taskharbor_job (
     id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
     VALUES """
 _ADD_STEPS = _ADD_JOBS.replace("lane)", "lane, flow, step, waits)")
-_ADD_FLOW = """INSERT INTO taskharbor_flow (id, name, meta, state, reason, enqueued_at, retain, absorbing, on_failure)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_ADD_FLOWS = """INSERT INTO taskharbor_flow (
+    id, name, meta, state, reason, enqueued_at, retain, absorbing, on_failure) VALUES """
 
 _blob_of = msgspec.msgpack.Encoder().encode
 
@@ -81,8 +81,8 @@ def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
         jobs, flows=flows, known=found, holders=holders, all_or_none=request.all_or_none
     )
     yield from insert(new, step)
-    for flow in new_flows:
-        yield from _insert_flow(flow, step)
+    if new_flows:
+        yield from _insert_flows(new_flows, step)
     return answers
 
 
@@ -92,27 +92,27 @@ def known_ids(ids: Sequence[str]) -> Routine[set[str]]:
     return set(found)
 
 
-def _insert_flow(flow: NewFlow, step: Step) -> Routine[None]:
-    """Store a flow, of which one part at a time is read."""
-    retain = DEFAULT_RETAIN
-    steps = iter(flow.steps)
+def _insert_flows(flows: Sequence[NewFlow], step: Step) -> Routine[None]:
+    """Store flows, of whose steps one part at a time is read."""
+    retains = dict.fromkeys((flow.id for flow in flows), DEFAULT_RETAIN)
+    steps = chain.from_iterable(flow.steps for flow in flows)
     while part := list(islice(steps, _PART)):
         yield from insert(part, step)
-        retain = next((job.retain for job in part if job.id == flow.id), retain)
-    yield Query(
-        _ADD_FLOW,
-        (
+        retains.update((job.id, job.retain) for job in part if job.id in retains)
+    rows: list[Cell] = []
+    for flow in flows:
+        rows += (
             flow.id,
             flow.name,
             json_text(flow.meta),
             FlowState.RUNNING.value,
             "",
             step.now,
-            duration_micros(retain),
+            duration_micros(retains[flow.id]),
             int(flow.absorbing),
             None if flow.on_failure is None else _blob_of(flow.on_failure),
-        ),
-    )
+        )
+    yield from _insert_many(_ADD_FLOWS, rows, _FLOW_CELLS)
 
 
 def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str], Holder]]:

@@ -17,7 +17,7 @@ from taskharbor.step import DeliveredStep, Hole, Input
 
 _ROWS = 5000
 
-_STEPS = """SELECT json_group_array(json_array(j.id, coalesce(j.flow, ''), json(j.step -> 2)))
+_STEPS = """SELECT json_group_array(json_array(j.id, coalesce(j.flow, ''), j.step -> 2))
     FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value WHERE j.step IS NOT NULL"""
 _THERE = """SELECT json_group_array(json_array(i.job_id, i.slot, i.idx, i.codec, length(i.value), i.failed))
     FROM json_each(?) e CROSS JOIN taskharbor_input i ON i.job_id = e.value"""
