@@ -94,7 +94,7 @@ def test_failures_alone_are_read() -> None:
 
 def _listed(value: object) -> list[object]:
     assert isinstance(value, list)
-    return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return list(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def test_nothing_is_an_empty_list() -> None:

@@ -47,7 +47,7 @@ class Context(Generic[Deps]):
         self._delivery = delivery
         self._stop = stop
         self._sequel: Sequel | None = None
-        self.asked: list[Signature[object]] = []
+        self.asked = []
 
     # With a type variable of its own: on the bare class `Deps` stands for its default, None.
     @staticmethod
