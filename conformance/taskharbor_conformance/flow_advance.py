@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskharbor.driver import Counted, JobCount, QueueList
-from taskharbor.flow import FlowState
+from taskharbor.flow import FlowState, Sequel
 from taskharbor.job import JobState, new_token
 from taskharbor.retry import RetryNumbers
 from taskharbor.settlement import Settlement, SettleStatus
@@ -13,6 +13,8 @@ from taskharbor_conformance.bench import (
     SECOND,
     TASK,
     Bench,
+    burial,
+    cancellation,
     failure,
     new_job,
     release,
@@ -427,6 +429,42 @@ async def a_settle_need_not_say_that_it_is_of_a_step(bench: Bench) -> None:
     assert FlowState.RUNNING == await bench.flow_state(flow.id)
 
 
+@case("4.13", "4.14")
+async def plain_jobs_and_steps_of_several_flows_may_be_settled_in_one_batch(bench: Bench) -> None:
+    plain = [await bench.enqueue() for _ in range(3)]
+    flows = [await bench.enqueue_flow(chord(3)) for _ in range(3)]
+    going, failed, cancelled = flows
+    taken = {delivery.id: delivery for delivery in await bench.take()}
+    of_going, of_failed, of_cancelled = [[taken[job_id] for job_id in ids_of(flow)[:-1]] for flow in flows]
+    follow_up = new_job()
+
+    states = await bench.settle(
+        success(taken[plain[0]], b"0"),
+        success(of_going[2], b"3"),
+        burial(of_failed[0]),
+        failure(taken[plain[1]], HOUR),
+        success(of_cancelled[0], b"1"),
+        cancellation(of_cancelled[1]),
+        success(of_going[0], b"1", sequel=Sequel(jobs=(follow_up,))),
+        burial(taken[plain[2]]),
+        release(of_failed[1]),
+        success(of_going[1], b"2"),
+        snooze(of_failed[2], HOUR),
+    )
+
+    expected = (
+        "succeeded succeeded dead retrying succeeded cancelled succeeded dead ready succeeded scheduled"
+    )
+    assert expected.split() == states
+    assert [FlowState.RUNNING, FlowState.FAILED, FlowState.CANCELLED] == [
+        await bench.flow_state(flow.id) for flow in flows
+    ]
+    ready = {delivery.id: delivery for delivery in await bench.take()}
+    assert {going.id, of_failed[1].id, follow_up.id} == set(ready)
+    assert [b"1", b"2", b"3"] == values_of(ready[going.id])
+    assert [JobState.WAITING, JobState.CANCELLED] == await bench.states(failed.id, cancelled.id)
+
+
 # --- what is delivered
 
 
@@ -447,7 +485,7 @@ async def a_step_has_its_inputs_each_time_it_is_delivered(bench: Bench) -> None:
     flow = await bench.enqueue_flow(chain())
     await bench.finish(ids_of(flow)[0], b"1")
     came: list[list[bytes | None]] = []
-    for end in (failure, release, snooze):
+    for end in (failure, release, snooze, stray):
         delivery = await bench.take_one()
         came.append(values_of(delivery))
         await bench.settle(end(delivery))
@@ -457,7 +495,7 @@ async def a_step_has_its_inputs_each_time_it_is_delivered(bench: Bench) -> None:
 
     came.append(values_of(await bench.take_one()))
 
-    assert [[b"1"]] * 5 == came
+    assert [[b"1"]] * 6 == came
 
 
 @case("4.3", "4.14")

@@ -267,6 +267,26 @@ async def several_steps_cancelled_in_one_batch_end_their_flow_once(bench: Bench)
     assert {CANCELLED: 4} == dict(record.steps)
 
 
+@case("4.14", "4.11")
+async def plain_jobs_and_steps_are_cancelled_in_one_batch_and_answered_in_order(bench: Bench) -> None:
+    plain, done = await bench.enqueue(), await bench.enqueue()
+    one, two = await bench.enqueue_flow(chain()), await bench.enqueue_flow(chain(new_job()))
+    await bench.finish(done)
+    await bench.pick(two.id)
+
+    statuses = await bench.cancel(two.id, UNKNOWN, one.id, done, plain)
+
+    assert [
+        CancelStatus.REQUESTED,
+        CancelStatus.MISSING,
+        CancelStatus.CANCELLED,
+        CancelStatus.FINISHED,
+        CancelStatus.CANCELLED,
+    ] == statuses
+    assert [FlowState.CANCELLED, FlowState.RUNNING] == [await bench.flow_state(f.id) for f in (one, two)]
+    assert [] == await bench.take_ids()
+
+
 # --- deleted
 
 
@@ -323,6 +343,18 @@ async def a_flow_goes_with_its_last_step(bench: Bench) -> None:
     assert [] == await bench.find_flows()
     assert [JobState.SUCCEEDED, CANCELLED] == await bench.states(ids_of(ended)[0], ids_of(live)[0])
     assert [] == await bench.take_ids()
+
+
+@case("4.14")
+async def a_flow_may_be_deleted_with_all_its_steps(bench: Bench) -> None:
+    flow, other = await bench.enqueue_flow(chord(3)), await bench.enqueue_flow(chain())
+
+    statuses = await bench.delete(*ids_of(flow))
+
+    assert [DELETED] * 4 == statuses
+    assert ([other.id], sorted(ids_of(other))) == (await bench.find_flows(), await bench.find_ids())
+    await bench.enqueue_flow(flow)
+    assert {JobState.READY: 3, JobState.WAITING: 1} == dict((await bench.flow(flow.id)).steps)
 
 
 @case("4.14", "4.2")

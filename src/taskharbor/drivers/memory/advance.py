@@ -7,7 +7,7 @@ whichever verb wrote it; the rest follows from there.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from taskharbor.clock import duration_micros, from_micros, micros
 from taskharbor.driver import JobEnqueue
@@ -128,9 +128,9 @@ def _has_failed(tables: Tables, flow_id: str) -> bool:
     )
 
 
-def rows_of(tables: Tables, flow_id: str) -> Sequence[Row]:
-    """Return the steps of a flow that are still kept."""
-    return [tables.rows[job_id] for job_id in tables.steps.get(flow_id, ())]
+def rows_of(tables: Tables, flow_id: str) -> Iterator[Row]:
+    """Yield the steps of a flow that are still kept."""
+    return (tables.rows[job_id] for job_id in tables.steps.get(flow_id, ()))
 
 
 def _result(row: Row, edge: Edge) -> Input:
