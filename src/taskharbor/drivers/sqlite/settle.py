@@ -17,7 +17,7 @@ from taskharbor.drivers.sqlite.leaving import HELD, HELD_COLUMNS, Held, Leaving
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import FRONT, NORMAL, Step, json_text
 from taskharbor.drivers.sqlite.upkeep import parked_strays
-from taskharbor.job import JobState
+from taskharbor.job import TERMINAL, JobState
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
 
 _ALREADY = Settled(SettleStatus.ALREADY)
@@ -82,25 +82,30 @@ def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
         else:
             others.append((len(answers), settlement))
             answers.append(None)
+    states: list[JobState] = []
     if others:
         states = yield from _settle_others([settlement for _, settlement in others], leaving, step.now)
-        for (place, _), state in zip(others, states, strict=True):
-            answers[place] = _SETTLED[state]
-    yield from _write(leaving, succeeded, stepped, step)
+    ended = yield from _write(leaving, succeeded, stepped, step)
+    for (place, settlement), state in zip(others, states, strict=True):
+        # What waits again may have been cancelled with its flow, which another of the batch has ended.
+        gone = settlement.job_id in ended and state not in TERMINAL
+        answers[place] = _SETTLED[JobState.CANCELLED if gone else state]
     return [answer for answer in answers if answer is not None]
 
 
-def _write(leaving: Leaving, succeeded: Sequence[Settlement], steps: bool, step: Step) -> Routine[None]:
-    """Write it all down, and what it means for other steps."""
+def _write(leaving: Leaving, succeeded: Sequence[Settlement], steps: bool, step: Step) -> Routine[set[str]]:
+    """Write it all down, and what it means for other steps; return the ids of those that ended by it."""
     if not (steps or any(settlement.sequel is not None for settlement in succeeded)):
         yield from leaving.write()
-        return
+        return set()
     advance = Advance(step)
     leaving.steps_succeeded = steps
     yield from advance.succeed(succeeded, steps=steps)
     yield from advance.fall(leaving.falls)
     yield from leaving.write()
+    before = len(step.wakes.jobs)
     yield from advance.write()
+    return set(step.wakes.jobs[before:])
 
 
 def _all_plain_successes(settlements: Sequence[Settlement]) -> Routine[tuple[bool, bool]]:
