@@ -208,7 +208,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "inequality": lambda value: value != 1,
     "order": lambda value: value < 1,
     "int": lambda value: add.s(int(value)),
-    "index": lambda value: add.s([1, 2][value]),
+    "index": lambda value: fetch.s("ab"[value]),
     "range": lambda value: group(*[add.s(n) for n in range(value)]),
     "with": lambda value: value.__enter__(),
     "join": lambda value: fetch.s(", ".join(value)),
