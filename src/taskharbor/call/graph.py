@@ -66,7 +66,7 @@ class Placeholder:
 
 def result_of(place: Placeholder) -> str:
     """Return what a placeholder stands for the result of, for messages."""
-    return place._of
+    return place._of  # pyright: ignore[reportPrivateUsage] - public, it would seem to be the value's
 
 
 class Then(msgspec.Struct, frozen=True, eq=False):
