@@ -14,7 +14,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from taskharbor.driver import CancelStatus, FlowFind, FlowGet, HistoryPrune, JobFind, RequeueStatus
+from taskharbor.driver import (
+    CancelStatus,
+    EnqueueStatus,
+    FlowFind,
+    FlowGet,
+    HistoryPrune,
+    JobFind,
+    RequeueStatus,
+)
 from taskharbor.drivers.sqlite.rows import BATCH_BYTES, INLINE_BYTES
 from taskharbor.flow import FlowState, NewFlow, Sequel
 from taskharbor.job import Delivery, JobState, NewJob, new_job_id
@@ -118,6 +126,38 @@ def test_the_second_migration_is_run_alone_on_a_file_that_has_the_first(version_
     assert [2] == [migration.number for migration in run]
     assert before == ask_file(version_1, "SELECT id, payload FROM taskharbor_job ORDER BY id")
     assert [("ok",)] == ask_file(version_1, "PRAGMA integrity_check")
+
+
+# --- rows of flows
+
+
+def test_a_flow_is_kept_as_long_as_its_last_step(path: Path) -> None:
+    async def work(bench: Bench) -> list[str]:
+        members = [new_job(retain=DAY) for _ in range(2)]
+        flow = await bench.enqueue_flow(chord(members, new_job(retain=HOUR)))
+        kept = await bench.enqueue_flow(chord([new_job()], new_job(retain=3 * HOUR)))
+        await bench.cancel_flows(flow.id, kept.id)
+        bench.advance(2 * HOUR)
+        await bench.store.history_prune(HistoryPrune(now=bench.now))
+        assert None not in await bench.get(*(job.id for job in members))
+        return [*await bench.find_flows(), kept.id]
+
+    left, kept = with_bench(path, work)
+
+    assert kept == left
+
+
+def test_the_key_of_a_step_that_is_cancelled_with_its_flow_is_free_after_its_time(path: Path) -> None:
+    async def work(bench: Bench) -> list[EnqueueStatus]:
+        flow = await bench.enqueue_flow(chord([new_job(key="k", key_ttl=HOUR)]))
+        await bench.cancel_flows(flow.id)
+        again = [new_job(key="k"), new_job(key="k")]
+        (before,) = await bench.enqueue_all(again[0])
+        bench.advance(2 * HOUR)
+        (after,) = await bench.enqueue_all(again[1])
+        return [before.status, after.status]
+
+    assert [EnqueueStatus.EXISTING, EnqueueStatus.CREATED] == with_bench(path, work)
 
 
 # --- large flows
