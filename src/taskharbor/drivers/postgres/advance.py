@@ -8,11 +8,11 @@ by the place at which they were found, since whoever had the lock before has put
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from taskharbor.drivers.postgres.routine import Query, Routine, nullable_array, plain_array, text_array
-from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, WAITING, interval_of
+from taskharbor.drivers.postgres.rows import BATCH_BYTES, CLOCK, NORMAL, SOLO, WAITING, interval_of
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.settlement import SOLO_CRASHES
 from taskharbor.step import Edge, Input
@@ -76,10 +76,19 @@ def give(step: Step, given: Sequence[tuple[Edge, Input]]) -> Routine[None]:
     step.wakes.queues.update([queue for _, queue in rows])
 
 
-def add_inputs(given: Sequence[tuple[str, Input]]) -> Routine[None]:
+def add_inputs(given: Iterable[tuple[str, Input]]) -> Routine[None]:
     """Store what steps that are new have been given already."""
-    if given:
-        yield Query(_ADD, _cells(given))
+    part: list[tuple[str, Input]] = []
+    size = 0
+    for job_id, one in given:
+        length = len(one.value or b"")
+        if part and size + length > BATCH_BYTES:
+            yield Query(_ADD, _cells(part))
+            part, size = [], 0
+        part.append((job_id, one))
+        size += length
+    if part:
+        yield Query(_ADD, _cells(part))
 
 
 def lock_waiting(ids: Sequence[str]) -> Routine[None]:

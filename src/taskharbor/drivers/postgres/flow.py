@@ -18,7 +18,7 @@ from taskharbor.job import JobState
 _COLUMNS = f"""f.id::text, f.name, f.meta::text, f.state, f.reason, {micros_of("f.enqueued_at")},
     {micros_of("f.finished_at")}"""
 _GET = f"SELECT {_COLUMNS} FROM taskharbor.flow f WHERE f.id = ANY ($1::text::uuid[])"
-_COUNT = f"""SELECT f.id::text, s.state, s.steps FROM unnest($3::text::uuid[]) f(id) CROSS JOIN LATERAL (
+_COUNT = f"""SELECT f.id::text, s.state, s.steps FROM pg_catalog.unnest($3::text::uuid[]) f(id) CROSS JOIN LATERAL (
     SELECT {STATE} AS state, count(*) AS steps FROM taskharbor.job j
         WHERE j.flow = f.id AND j.flow IS NOT NULL GROUP BY 1
     UNION ALL SELECT h.state, count(*) FROM taskharbor.history h

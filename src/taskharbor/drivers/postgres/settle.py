@@ -10,40 +10,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
 from typing import TypeAlias
 
 import msgspec
 
-from taskharbor.clock import duration_micros
 from taskharbor.driver import JobSettle
-from taskharbor.drivers.postgres.advance import ARRIVE, EDGES
-from taskharbor.drivers.postgres.falling import GOING, LEFT_OVER, cancel_steps, fall, read
-from taskharbor.drivers.postgres.leaving import ENDED, FALLEN, KEYS, LEASES, PLAIN_ENDED
+from taskharbor.drivers.postgres.falling import LEFT_OVER, cancel_steps, fall, read
 from taskharbor.drivers.postgres.routine import (
-    Cell,
     Query,
     Routine,
-    nullable_array,
     plain_array,
-    text_array,
 )
 from taskharbor.drivers.postgres.rows import (
     BATCH_BYTES,
-    CLOCK,
-    FRONT,
-    NORMAL,
-    SOLO,
-    interval_of,
-    json_instant,
     json_text,
 )
 from taskharbor.drivers.postgres.sequel import write_sequels
+from taskharbor.drivers.postgres.settling import (
+    ANY,
+    ANY_TOGETHER,
+    ENDS_AS,
+    STEPS_ALONE,
+    STEPS_TOGETHER,
+    SUCCESSES,
+    common_cells,
+    other_cells,
+)
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK, parked_strays
 from taskharbor.flow import Sequel
 from taskharbor.job import JobState
-from taskharbor.settlement import SOLO_CRASHES, Settled, SettleKind, Settlement, SettleStatus
+from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
 
 _ALREADY = Settled(SettleStatus.ALREADY)
 _STALE = Settled(SettleStatus.STALE)
@@ -59,78 +56,6 @@ _Name: TypeAlias = tuple[str, int]
 _States: TypeAlias = dict[_Name, JobState]
 _Settle: TypeAlias = Callable[[Step, Sequence[Settlement]], Routine[_States]]
 
-_ENDS_AS = {
-    SettleKind.SUCCEED: JobState.SUCCEEDED,
-    SettleKind.BURY: JobState.DEAD,
-    SettleKind.CANCEL: JobState.CANCELLED,
-}
-"""The terminal states that kinds lead to; with the others the job waits again."""
-
-# The way of nearly all batches, by itself. Jobs are looked up one by one, in order of id, whatever the planner believes
-# of the table: it may be of a moment when that was empty. What somebody changes meanwhile is missed, and settled again.
-_GONE = """said AS MATERIALIZED (SELECT * FROM unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
-    $5::text::integer[], $6::text::text[]) s(id, token, start, size, codec)),
-found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
-    WHERE j.id = s.id AND j.token = s.token {which} LIMIT 1) f),
-gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
-    RETURNING j.*, 'succeeded' AS state, j.attempt + 1 AS attempts, NULL AS said_reason, NULL::json AS error,
-        j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result)"""
-_SUCCESSES = f"""WITH {CLOCK},
-{_GONE.replace("{which}", "AND j.waits IS NULL")},
-{PLAIN_ENDED}, {KEYS}, {LEASES.format(left="gone")}
-SELECT id::text, NULL, awaited FROM gone"""
-# The same with steps among them: their results go on, what came in for them goes, and the last of a flow ends that.
-_STEPS = f"""WITH {CLOCK},
-{_GONE},
-{ENDED}, {KEYS}, {LEASES.format(left="gone")},
-{EDGES},
-{ARRIVE},
-used AS (DELETE FROM taskharbor.input i USING gone g WHERE i.job_id = ANY (ARRAY[g.id]) AND g.waits IS NOT NULL),
-done AS (UPDATE taskharbor.flow f SET state = 'succeeded', reason = NULL, finished_at = c.now,
-    expires_at = c.now + {interval_of("f.retain")}
-    FROM clock c, gone g WHERE g.flow = g.id AND f.id = ANY (ARRAY[g.id]) AND f.state IN {GOING}
-    RETURNING f.id, f.absorbing)
-SELECT id::text, 'succeeded', awaited, flow::text, NULL FROM gone
-UNION ALL SELECT id::text, 'risen', false, NULL, queue FROM risen WHERE waits <= 0
-UNION ALL SELECT id::text, 'absorbing', false, NULL, NULL FROM done WHERE absorbing"""
-# Of a flow that leaves some of its steps over the last one is settled together with these. (Of EXISTS the server would
-# make a table of all such flows.)
-_LEAVES_NONE = """AND (j.flow IS DISTINCT FROM j.id
-        OR NOT coalesce((SELECT f.absorbing FROM taskharbor.flow f WHERE f.id = j.id), false))"""
-_STEPS_ALONE = _STEPS.replace("{which}", _LEAVES_NONE)
-_STEPS_TOGETHER = _STEPS.replace("{which}", "")
-# Jobs are locked as they are looked up, since some of them end and some go back, each by a part of its own.
-_OTHERS = f"""WITH {CLOCK},
-said AS MATERIALIZED (SELECT s.*, CASE WHEN s.error IS NOT NULL THEN
-        jsonb_set(s.error::jsonb, '{{at}}', {json_instant("c.now")})::text END AS wrong
-    FROM clock c, unnest($2::text::uuid[], $3::text::bigint[], $4::text::integer[],
-    $5::text::integer[], $6::text::text[], $8::text::text[], $9::text::bigint[], $10::text::smallint[],
-    $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::integer[], $15::text::integer[])
-    s(id, token, start, size, codec, state, after, lane, charge, reason, error, stray, lost)),
-found AS MATERIALIZED (SELECT s.*, f.spot FROM said s CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j
-    WHERE j.id = s.id AND j.token = s.token AND (j.waits IS NULL OR {{steps}}) LIMIT 1 FOR UPDATE) f),
-gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
-    AND (s.state IS NOT NULL OR j.cancel IS NOT NULL)
-    RETURNING j.*, CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state,
-        j.attempt + s.charge AS attempts,
-        CASE WHEN j.cancel IS NULL OR s.state = 'succeeded' THEN s.reason ELSE j.cancel END AS said_reason,
-        s.wrong::json AS error, j.token AS settler, s.codec, substring($7::bytea FROM s.start FOR s.size) AS result),
-{ENDED}, {KEYS},
-back AS (UPDATE taskharbor.job j SET token = NULL, settled = j.token, attempt = j.attempt + s.charge,
-    due = c.now + {interval_of("coalesce(s.after, 0)")}, lost = coalesce(s.lost, j.lost),
-    lane = CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
-    stray = coalesce(s.stray, j.stray), stray_reason = CASE WHEN s.stray IS NULL THEN j.stray_reason ELSE s.reason END,
-    errors = CASE WHEN s.wrong IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || s.wrong || ']')::json
-        ELSE (left(j.errors::text, -1) || ',' || s.wrong || ']')::json END
-    FROM clock c, found s WHERE j.ctid = s.spot AND s.state IS NULL AND j.cancel IS NULL
-    RETURNING j.id, j.settled AS token, j.queue, j.stray, CASE WHEN j.due <= c.now THEN 'ready'
-        WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END AS state),
-left_lease AS (SELECT id, settler AS token FROM gone UNION ALL SELECT id, token FROM back),
-{LEASES.format(left="left_lease")}
-SELECT id::text, state, awaited, queue, stray, {FALLEN} FROM gone
-    UNION ALL SELECT id::text, state, false, queue, stray, NULL FROM back"""
-_ANY = _OTHERS.replace("{steps}", "false")
-_ANY_TOGETHER = _OTHERS.replace("{steps}", "s.state IS DISTINCT FROM 'succeeded'")
 _BEFORE = """SELECT id::text, token, settled, waits IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
     UNION ALL SELECT id::text, NULL, settled, NULL FROM taskharbor.history WHERE id = ANY ($1::text::uuid[])"""
 _STRAY_NOW = """SELECT j.id::text, s.refused_by FROM taskharbor.job j JOIN taskharbor.stray s ON s.id = j.stray
@@ -205,10 +130,10 @@ def _id(settlement: Settlement) -> str:
 def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
     """Write settlements of different jobs, and return where those stand that their leases allowed."""
     if not all([settlement.kind is _SUCCEED and settlement.charge for settlement in settlements]):  # noqa: C419 - quicker
-        return (yield from _others(step, settlements, _ANY))
+        return (yield from _others(step, settlements, ANY))
     if any([settlement.step for settlement in settlements]):  # noqa: C419 - quicker
-        return (yield from _steps(step, settlements, _STEPS_ALONE))
-    rows = yield Query(_SUCCESSES, _common(step, settlements))
+        return (yield from _steps(step, settlements, STEPS_ALONE))
+    rows = yield Query(SUCCESSES, common_cells(step, settlements))
     step.wakes.jobs.extend([row[0] for row in rows if row[2]])
     tokens = {settlement.job_id: settlement.token for settlement in settlements}
     return dict.fromkeys([(row[0], tokens[row[0]]) for row in rows], JobState.SUCCEEDED)
@@ -217,18 +142,18 @@ def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
 def _together(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
     """Write settlements of different jobs with all that they bring with them, whether or not they are steps."""
     states: _States = {}
-    successes = [s for s in settlements if s.kind is _SUCCEED and s.charge]
-    others = [s for s in settlements if s.kind is not _SUCCEED or not s.charge]
+    successes = [settlement for settlement in settlements if settlement.kind is _SUCCEED]
+    others = [settlement for settlement in settlements if settlement.kind is not _SUCCEED]
     if successes:
-        states.update((yield from _steps(step, successes, _STEPS_TOGETHER)))
+        states.update((yield from _steps(step, successes, STEPS_TOGETHER)))
     if others:
-        states.update((yield from _others(step, others, _ANY_TOGETHER)))
+        states.update((yield from _others(step, others, ANY_TOGETHER)))
     return states
 
 
 def _steps(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_States]:
     """Write successes, of steps among others."""
-    rows = yield Query(sql, _common(step, settlements))
+    rows = yield Query(sql, common_cells(step, settlements))
     told = {settlement.job_id: settlement for settlement in settlements}
     states: _States = {}
     risen: list[str] = []
@@ -257,7 +182,7 @@ def _steps(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_
 def _others(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_States]:
     """Write settlements of any kind."""
     numbers = yield from _stray_numbers(settlements)
-    rows = yield Query(sql, (*_common(step, settlements), *_beside(settlements, numbers)))
+    rows = yield Query(sql, (*common_cells(step, settlements), *other_cells(settlements, numbers)))
     step.wakes.jobs.extend([row[0] for row in rows if row[2]])
     tokens = {settlement.job_id: settlement.token for settlement in settlements}
     states = {row[0]: JobState(row[1]) for row in rows}
@@ -272,7 +197,7 @@ def _others(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[
     return {(job_id, tokens[job_id]): state for job_id, state in states.items()}
 
 
-_TERMINAL = frozenset(_ENDS_AS.values())
+_TERMINAL = frozenset(ENDS_AS.values())
 
 
 def _look_again(
@@ -299,35 +224,6 @@ def _look_again(
         states.update((yield from settle(step, sorted([rest[name] for name in held], key=_id))))
         rest = {name: settlement for name, settlement in rest.items() if name not in states}
     return settled, set()
-
-
-def _common(step: Step, settlements: Sequence[Settlement]) -> list[Cell]:
-    results = [settlement.result for settlement in settlements]
-    sizes = [None if result is None else len(result) for result in results]
-    return [
-        step.now,
-        "{" + ",".join([settlement.job_id for settlement in settlements]) + "}",
-        plain_array([settlement.token for settlement in settlements]),
-        plain_array(accumulate([size or 0 for size in sizes[:-1]], initial=1)),
-        nullable_array(sizes),
-        text_array([settlement.codec for settlement in settlements]),
-        b"".join([result for result in results if result]),
-    ]
-
-
-def _beside(settlements: Sequence[Settlement], strays: dict[str, int]) -> list[Cell]:
-    ends = [_ENDS_AS.get(settlement.kind) for settlement in settlements]
-    waits = {SettleKind.RETRY, SettleKind.SNOOZE}
-    return [
-        nullable_array(ends),
-        nullable_array([None if s.after is None else duration_micros(s.after) for s in settlements]),
-        plain_array([FRONT if s.kind is SettleKind.RELEASE else NORMAL for s in settlements]),
-        plain_array([int(s.charge) for s in settlements]),
-        text_array([s.reason for s in settlements]),
-        text_array([None if s.error is None else json_text(s.error) for s in settlements]),
-        nullable_array([strays.get(s.job_id) for s in settlements]),
-        nullable_array([0 if s.kind in waits else None for s in settlements]),
-    ]
 
 
 def _stray_numbers(settlements: Iterable[Settlement]) -> Routine[dict[str, int]]:

@@ -86,13 +86,13 @@ class PostgresStore:
         if settle.needs_transaction(request):
             return await self._desk.ask(settle.job_settle_together, request, together=True)
         answers = await self._desk.ask(settle.job_settle, request)
-        if settle.TOGETHER not in answers:  # as a rule
-            return answers
         rest = [
             settlement
             for settlement, answer in zip(request.settlements, answers, strict=True)
             if answer is settle.TOGETHER
         ]
+        if not rest:  # as a rule
+            return answers
         whole = JobSettle(settlements=rest, now=request.now)
         later = iter(await self._desk.ask(settle.job_settle_together, whole, together=True))
         return [next(later) if answer is settle.TOGETHER else answer for answer in answers]
