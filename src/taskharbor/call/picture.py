@@ -11,6 +11,7 @@ import msgspec
 from taskharbor.call.expansion import EACH, read_expansion
 from taskharbor.call.folding import fold, in_order, unfolded
 from taskharbor.job import TERMINAL, AttemptError, JobRecord, JobState
+from taskharbor.step import Edge
 
 
 class FlowStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,35 +178,46 @@ def draw(flow_id: str, records: Iterable[JobRecord]) -> FlowGraph:
 def _join_expansions(known: Mapping[str, JobRecord], after: defaultdict[str, dict[str, None]]) -> None:
     """Let what an `each` made come after it; and what is to follow that, as long as it made nothing.
 
-    Nothing is stored of either, since neither waits for the other's result.
+    Nothing is stored of either, since neither waits for the other's result. But an `each` has holes of its own where
+    the results go, and what it made takes nothing from elsewhere.
     """
     outs = {record.id: _outs(record) for record in known.values() if record.task == EACH}
-    ends: defaultdict[str, list[str]] = defaultdict(list)
-    """Which of them stand where a result for this step comes from."""
+    if not outs:
+        return
+    owners = {(edge.job_id, edge.slot): job_id for job_id, out in outs.items() for edge in out}
+    makers: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    """For each step those of type `each` whose results it takes."""
+    for (target, _), job_id in owners.items():
+        makers[target][job_id] = None
+    last: defaultdict[str, list[str]] = defaultdict(list)
+    before: defaultdict[str, list[str]] = defaultdict(list)
+    """For each step those before it, but for what was made by an `each`."""
+    for record in known.values():
+        for edge in record.edges:
+            maker = owners.get((edge.job_id, edge.slot))
+            if maker is None:
+                before[edge.job_id].append(record.id)
+            else:
+                last[maker].append(record.id)
     for job_id, out in outs.items():
-        for target in out:
-            ends[target].append(job_id)
-    for job_id, out in outs.items():
-        at = known[job_id].finished_at
-        made: dict[str, None] = {}
-        reached = [target for target in out if target in known]
-        while at is not None and reached:
-            target = reached.pop()
-            for before in (*after[target], *ends[target]):
-                # All of them are stored when it ends, by the same clock.
-                if before not in made and before != job_id and known[before].enqueued_at == at:
-                    made[before] = None
-                    reached.append(before)
-        first = [one for one in made if not after[one]]
-        for one in first or [target for target in out if target in known]:
-            after[one][job_id] = None
+        made = dict.fromkeys(last[job_id])
+        left = list(made)
+        while left:
+            step = left.pop()
+            for earlier in (*before[step], *makers[step]):
+                if earlier not in made:
+                    made[earlier] = None
+                    left.append(earlier)
+        first = [step for step in made if not before[step] and not makers[step]]
+        for step in first or [edge.job_id for edge in out if edge.job_id in known]:
+            after[step][job_id] = None
 
 
-def _outs(record: JobRecord) -> Sequence[str]:
+def _outs(record: JobRecord) -> Sequence[Edge]:
     try:
-        return [edge.job_id for edge in read_expansion(record.payload).out]
+        return read_expansion(record.payload).out
     except msgspec.MsgspecError:  # of another release
-        return []
+        return ()
 
 
 def _step(record: JobRecord, before: Sequence[JobRecord]) -> FlowStep:

@@ -33,7 +33,7 @@ from taskharbor.job import JobState
 
 commands = typer.Typer(no_args_is_help=True, help="Look at flows, draw them, cancel them, resume them.")
 
-_STATES = ", ".join(FlowState)
+_STATES = [state.value for state in FlowState]
 _COLUMNS: Columns[FlowRecord] = (
     ("id", lambda flow: flow.id),
     ("state", lambda flow: flow.state.value),
@@ -66,7 +66,7 @@ def list_flows(
         typer.Option(
             "--state",
             metavar="STATES",
-            help=f"Only in these states; with commas, or repeated: {_STATES}.",
+            help=f"Only in these states; with commas, or repeated: {', '.join(_STATES)}.",
             show_default="all",
         ),
     ] = None,
@@ -236,9 +236,10 @@ _ENDED = {
 def _states_of(given: Sequence[str] | None) -> Sequence[FlowState]:
     found: list[FlowState] = []
     for name in listed(given):
-        if name not in list(FlowState):
+        if name not in _STATES:
+            hint = nearest(name, _STATES)
             raise OptionError(
-                f"--state {name!r}: no flow has this state{nearest(name, list(FlowState))}; there are {_STATES}"
+                f"--state {name!r}: no flow has this state{hint}; there are {', '.join(_STATES)}"
             )
         found.append(FlowState(name))
     return found
