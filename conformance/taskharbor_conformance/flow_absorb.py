@@ -9,14 +9,7 @@ from taskharbor.flow import Failure, FlowState
 from taskharbor.job import JobState
 from taskharbor.retry import RetryNumbers
 from taskharbor.step import Edge, Hole, Input, Step
-from taskharbor_conformance.bench import (
-    Bench,
-    burial,
-    cancellation,
-    failure,
-    new_job,
-    success,
-)
+from taskharbor_conformance.bench import Bench, burial, cancellation, failure, new_job, success
 from taskharbor_conformance.case import case
 from taskharbor_conformance.graphs import (
     VALUE,

@@ -8,14 +8,7 @@ from taskharbor.job import JobState
 from taskharbor.retry import RetryNumbers
 from taskharbor_conformance.bench import HOUR, Bench, burial, error_of, new_job, release, success
 from taskharbor_conformance.case import case
-from taskharbor_conformance.graphs import (
-    chain,
-    chord,
-    failure_template,
-    ids_of,
-    told_of,
-    values_of,
-)
+from taskharbor_conformance.graphs import chain, chord, failure_template, ids_of, told_of, values_of
 
 FAILED, RUNNING = FlowState.FAILED, FlowState.RUNNING
 REQUEUED, NOT_DEAD = RequeueStatus.REQUEUED, RequeueStatus.NOT_DEAD

@@ -1,10 +1,8 @@
-"""Looking at flows, who is told of them, and how long they are kept."""
+"""flow_get, flow_find, and job_find of a flow's steps."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from taskharbor.driver import (
     BlockingDriver,
@@ -14,34 +12,14 @@ from taskharbor.driver import (
     FlowCancel,
     FlowFind,
     FlowGet,
-    HistoryPrune,
     JobEnqueue,
     JobFind,
-    Subscription,
 )
-from taskharbor.flow import FlowRecord, FlowState, NewFlow, Sequel
-from taskharbor.job import JobState, NewJob
-from taskharbor_conformance.bench import (
-    DAY,
-    ENOUGH,
-    HOUR,
-    NOW,
-    SECOND,
-    UNKNOWN,
-    Bench,
-    Doorbell,
-    burial,
-    new_job,
-    success,
-)
+from taskharbor.flow import FlowRecord, FlowState, NewFlow
+from taskharbor.job import JobState
+from taskharbor_conformance.bench import HOUR, UNKNOWN, Bench, burial, new_job, success
 from taskharbor_conformance.case import case
-from taskharbor_conformance.graphs import chain, chord, failure_template, ids_of, told_of, values_of
-
-GRACE = 2 * DAY
-"""A store may remove by the day: what must be gone is looked for so much later."""
-
-
-# --- flow_get, flow_find, job_find
+from taskharbor_conformance.graphs import chain, chord, ids_of
 
 
 @case("4.14")
@@ -154,195 +132,6 @@ async def the_steps_of_a_flow_are_found_in_every_state(bench: Bench) -> None:
     assert sorted(ids_of(flow))[:2:-1] == [record.id for record in page]
     assert sorted(ids_of(flow))[2:] == [record.id for record in rest]
     assert [] == list(await store.job_find(JobFind(flow=UNKNOWN, now=bench.now)))
-
-
-# --- wake-ups
-
-
-@asynccontextmanager
-async def _woken(subscription: Subscription, bell: Doorbell) -> AsyncGenerator[None]:
-    try:
-        yield
-        await bell.wait()
-    finally:
-        subscription.close()
-
-
-def _queue_woken(bench: Bench, queue: str) -> AbstractAsyncContextManager[None]:
-    bell = Doorbell()
-    return _woken(bench.driver.watch_queues([queue], bell), bell)
-
-
-def _flow_woken(bench: Bench, flow: NewFlow) -> AbstractAsyncContextManager[None]:
-    bell = Doorbell()
-    return _woken(bench.driver.watch_jobs([flow.id], bell), bell)
-
-
-@case("4.14", "4.10")
-async def a_step_that_comes_to_be_ready_wakes_its_queue(bench: Bench) -> None:
-    await bench.enqueue_flow(chain(new_job(), new_job(queue="mail")))
-    delivery = await bench.take_one()
-
-    async with _queue_woken(bench, "mail"):
-        await bench.settle(success(delivery))
-
-
-@case("4.14", "4.10")
-async def a_failure_that_lets_a_step_go_wakes_its_queue(bench: Bench) -> None:
-    await bench.enqueue_flow(chord(1, new_job(queue="mail"), tolerant=True))
-    delivery = await bench.take_one()
-
-    async with _queue_woken(bench, "mail"):
-        await bench.settle(burial(delivery))
-
-
-@case("4.14", "4.10")
-async def an_on_failure_job_wakes_its_queue(bench: Bench) -> None:
-    await bench.enqueue_flow(chain(on_failure=failure_template("failures")))
-    delivery = await bench.take_one()
-
-    async with _queue_woken(bench, "failures"):
-        await bench.settle(burial(delivery))
-
-
-@case("4.13", "4.10")
-async def what_a_success_brings_wakes_its_queue(bench: Bench) -> None:
-    await bench.enqueue()
-    delivery = await bench.take_one()
-
-    async with _queue_woken(bench, "mail"), _queue_woken(bench, "video"):
-        sequel = Sequel(jobs=(new_job(queue="mail"),), flows=(chain(new_job(queue="video")),))
-        await bench.settle(success(delivery, sequel=sequel))
-
-
-@case("4.14", "4.10")
-async def a_flow_that_is_enqueued_wakes_the_queues_of_what_may_run(bench: Bench) -> None:
-    async with _queue_woken(bench, "mail"):
-        await bench.enqueue_flow(chain(new_job(queue="mail"), new_job()))
-
-
-@case("4.14", "4.8")
-async def the_end_of_a_flow_wakes_who_waits_for_it(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chain())
-    await bench.finish(ids_of(flow)[0])
-    delivery = await bench.take_one()
-
-    async with _flow_woken(bench, flow):
-        await bench.settle(success(delivery))
-
-
-@case("4.14", "4.8")
-async def a_failure_wakes_who_waits_for_the_flow(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chain())
-    delivery = await bench.take_one()
-
-    async with _flow_woken(bench, flow):
-        await bench.settle(burial(delivery))
-
-
-@case("4.14", "4.8", "4.11")
-async def a_cancel_wakes_who_waits_for_the_flow(bench: Bench) -> None:
-    whole, by_step = await bench.enqueue_flow(chain()), await bench.enqueue_flow(chain())
-
-    async with _flow_woken(bench, whole):
-        await bench.cancel_flows(whole.id)
-    async with _flow_woken(bench, by_step):
-        await bench.cancel(ids_of(by_step)[0])
-
-
-@case("4.14", "4.8", "4.11")
-async def a_flow_that_is_cancelled_while_its_last_step_runs_wakes_who_waits_for_it(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chain(new_job()))
-    await bench.take_one()
-
-    async with _flow_woken(bench, flow):
-        await bench.cancel_flows(flow.id)
-
-
-# --- retention
-
-
-async def _prune(bench: Bench) -> None:
-    while (await bench.store.history_prune(HistoryPrune(limit=ENOUGH, now=bench.now))).more:
-        pass
-
-
-def _kept(*retains: int) -> list[NewJob]:
-    return [new_job(retain=days * DAY) for days in retains]
-
-
-@case("4.17", "4.14")
-async def a_flow_is_kept_as_long_as_its_last_step(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chain(*_kept(1, 7)))
-    for job_id in ids_of(flow):
-        await bench.finish(job_id)
-    bench.advance(DAY + GRACE)
-    await _prune(bench)
-    early = await bench.find_flows(), await bench.find_ids(), dict((await bench.flow(flow.id)).steps)
-    bench.advance(4 * DAY + GRACE)
-
-    await _prune(bench)
-
-    assert ([flow.id], [flow.id], {JobState.SUCCEEDED: 1}) == early
-    assert ([], []) == (await bench.find_flows(), await bench.find_ids())
-    assert [None] == list(await bench.store.flow_get(FlowGet(ids=[flow.id], now=bench.now)))
-
-
-@case("4.17", "4.14")
-async def a_cancelled_flow_is_kept_as_long_as_its_last_step_would_be(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chain(*_kept(1, 7)))
-    await bench.cancel_flows(flow.id)
-    bench.advance(7 * DAY - SECOND)
-    await _prune(bench)
-    early = await bench.flow_state(flow.id)
-    bench.advance(GRACE)
-
-    await _prune(bench)
-
-    assert (FlowState.CANCELLED, []) == (early, await bench.find_flows())
-
-
-@case("4.17", "4.14")
-async def a_flow_that_has_not_ended_is_kept_and_so_is_what_it_waits_with(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chain(*(new_job(retain=NOW) for _ in range(3))))
-    failed = await bench.enqueue_flow(chain(*(new_job(retain=NOW) for _ in range(2))))
-    first, second, _ = ids_of(flow)
-    await bench.finish(first, b"1")
-    await bench.bury(ids_of(failed)[0])
-    bench.advance(100 * DAY)
-
-    await _prune(bench)
-
-    assert sorted([flow.id, failed.id]) == await bench.find_flows()
-    assert [None] == await bench.get(first), "what has succeeded is needed no more"
-    delivery = await bench.take_one()
-    assert (second, [b"1"]) == (delivery.id, values_of(delivery))
-
-
-# --- whole processes
-
-
-@case("4.1", "4.14", needs=Capability.DURABLE)
-async def flows_survive_a_restart_wherever_they_stand(bench: Bench) -> None:
-    flow = await bench.enqueue_flow(chord(3, on_failure=failure_template("failures")))
-    one, two, three, last = ids_of(flow)
-    await bench.finish(one, b"1")
-    await bench.bury(two)
-    before = await bench.flow(flow.id), await bench.get(*ids_of(flow))
-
-    await bench.restart()
-
-    assert before == (await bench.flow(flow.id), await bench.get(*ids_of(flow)))
-    assert two == told_of(await bench.take_one(queues=["failures"])).job_id
-    await bench.requeue(two)
-    await bench.finish(three, b"3")
-    await bench.restart()
-    await bench.finish(two, b"2")
-    delivery = await bench.take_one()
-    assert (last, [b"1", b"2", b"3"]) == (delivery.id, values_of(delivery))
-    await bench.settle(success(delivery))
-    await bench.restart()
-    assert FlowState.SUCCEEDED == await bench.flow_state(flow.id)
 
 
 @case("4.14", needs=Capability.BLOCKING)
