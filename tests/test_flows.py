@@ -56,6 +56,7 @@ from tests.support.flow_app import (
     subtract,
     tell,
     told,
+    total,
     unkept,
     upto,
     write,
@@ -94,6 +95,11 @@ def five_times(value: int) -> Signature[int]:
 def minus_one(value: int) -> Signature[int]:
     """Return the call that takes one away."""
     return subtract.s(value, 1)
+
+
+def among(value: int) -> Signature[str]:
+    """Return the call that writes the value after another."""
+    return write.s([9, value])
 
 
 def _nothing() -> Flow[list[int]]:
@@ -147,6 +153,9 @@ COMPOSITIONS: dict[str, tuple[Callable[[], Signature[object]], object]] = {
         ),
         [3, 3],
     ),
+    "gathered into *args": (lambda: gather(number.s(1), packed.s(2), double.s(2)).then(total), 7),
+    "elements of a list": (lambda: number.s(3).then(lambda n: write.s([1, n, 2, n])), "1,3,2,3"),
+    "elements within each": (lambda: upto.s(3).then(each(among)), ["9,0", "9,1", "9,2"]),
     "each": (lambda: upto.s(4).then(each(double)), [0, 2, 4, 6]),
     "each of an empty list": (lambda: upto.s(0).then(each(double)), []),
     "each of an empty list, added up": (lambda: upto.s(0).then(each(double)).then(add_up), 0),

@@ -83,6 +83,12 @@ async def add_all(first: int, more: list[int]) -> int:
 
 
 @task(registry=registry)
+async def total(*values: int) -> int:
+    """Return the sum."""
+    return sum(values)
+
+
+@task(registry=registry)
 async def write(values: list[int]) -> str:
     """Return them as text: their order shows."""
     return ",".join(map(str, values))

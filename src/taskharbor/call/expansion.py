@@ -67,7 +67,7 @@ def expand(expansion: Expansion, elements: Sequence[tuple[str, bytes]], flow: st
         ids = {job.id: next(new_ids) for job in body}
         given: dict[str, list[Input]] = {}
         for use in expansion.elements:
-            given.setdefault(use.job_id, []).append(Input(use.slot, 0, codec, value))
+            given.setdefault(use.job_id, []).append(Input(use.slot, use.index, codec, value))
         steps += [_made(job, ids, expansion.out, index, flow, tuple(given.get(job.id, ()))) for job in body]
     waits: dict[str, int] = {}
     for edge in expansion.out:  # each of them waits for this step, and from now on for the elements' instead
@@ -99,7 +99,7 @@ def _made(
             flow=flow,
             edges=tuple(edges),
             absorbers=tuple(_renamed(edge, ids) for edge in step.absorbers),
-            inputs=given,
+            inputs=step.inputs + given,
         ),
     )
 

@@ -23,7 +23,7 @@ from taskharbor.codec import Codec, CodecError
 from taskharbor.errors import FlowError, PayloadError
 from taskharbor.flow import NewFlow
 from taskharbor.job import NewJob, OnConflict, new_job_id
-from taskharbor.step import ORDER, Edge, Hole, Step
+from taskharbor.step import ORDER, Edge, Hole, Input, Step
 from taskharbor.workflow.spool import Spool
 
 _replace = msgspec.structs.replace
@@ -42,6 +42,8 @@ class _Target(msgspec.Struct):
 
     draft: _Draft
     slot: int
+    place: int | None = None
+    """Its place in the list that fills the hole, where that is one of the call's own."""
 
     def edge(self, index: int) -> Edge:
         """Have the step wait for one more result, and return its dependency."""
@@ -50,7 +52,7 @@ class _Target(msgspec.Struct):
         if self.slot < 0:  # each is an input of its own, whatever comes before
             draft.orders += 1
             return Edge(draft.id, self.slot, draft.orders - 1)
-        return Edge(draft.id, self.slot, index)
+        return Edge(draft.id, self.slot, index if self.place is None else self.place)
 
 
 class _Draft(msgspec.Struct):
@@ -65,6 +67,8 @@ class _Draft(msgspec.Struct):
     edges: list[Edge] = []
     absorbers: tuple[Edge, ...] = ()
     holes: list[Hole] = []
+    inputs: list[Input] = []
+    """What is known already of a list that other results belong to."""
     expansion: Expansion | None = None
 
     @property
@@ -224,7 +228,9 @@ class Lowering:
                 sources.append(draft)
         draft.expansion = Expansion(
             body=tuple(bodies),
-            elements=tuple(Edge(use.draft.id, use.slot) for use in inner._uses[id(node.element)]),
+            elements=tuple(
+                Edge(use.draft.id, use.slot, use.place or 0) for use in inner._uses[id(node.element)]
+            ),
             out=tuple(target.edge(0) for target in targets),
             codec=codec,
             items=items,
@@ -241,9 +247,28 @@ class Lowering:
             if isinstance(value, Placeholder):
                 kind, slot = self._use(value, draft, len(holes))
                 holes.append(Hole(name, slot, kind.many, kind.tolerant))
+            elif isinstance(value, (list, tuple)):
+                elements = cast("Sequence[object]", value)
+                if any(isinstance(element, Placeholder) for element in elements):
+                    self._list(elements, draft, len(holes))
+                    holes.append(Hole(name, len(holes), many=True))
         return holes
 
-    def _use(self, place: Placeholder, draft: _Draft, slot: int = 0) -> tuple[_Kind, int]:
+    def _list(self, elements: Sequence[object], draft: _Draft, slot: int) -> None:
+        """Let a list, or `*args`, be filled element by element."""
+        for place, element in enumerate(elements):
+            if not isinstance(element, Placeholder):
+                draft.inputs.append(Input(slot, place, self._codec.name, self._encoded(element)))
+                continue
+            kind, _ = self._use(element, draft, slot, place)
+            if kind.many:
+                raise FlowError(
+                    f"{element!r} is a list, and stands within another; pass it on as an argument of its own"
+                )
+
+    def _use(
+        self, place: Placeholder, draft: _Draft, slot: int = 0, at: int | None = None
+    ) -> tuple[_Kind, int]:
         kind = self._kinds.get(id(place))
         if kind is None:
             raise FlowError(
@@ -251,7 +276,7 @@ class Lowering:
                 "each(...) whose body uses it; a body can take its element alone, so pass on what else it needs with "
                 "the elements"
             )
-        self._uses[id(place)].append(_Target(draft, slot))
+        self._uses[id(place)].append(_Target(draft, slot, at))
         return kind, slot
 
     def _taken(self, place: Placeholder, follows: Sequence[_Draft]) -> list[_Target]:
@@ -266,7 +291,9 @@ class Lowering:
     # --- jobs
 
     def _draft(self, *, first: bool) -> _Draft:
-        draft = _Draft(new_job_id() if self._local is None else f"@{next(self._local)}", edges=[], holes=[])
+        draft = _Draft(
+            new_job_id() if self._local is None else f"@{next(self._local)}", edges=[], holes=[], inputs=[]
+        )
         if first:
             self.flow = draft.id
         return draft
@@ -285,6 +312,7 @@ class Lowering:
             edges=tuple(draft.edges),
             absorbers=draft.absorbers,
             holes=tuple(draft.holes),
+            inputs=tuple(draft.inputs),
         )
         if self._hash is not None:
             self._hash.update(_told(job, step))
@@ -309,8 +337,8 @@ class Lowering:
         except PayloadError as error:
             if Placeholder.__qualname__ in str(error):
                 raise FlowError(
-                    f"an argument of {call.callee.name!r} holds the result of an earlier step within a list, a dict or "
-                    "the like; it can only be passed on as a whole argument"
+                    f"an argument of {call.callee.name!r} holds the result of an earlier step somewhere within; it can "
+                    "only be passed on as a whole argument, or as an element of a list or a tuple that is one"
                 ) from error
             raise
 
@@ -324,7 +352,7 @@ class Lowering:
         try:
             return self._codec.encoder()(items)
         except CodecError as error:
-            raise FlowError(f"the list given to each(...) cannot be sent: {error} at {error.path}") from error
+            raise FlowError(f"{items!r:.80} cannot be sent: {error} at {error.path}") from error
 
     @property
     def digest(self) -> bytes:
