@@ -26,6 +26,7 @@ from taskharbor import (
     task,
 )
 from taskharbor.cli import listing
+from taskharbor.driver import JobReserve, QueueTake
 from taskharbor.drivers.registry import open_driver
 from tests.fixtures.cli import Shop
 from tests.support.chaos_stores import POSTGRES, SQLITE, chaos_store
@@ -570,6 +571,33 @@ def test_flows_are_cancelled_for_good(studio: Studio) -> None:
     flow = studio.harbor.flows.get(flow_id)
     assert (FlowState.CANCELLED, "not wanted") == (flow.state, flow.reason)
     assert "cancelled (not wanted)" in studio.run("flows", "show", flow_id).out
+
+
+def test_a_flow_with_steps_that_run_is_cancelled_and_their_workers_told(studio: Studio) -> None:
+    with studio.harbor:
+        flow_id = studio.brighten.s(1).then(studio.brighten).enqueue().id
+        reserve = JobReserve(
+            queues=[QueueTake("default", 1)],
+            limit=1,
+            lease=HOUR,
+            token=1,
+            worker="w",
+            tasks=frozenset({"image.brighten"}),
+            build="b",
+            guarded_limit=1,
+            solo=False,
+        )
+        studio.harbor.ask(lambda store: store.job_reserve(reserve))
+
+    ended = studio.run("flows", "cancel", flow_id, "--yes")
+
+    assert (0, f"{flow_id}  cancelled; the workers of steps that run are told to stop them\n") == (
+        ended.code,
+        ended.out,
+    )
+    assert ["● image.brighten running", "● image.brighten cancelled"] == [
+        " ".join(line.split()[:3]) for line in studio.drawn(flow_id)
+    ]
 
 
 @pytest.mark.parametrize(
