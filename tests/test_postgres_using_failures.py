@@ -22,8 +22,7 @@ from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker, cre
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from taskharbor import Harbor, Registry, UsageError, task
-from taskharbor.drivers.postgres import PostgresDriver
-from taskharbor.drivers.postgres import storing
+from taskharbor.drivers.postgres import PostgresDriver, storing
 from taskharbor.drivers.postgres.joining.line import AwaitedPsycopgLine, PsycopgLine
 from taskharbor.drivers.postgres.joining.of_asyncpg import AsyncpgLine
 from taskharbor.drivers.postgres.routine import Query

@@ -276,7 +276,7 @@ def test_a_mutable_default_given_by_the_caller_stays_the_callers(registry: Regis
     def collect(names: list[str] = []) -> None: ...  # noqa: B006
 
     signature = collect.s()
-    untyped(signature.sendable.arguments).names.append("x")
+    untyped(untyped(signature.sendable).arguments).names.append("x")
 
     assert {"names": []} == stored(harbor, collect)
 

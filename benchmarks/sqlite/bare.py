@@ -19,6 +19,7 @@ import msgspec
 
 from benchmarks.fixtures import Mail, noop
 from taskharbor import JsonCodec, Signature
+from taskharbor.call import Call
 from taskharbor.clock import SystemClock, micros
 from taskharbor.driver import JobEnqueue, JobReserve, JobSettle, QueueTake
 from taskharbor.drivers.sqlite.connection import close, open_connection
@@ -82,7 +83,8 @@ class Loop:
         """Enqueue calls, batch by batch."""
         codec = JsonCodec()
         for begin in range(0, len(signatures), batch):
-            calls = [signature.sendable for signature in signatures[begin : begin + batch]]
+            some = [signature.sendable for signature in signatures[begin : begin + batch]]
+            calls = [call for call in some if isinstance(call, Call)]
             jobs = [call.callee.new_job(call.arguments, call.options, codec, check=False) for call in calls]
             self._run(job_enqueue, JobEnqueue(jobs=jobs, all_or_none=True))
 

@@ -36,6 +36,7 @@ from taskharbor.call.signature import Flow, Link, Signature, Step, apply, flow_o
 from taskharbor.call.wait_limit import WaitLimit
 
 __all__ = [
+    "PARTS",
     "Call",
     "Callee",
     "Dispatcher",
@@ -55,7 +56,6 @@ __all__ = [
     "Node",
     "OnConflictName",
     "Options",
-    "PARTS",
     "Parts",
     "Placeholder",
     "RunningJob",
