@@ -19,10 +19,11 @@ from taskharbor_conformance.graphs import chain, ids_of
 from tests.support.postgres import new_schema_name, server
 
 OPTIONS = OptionsBook().text(new_job())
+AGO = "now() - interval '1 hour'"
 # As the release before has written them.
 COLUMNS = "id, task, queue, options, priority, run_at, enqueued_at, retain, payload, deliveries, attempt"
-VALUES = f"""%s::uuid, 'mail.send', 'default', '{OPTIONS}', 5, now(), now(), 86400000000, '\\x5b5d', 1, 1"""
-LIVE = f"INSERT INTO job ({COLUMNS}, due, lane, token) VALUES ({VALUES}, now(), 2, %s)"
+VALUES = f"""%s::uuid, 'mail.send', 'default', '{OPTIONS}', 5, {AGO}, {AGO}, 86400000000, '\\x5b5d', 1, 1"""
+LIVE = f"INSERT INTO job ({COLUMNS}, due, lane, token) VALUES ({VALUES}, {AGO}, 2, %s)"
 LEASED = """INSERT INTO lease (token, worker, expires_at, duration, jobs, remaining)
     VALUES (%s, 'worker-0', now() + interval '1 day', 1, ARRAY[%s::uuid], 1)"""
 ENDED = f"""INSERT INTO history ({COLUMNS}, slot, finished_at, expires_at, state)

@@ -9,6 +9,8 @@ from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import CLOCK, json_instant
 from taskharbor.drivers.postgres.step import Step
 
+LOCK_ORDER = "coalesce(waits, 0) > 0, id"
+"""In which jobs are locked: a settle has those that it ends first, and then those that wait for them."""
 # An act is told in JSON, which is written around what stands there; $2 verb, $3 by, $4 reason. Where there is no verb
 # it is no act by hand, and not told.
 NOTED = """CASE WHEN n.note IS NULL THEN {0}operations WHEN {0}operations IS NULL THEN ('[' || n.note || ']')::json

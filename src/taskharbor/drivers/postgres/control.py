@@ -1,4 +1,4 @@
-"""job_cancel, job_requeue, job_delete: acts by hand. Each locks its jobs in order of id, then looks, then acts."""
+"""job_cancel, job_requeue, job_delete: acts by hand. Each locks its jobs in order, then looks, then acts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from taskharbor.driver import (
     JobRequeue,
     RequeueStatus,
 )
-from taskharbor.drivers.postgres.cancelling import NOTE, NOTED, cancel_jobs
-from taskharbor.drivers.postgres.falling import fall, locked_flows, read, resume
+from taskharbor.drivers.postgres.cancelling import LOCK_ORDER, NOTE, NOTED, cancel_jobs
+from taskharbor.drivers.postgres.falling import fall, lock_steps, locked_flows, read, resume
 from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, micros_text, real_ids
@@ -23,8 +23,13 @@ from taskharbor.flow import FLOW_ENDED, FlowState
 from taskharbor.job import JobState
 from taskharbor.settlement import SOLO_CRASHES
 
-_LOCK = """SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
-    ORDER BY id FOR UPDATE"""
+_LOCK = f"""SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
+    ORDER BY {LOCK_ORDER} FOR UPDATE"""
+# The flows that end if these jobs do.
+_FLOWS = """SELECT flow::text FROM taskharbor.job
+        WHERE id = ANY ($1::text::uuid[]) AND flow IS NOT NULL AND absorbers IS NULL
+    UNION SELECT flow::text FROM taskharbor.history
+        WHERE id = ANY ($1::text::uuid[]) AND flow IS NOT NULL AND absorbers IS NULL"""
 _ENDED = """SELECT id::text, state, task, key, digest, options, queue, flow::text, waits IS NOT NULL
     FROM taskharbor.history WHERE id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
 _TAKE_KEY = """INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
@@ -85,6 +90,7 @@ class _Ended(NamedTuple):
 def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]]:
     """Cancel jobs and return one answer each, in order."""
     ids = plain_array(real_ids(request.ids))
+    yield from _lock_flows(ids)
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
     ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
     running = [job_id for job_id, leased in live.items() if leased]
@@ -105,6 +111,13 @@ def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]
             answers.append(CancelStatus.CANCELLED)
             ended.add(job_id)  # should it be named twice
     return answers
+
+
+def _lock_flows(ids: str) -> Routine[None]:
+    """Lock the steps of flows that end if these jobs do, all at once: one after the other is what deadlocks are of."""
+    flows = [row[0] for row in (yield Query(_FLOWS, (ids,)))]
+    if flows:
+        yield from lock_steps(flows)
 
 
 def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStatus]]:
@@ -161,6 +174,7 @@ def _told_once(
 def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]]:
     """Delete jobs and return one answer each, in order."""
     ids = plain_array(real_ids(request.ids))
+    yield from _lock_flows(ids)
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
     ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
     idle = [job_id for job_id, leased in live.items() if not leased]

@@ -13,7 +13,7 @@ import msgspec
 
 from taskharbor.driver import JobEnqueue
 from taskharbor.drivers.postgres.advance import give
-from taskharbor.drivers.postgres.cancelling import DROP_INPUTS, cancel_jobs
+from taskharbor.drivers.postgres.cancelling import DROP_INPUTS, LOCK_ORDER, cancel_jobs
 from taskharbor.drivers.postgres.enqueue import job_enqueue
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import DEAD, interval_of, read_meta
@@ -28,8 +28,9 @@ GOING = f"('{FlowState.RUNNING}', '{FlowState.FAILED}')"
 _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _LOCK_FLOWS = """SELECT id::text, state, name, meta::text, on_failure FROM taskharbor.flow
     WHERE id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
-_STEPS = """SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE flow = $1::text::uuid AND flow IS NOT NULL
-    ORDER BY id FOR UPDATE"""
+_GOING = f"""SELECT id::text FROM taskharbor.flow WHERE id = ANY ($1::text::uuid[]) AND state IN {GOING}"""
+_STEPS = f"""SELECT id::text, token IS NOT NULL FROM taskharbor.job
+    WHERE flow = ANY ($1::text::uuid[]) AND flow IS NOT NULL ORDER BY {LOCK_ORDER} FOR UPDATE"""
 _FAIL = "UPDATE taskharbor.flow SET state = 'failed', reason = $2::text WHERE id = $1::text::uuid"
 _END = f"""UPDATE taskharbor.flow SET state = 'cancelled', reason = $3::text, finished_at = {_NOW},
     expires_at = {_NOW} + {interval_of("retain")} WHERE id = $2::text::uuid"""
@@ -62,7 +63,7 @@ def read(told: Iterable[str | None]) -> list[Fallen]:
 
 
 def fall(step: Step, fallen: Sequence[Fallen]) -> Routine[None]:
-    """Tell those that they concern that steps came to no result."""
+    """Tell those that they concern that steps, which are locked, came to no result."""
     if not fallen:
         return
     ended = [one.id for one in fallen if one.state is JobState.CANCELLED]
@@ -114,7 +115,7 @@ def cancel_flow(step: Step, flow: str, *, reason: str, verb: str | None, by: str
         verb: what is noted on its steps; None to note nothing.
         by: whose act it is.
     """
-    yield Query(_STEPS, (flow,))  # jobs are locked before flows
+    yield from lock_steps([flow])
     rows = yield Query(_LOCK_FLOWS, (plain_array([flow]),))
     if not rows or rows[0][1] not in {FlowState.RUNNING, FlowState.FAILED}:
         return None
@@ -126,12 +127,22 @@ def cancel_flow(step: Step, flow: str, *, reason: str, verb: str | None, by: str
 def cancel_steps(step: Step, flow: str, *, reason: str, verb: str | None, by: str) -> Routine[bool]:
     """Cancel what is left of a flow whose row is locked, and return whether some of it still runs."""
     # Asked once nobody can add any.
-    live = yield Query(_STEPS, (flow,))
+    live = yield Query(_STEPS, (plain_array([flow]),))
     running = [job_id for job_id, leased in live if leased]
     idle = [job_id for job_id, leased in live if not leased]
     if live:
         yield from cancel_jobs(step, running, idle, verb=verb, by=by, reason=reason)
     return bool(running)
+
+
+def lock_steps(flows: Iterable[str]) -> Routine[None]:
+    """Lock all the steps of flows that have not ended, before these themselves.
+
+    Who is about to end flows does so before he locks some of their steps.
+    """
+    going = [row[0] for row in (yield Query(_GOING, (plain_array(flows),)))]
+    if going:
+        yield Query(_STEPS, (plain_array(going),))
 
 
 def locked_flows(ids: Iterable[str]) -> Routine[dict[str, FlowState]]:

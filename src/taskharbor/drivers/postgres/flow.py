@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import CancelStatus, FlowCancel, FlowFind, FlowGet
-from taskharbor.drivers.postgres.falling import cancel_flow
+from taskharbor.drivers.postgres.falling import cancel_flow, lock_steps
 from taskharbor.drivers.postgres.look import STATE
 from taskharbor.drivers.postgres.routine import Cell, Query, Routine, Row, plain_array, text_array
 from taskharbor.drivers.postgres.rows import micros_of, read_meta, real_ids
@@ -72,6 +72,7 @@ def flow_cancel(step: Step, request: FlowCancel) -> Routine[Sequence[CancelStatu
     ids = real_ids(request.ids)
     answers: dict[str, CancelStatus] = {}
     states = {row[0]: FlowState(row[3]) for row in (yield Query(_GET, (plain_array(ids),)))}
+    yield from lock_steps(ids)
     for flow in ids:
         if flow not in states:
             answers[flow] = CancelStatus.MISSING

@@ -16,6 +16,7 @@ import msgspec
 
 from taskharbor.driver import JobSettle
 from taskharbor.drivers.postgres.falling import LEFT_OVER, cancel_steps, fall, read
+from taskharbor.drivers.postgres.foresight import lock_ahead
 from taskharbor.drivers.postgres.routine import (
     Query,
     Routine,
@@ -141,6 +142,7 @@ def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
 
 def _together(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
     """Write settlements of different jobs with all that they bring with them, whether or not they are steps."""
+    yield from lock_ahead(settlements)
     states: _States = {}
     successes = [settlement for settlement in settlements if settlement.kind is _SUCCEED]
     others = [settlement for settlement in settlements if settlement.kind is not _SUCCEED]
