@@ -27,7 +27,8 @@ _VALUE = "SELECT value FROM taskharbor_input WHERE job_id = ? AND slot = ? AND i
 # [job, slot, index, codec, where in the blob the value begins, its size, failed]
 _ADD = """INSERT INTO taskharbor_input (job_id, slot, idx, codec, value, failed)
     SELECT e.value ->> 0, e.value ->> 1, e.value ->> 2, e.value ->> 3,
-        substr(?2, e.value ->> 4, e.value ->> 5), e.value ->> 6 FROM json_each(?1) e"""
+        substr(?2, e.value ->> 4, e.value ->> 5), e.value ->> 6 FROM json_each(?1) e
+    WHERE true ON CONFLICT DO NOTHING"""
 _REMOVE = "DELETE FROM taskharbor_input WHERE job_id IN (SELECT value FROM json_each(?))"
 
 
@@ -121,7 +122,7 @@ def _fill(values: list[bytes | None], there: Sequence[_There], numbers: Sequence
 
 
 def add_inputs(inputs: Iterable[tuple[Place, Input]]) -> Routine[None]:
-    """Write inputs, none of which is there."""
+    """Write inputs; the first one of each place counts."""
     for rows, blob in _packed(inputs):
         yield Query(_ADD, (json_text(rows), blob))
 
