@@ -148,6 +148,7 @@ def test_every_module_says_its_duty() -> None:
     [
         taskharbor.Harbor,
         taskharbor.JobHandle,
+        taskharbor.Flows,
         taskharbor.Jobs,
         taskharbor.Queues,
         taskharbor.Task,
@@ -182,6 +183,7 @@ def test_the_worker_is_imported_when_it_is_asked_for() -> None:
     [
         (cls, name)
         for cls in (
+            taskharbor.Flows,
             taskharbor.Jobs,
             taskharbor.Queues,
             taskharbor.JobHandle,

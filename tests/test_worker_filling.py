@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from taskharbor import Failure, Success
-from taskharbor.call import PARTS, Parts, write_parts
+from taskharbor.call.parts import PARTS, Parts, write_parts
 from taskharbor.codec import CodecBook, CodecError, Encode, JsonCodec, MsgpackCodec
 from taskharbor.job import Delivery
 from taskharbor.step import DeliveredStep, Hole, Input

@@ -10,6 +10,7 @@ from taskharbor.call import (
     Flow,
     FlowGraph,
     FlowHandle,
+    FlowPart,
     FlowStatus,
     FlowStep,
     JobHandle,
@@ -55,6 +56,7 @@ from taskharbor.errors import (
     UsageError,
 )
 from taskharbor.flow import Failure, FlowFailure, FlowRecord, FlowState, Success
+from taskharbor.flows import Flows
 from taskharbor.harbor import Harbor
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.outcome import Reject, RetryLater, Snooze
@@ -88,10 +90,12 @@ __all__ = [
     "FlowFailure",
     "FlowGraph",
     "FlowHandle",
+    "FlowPart",
     "FlowRecord",
     "FlowState",
     "FlowStatus",
     "FlowStep",
+    "Flows",
     "Harbor",
     "JobCancelled",
     "JobError",

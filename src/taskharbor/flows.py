@@ -117,7 +117,7 @@ class Flows:
         return await self._connections.aask(lambda store: store.flow_cancel(request))
 
     def retry(self, flow_id: str, *, reason: str = "", by: str = "") -> int:
-        """Requeue the dead steps of a flow, which resumes it, and return how many there were.
+        """Requeue the dead steps of a failed flow, which resumes it, and return how many there were.
 
         Raises:
             JobNotFound: the store does not know the flow (any more).
@@ -224,13 +224,16 @@ async def _steps(store: Store, flow_id: str, states: frozenset[JobState]) -> Seq
 
 
 async def _retry(store: Store, flow_id: str, reason: str, by: str) -> int:
-    _found(await store.flow_get(FlowGet(ids=[flow_id])), flow_id)
-    dead = await _steps(store, flow_id, frozenset({JobState.DEAD}))
-    ids = [record.id for record in dead]
-    if not ids:
+    flow = _found(await store.flow_get(FlowGet(ids=[flow_id])), flow_id)
+    if flow.state is not FlowState.FAILED:  # what is dead elsewhere was taken as a value
         return 0
-    answers = await store.job_requeue(JobRequeue(ids=ids, reason=reason, by=by))
-    return sum(answer is RequeueStatus.REQUEUED for answer in answers)
+    dead = await _steps(store, flow_id, frozenset({JobState.DEAD}))
+    requeued = 0
+    for begin in range(0, len(dead), _PAGE):
+        ids = [record.id for record in dead[begin : begin + _PAGE]]
+        answers = await store.job_requeue(JobRequeue(ids=ids, reason=reason, by=by))
+        requeued += sum(answer is RequeueStatus.REQUEUED for answer in answers)
+    return requeued
 
 
 def _find(

@@ -29,14 +29,12 @@ from taskharbor.call.graph import (
 )
 from taskharbor.call.handle import JobHandle, JobStatus
 from taskharbor.call.options import OnConflictName, Options
-from taskharbor.call.parts import PARTS, Parts, read_parts, write_parts
-from taskharbor.call.picture import FlowGraph, FlowStep, draw
+from taskharbor.call.picture import FlowGraph, FlowPart, FlowStep, draw
 from taskharbor.call.reading import reader_of
 from taskharbor.call.signature import Flow, Link, Signature, Step, apply, flow_options, handles
 from taskharbor.call.wait_limit import WaitLimit
 
 __all__ = [
-    "PARTS",
     "Call",
     "Callee",
     "Dispatcher",
@@ -47,6 +45,7 @@ __all__ = [
     "FlowGraph",
     "FlowHandle",
     "FlowOptions",
+    "FlowPart",
     "FlowStatus",
     "FlowStep",
     "Group",
@@ -56,7 +55,6 @@ __all__ = [
     "Node",
     "OnConflictName",
     "Options",
-    "Parts",
     "Placeholder",
     "RunningJob",
     "Sent",
@@ -72,7 +70,6 @@ __all__ = [
     "handles",
     "install",
     "leave",
-    "read_parts",
     "reader_of",
     "refuse_in_handler",
     "refuse_on_loop",
@@ -80,5 +77,4 @@ __all__ = [
     "sheltered",
     "title",
     "uninstall",
-    "write_parts",
 ]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from taskharbor.call import PARTS, read_parts
 from taskharbor.call.expansion import EXPANSION
+from taskharbor.call.parts import PARTS, read_parts
 from taskharbor.cli.output import json_text, told_time
 from taskharbor.codec import Codec
 from taskharbor.errors import PayloadError

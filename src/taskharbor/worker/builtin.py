@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from taskharbor.call import PARTS, Parts, write_parts
 from taskharbor.call.expansion import COLLECT, EACH, EXPANSION, expand, read_expansion
+from taskharbor.call.parts import PARTS, Parts, write_parts
 from taskharbor.codec import CodecError, JsonCodec, split, wrap
 from taskharbor.flow import FORMAT
 from taskharbor.job import Delivery

@@ -7,7 +7,7 @@ from typing import Annotated, cast, get_args, get_origin
 
 import msgspec
 
-from taskharbor.call import PARTS, read_parts
+from taskharbor.call.parts import PARTS, read_parts
 from taskharbor.codec import Codec, CodecBook, CodecError, join, wrap
 from taskharbor.flow import FORMAT, Failure, Success
 from taskharbor.job import Delivery
