@@ -31,6 +31,7 @@ from taskharbor.drivers.postgres import PostgresDriver, migrating, schema
 from taskharbor.drivers.postgres.bell.awaiting import mark
 from taskharbor.drivers.postgres.routine import quoted
 from taskharbor.errors import SchemaError, StoreError, StoreUnavailable, UnusableStoreError
+from taskharbor.flow import FlowState
 from taskharbor.job import JobState
 from taskharbor_conformance.bench import (
     DAY,
@@ -45,6 +46,7 @@ from taskharbor_conformance.bench import (
     stray,
     success,
 )
+from taskharbor_conformance.graphs import chord, failure_template, ids_of
 from tests.fixtures.support import untyped
 from tests.support.postgres import PG15, new_schema_name, server
 from tests.support.postgres_ground import put
@@ -611,6 +613,7 @@ GRANT SELECT ON {s}.migration, {s}.slot, {s}.history, {s}.lease, {s}.stray, {s}.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.job, {s}.key TO {role};
 """
 CANCELLERS = "GRANT INSERT, UPDATE ON {s}.history TO {role};"
+OF_WORKFLOWS = "GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.flow, {s}.input TO {role};"
 WORKERS = """
 GRANT USAGE ON SCHEMA {s} TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {role};
@@ -633,7 +636,8 @@ def grant(used: Site, site: Site, role: str) -> Generator[Callable[[str], str]]:
         return role
 
     yield grant
-    used.do("DELETE FROM {s}.job; DELETE FROM {s}.lease; DELETE FROM {s}.history; DELETE FROM {s}.key")
+    tables = ("job", "lease", "history", "key", "flow", "input")
+    used.do("; ".join(f"DELETE FROM {{s}}.{table}" for table in tables))
 
 
 def with_bench(driver: PostgresDriver, work: Callable[[Bench], Awaitable[None]]) -> None:
@@ -657,6 +661,19 @@ async def look_at_all(bench: Bench, *job_ids: str) -> None:
     await bench.queue_names()
     await bench.store.worker_list(WorkerList())
     await bench.store.job_count(JobCount())
+
+
+async def run_a_flow(bench: Bench) -> None:
+    """Have a member of a chord fail, and the flow resumed and ended; and another one cancelled."""
+    flow = await bench.enqueue_flow(chord(2, on_failure=failure_template()))
+    one, other, _ = ids_of(flow)
+    await bench.finish(one)
+    await bench.bury(other)
+    await bench.requeue(other)
+    await bench.finish(other)
+    await bench.finish(flow.id)
+    assert FlowState.SUCCEEDED is await bench.flow_state(flow.id)
+    await bench.cancel((await bench.enqueue_flow(chord(2))).id)
 
 
 def test_a_reader_needs_the_right_to_select(used: Site, grant: Callable[[str], str]) -> None:
@@ -691,6 +708,21 @@ def test_a_producer_needs_little(used: Site, grant: Callable[[str], str]) -> Non
     with_bench(used.driver(role), work)
 
 
+def test_who_enqueues_workflows_needs_two_tables_more(used: Site, grant: Callable[[str], str]) -> None:
+    role = grant(PRODUCERS)
+
+    async def work(bench: Bench) -> None:
+        with pytest.raises(UnusableStoreError, match="permission denied"):
+            await bench.enqueue_flow(chord(2))
+        grant(OF_WORKFLOWS)
+        flow = await bench.enqueue_flow(chord(2, new_job(key="f")))
+        assert FlowState.RUNNING is await bench.flow_state(flow.id)
+        grant(CANCELLERS)
+        assert [CancelStatus.CANCELLED] == await bench.cancel_flows(flow.id)
+
+    with_bench(used.driver(role), work)
+
+
 def test_a_worker_needs_more(used: Site, grant: Callable[[str], str]) -> None:
     async def work(bench: Bench) -> None:
         await bench.announce()
@@ -717,6 +749,7 @@ def test_a_worker_needs_more(used: Site, grant: Callable[[str], str]) -> None:
         await bench.resume("mail")
         await look_at_all(bench, ended.id)
         await bench.delete(buried.id, released.id)
+        await run_a_flow(bench)
         bench.advance(110 * DAY)
         more = True
         while more:
