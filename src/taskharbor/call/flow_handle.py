@@ -194,7 +194,8 @@ def _flow_status(flow: FlowRecord, last: JobRecord) -> FlowStatus:
 
 
 def _failed(flow: FlowRecord, dead: Sequence[JobRecord]) -> FlowFailed:
-    step = dead[0] if dead else None
+    # Several may have died: told is the one that made the flow fail.
+    step = next((one for one in dead if one.id in flow.reason), dead[0] if dead else None)
     last = step.errors[-1] if step is not None and step.errors else None
     told = f": {last.type}: {last.message}" if last is not None else ""
     error = FlowFailed(
