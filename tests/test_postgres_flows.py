@@ -31,7 +31,7 @@ from taskharbor.settlement import Settled, SettleStatus
 from taskharbor_conformance.bench import burial, new_job, success
 from taskharbor_conformance.graphs import chain, chord, failure_template, ids_of, told_of, values_of
 from tests.support.postgres_place import SharedSchema, shared_schema
-from tests.support.postgres_walk import Meeting, Party, Taker, meeting
+from tests.support.postgres_walk import Held, Meeting, Party, Taker, meeting
 from tests.support.work import eventually
 
 S = FlowState
@@ -348,3 +348,57 @@ def test_cancelling_one_step_cancels_the_flow(met: Meeting) -> None:
     party.commit()
 
     assert (S.CANCELLED, {JobState.CANCELLED: 3}) == (record(party, flow).state, record(party, flow).steps)
+
+
+# --- the order of locks
+
+
+@pytest.mark.parametrize("verb", ["flow", "callback", "delete"])
+def test_who_ends_a_flow_locks_its_members_before_those_who_wait_for_them(verb: str, met: Meeting) -> None:
+    """As a settle does, whichever id is the lower."""
+    holder, canceller = met.taker(), met.party()
+    callback = new_job()
+    flow = chord(2, callback)
+    put(holder, flow)
+    first, _ = taken(holder, 2)
+    assert callback.id < first.id
+    calls: dict[str, Callable[[], object]] = {
+        "flow": lambda: canceller.verb(flow_cancel, FlowCancel(ids=[flow.id])),
+        "callback": lambda: canceller.verb(job_cancel, JobCancel(ids=[callback.id])),
+        "delete": lambda: canceller.verb(job_delete, JobDelete(ids=[callback.id])),
+    }
+
+    holder.begin()
+    holder.lock([first.id])
+    canceller.begin()
+    waiting = Waiting(met.schema, calls[verb])
+    holder.do(f"SELECT FROM job WHERE id = '{callback.id}' FOR UPDATE NOWAIT")
+    settle(holder, first)
+    holder.commit()
+    waiting.end()
+    canceller.commit()
+
+    assert [] == met.schema.ask("SELECT * FROM input")
+    assert JobState.SUCCEEDED is job(holder, first.id).state
+
+
+def test_batches_with_members_of_the_same_flows_do_not_wait_for_each_other(met: Meeting) -> None:
+    """Each has a success in one of two flows, and in the other a failure that is absorbed."""
+    one, other = met.taker(), met.taker()
+    flows = [chord(2, tolerant=True), chord(2, tolerant=True)]
+    put(one, *flows)
+    found = {delivery.id: delivery for delivery in taken(one, 4)}
+    (low, low_2, _), (high, high_2, _) = map(ids_of, flows)
+    first = JobSettle(settlements=[success(found[high]), burial(found[low])])
+    second = JobSettle(settlements=[success(found[low_2]), burial(found[high_2])])
+
+    one.begin()
+    standing = Held(one, lambda: one.verb(job_settle_together, first))  # before it writes anything
+    other.begin()
+    waiting = Waiting(met.schema, lambda: other.verb(job_settle_together, second))
+    standing.go_on()
+    one.commit()
+    waiting.end()
+    other.commit()
+
+    assert [JobState.READY] * 2 == [job(one, flow.id).state for flow in flows]
