@@ -17,7 +17,7 @@ from taskharbor.drivers.postgres.cancelling import LOCK_ORDER, NOTE, NOTED, canc
 from taskharbor.drivers.postgres.falling import fall, lock_steps, locked_flows, read, resume
 from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
-from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, micros_text, real_ids
+from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, micros_text, real_ids
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.flow import FLOW_ENDED, FlowState
 from taskharbor.job import JobState
@@ -25,11 +25,11 @@ from taskharbor.settlement import SOLO_CRASHES
 
 _LOCK = f"""SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
     ORDER BY {LOCK_ORDER} FOR UPDATE"""
-# The flows that end if these jobs do.
-_FLOWS = """SELECT flow::text FROM taskharbor.job
-        WHERE id = ANY ($1::text::uuid[]) AND flow IS NOT NULL AND absorbers IS NULL
-    UNION SELECT flow::text FROM taskharbor.history
-        WHERE id = ANY ($1::text::uuid[]) AND flow IS NOT NULL AND absorbers IS NULL"""
+# The flows that end if these jobs are cancelled: what runs is only asked to stop. And if they are deleted.
+_FLOWS = """SELECT DISTINCT flow::text FROM taskharbor.job
+    WHERE id = ANY ($1::text::uuid[]) AND token IS NULL AND flow IS NOT NULL AND absorbers IS NULL"""
+_FLOWS_OF_DEAD = f"""{_FLOWS} UNION SELECT flow::text FROM taskharbor.history
+    WHERE slot = {DEAD} AND id = ANY ($1::text::uuid[]) AND flow IS NOT NULL AND absorbers IS NULL"""
 _ENDED = """SELECT id::text, state, task, key, digest, options, queue, flow::text, waits IS NOT NULL
     FROM taskharbor.history WHERE id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
 _TAKE_KEY = """INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
@@ -90,7 +90,7 @@ class _Ended(NamedTuple):
 def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]]:
     """Cancel jobs and return one answer each, in order."""
     ids = plain_array(real_ids(request.ids))
-    yield from _lock_flows(ids)
+    yield from _lock_flows(_FLOWS, ids)
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
     ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
     running = [job_id for job_id, leased in live.items() if leased]
@@ -113,9 +113,9 @@ def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]
     return answers
 
 
-def _lock_flows(ids: str) -> Routine[None]:
+def _lock_flows(which: str, ids: str) -> Routine[None]:
     """Lock the steps of flows that end if these jobs do, all at once: one after the other is what deadlocks are of."""
-    flows = [row[0] for row in (yield Query(_FLOWS, (ids,)))]
+    flows = [row[0] for row in (yield Query(which, (ids,)))]
     if flows:
         yield from lock_steps(flows)
 
@@ -174,7 +174,7 @@ def _told_once(
 def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]]:
     """Delete jobs and return one answer each, in order."""
     ids = plain_array(real_ids(request.ids))
-    yield from _lock_flows(ids)
+    yield from _lock_flows(_FLOWS_OF_DEAD, ids)
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
     ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
     idle = [job_id for job_id, leased in live.items() if not leased]

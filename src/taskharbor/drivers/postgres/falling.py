@@ -142,7 +142,7 @@ def lock_steps(flows: Iterable[str]) -> Routine[None]:
     """
     going = [row[0] for row in (yield Query(_GOING, (plain_array(flows),)))]
     if going:
-        yield Query(_STEPS, (plain_array(going),))
+        yield Query(f"SELECT count(*) FROM ({_STEPS}) j", (plain_array(going),))
 
 
 def locked_flows(ids: Iterable[str]) -> Routine[dict[str, FlowState]]:
