@@ -17,9 +17,10 @@ from taskharbor.driver import (
 )
 from taskharbor.flow import FlowRecord, FlowState, NewFlow
 from taskharbor.job import JobState
+from taskharbor.step import DeliveredStep, Hole, Input
 from taskharbor_conformance.bench import HOUR, UNKNOWN, Bench, burial, new_job, success
 from taskharbor_conformance.case import case
-from taskharbor_conformance.graphs import chain, chord, ids_of
+from taskharbor_conformance.graphs import chain, chord, failure_template, ids_of
 
 
 @case("4.14")
@@ -61,6 +62,13 @@ async def _four_states(bench: Bench) -> list[NewFlow]:
     await bench.finish(succeeded.id)
     await bench.cancel_flows(cancelled.id)
     return flows
+
+
+def _holes_of(flow: NewFlow, job_id: str) -> tuple[Hole, ...]:
+    """Return the holes of one of a flow's steps."""
+    (step,) = [job.step for job in flow.steps if job.id == job_id]
+    assert step is not None
+    return step.holes
 
 
 async def _find(bench: Bench, **fields: frozenset[str]) -> list[str]:
@@ -132,6 +140,68 @@ async def the_steps_of_a_flow_are_found_in_every_state(bench: Bench) -> None:
     assert sorted(ids_of(flow))[:2:-1] == [record.id for record in page]
     assert sorted(ids_of(flow))[2:] == [record.id for record in rest]
     assert [] == list(await store.job_find(JobFind(flow=UNKNOWN, now=bench.now)))
+
+
+@case("4.14", "4.13")
+async def a_look_up_tells_what_has_come_in_for_a_step(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chord([new_job(), new_job()]))
+    first, second, last = ids_of(flow)
+    holes = _holes_of(flow, last)
+
+    at_first = (await bench.record(last)).step
+    await bench.finish(second, b"2")
+    waiting = (await bench.record(last)).step
+    await bench.finish(first, b"1")
+    await bench.bury(last)
+    dead = (await bench.record(last)).step
+
+    one, two = Input(0, 0, "json", b"1"), Input(0, 1, "json", b"2")
+    assert DeliveredStep(flow.id, holes, ()) == at_first
+    assert DeliveredStep(flow.id, holes, (two,)) == waiting
+    assert DeliveredStep(flow.id, holes, (one, two)) == dead
+
+
+@case("4.14", "4.13")
+async def what_came_in_is_told_while_a_step_runs_and_not_once_it_has_succeeded(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain())
+    first, last = ids_of(flow)
+    await bench.finish(first, b"1")
+    delivery = await bench.take_one()
+
+    running = (await bench.record(last)).step
+    await bench.settle(success(delivery))
+    succeeded = (await bench.record(last)).step
+
+    assert delivery.step == running
+    assert DeliveredStep(flow.id, _holes_of(flow, last), ()) == succeeded
+
+
+@case("4.14")
+async def a_look_up_tells_what_an_on_failure_job_is_given(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain(on_failure=failure_template()))
+    await bench.bury(ids_of(flow)[0])
+    delivery = await bench.take_one()
+    await bench.settle(burial(delivery))
+
+    told = (await bench.record(delivery.id)).step
+
+    assert delivery.step == told
+    assert told is not None
+    assert ("", 1) == (told.flow, len(told.inputs))
+
+
+@case("4.14")
+async def no_step_is_told_of_what_takes_nothing_nor_by_a_search(bench: Bench) -> None:
+    plain = await bench.enqueue(key="mine")
+    flow = await bench.enqueue_flow(chain())
+    first, last = ids_of(flow)
+    store = bench.store
+
+    found = await store.job_find(JobFind(flow=flow.id, now=bench.now))
+    told = await bench.get(last, plain, first, last)
+
+    assert [None, None] == [record.step for record in found]
+    assert [True, False, False, True] == [record is not None and record.step is not None for record in told]
 
 
 @case("4.14", needs=Capability.BLOCKING)

@@ -166,6 +166,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How many inputs are to come yet, while it is waiting."""
     edges: tuple[Edge, ...] = ()
     """The steps that wait for its result."""
+    step: DeliveredStep | None = None
+    """What has come in for it, where it takes arguments from other steps. Only a look-up by id tells it; once it has
+    succeeded or was cancelled, nothing of it is kept but the holes."""
 
 
 _VERSION_7 = 0x7000_8000_0000_0000_0000

@@ -113,11 +113,15 @@ class JobControl(Protocol):
     """The verbs for looking at jobs and for acting on them by hand."""
 
     async def job_get(self, request: JobGet, /) -> Sequence[JobRecord | None]:
-        """Return one record an id, in order; None where there is no such job."""
+        """Return one record an id, in order; None where there is no such job.
+
+        Those of jobs with holes tell what has come in for them (`JobRecord.step`), however large it is; this alone
+        tells it.
+        """
         ...
 
     async def job_find(self, request: JobFind, /) -> Sequence[JobRecord]:
-        """Return the matching jobs in order of id, upwards or downwards, at most `limit`."""
+        """Return the matching jobs in order of id, upwards or downwards, at most `limit`; `step` is None on all."""
         ...
 
     async def job_count(self, request: JobCount, /) -> Sequence[Counted]:

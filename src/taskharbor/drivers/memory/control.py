@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from taskharbor.clock import from_micros, micros
 from taskharbor.driver import (
     CancelStatus,
@@ -33,7 +35,15 @@ from taskharbor.step import Step
 def job_get(tables: Tables, request: JobGet, now: int) -> Sequence[JobRecord | None]:
     """Return one record an id, in order."""
     rows = (tables.rows.get(job_id) for job_id in request.ids)
-    return [None if row is None else _record(tables, row, now) for row in rows]
+    return [None if row is None else _told_whole(tables, row, now) for row in rows]
+
+
+def _told_whole(tables: Tables, row: Row, now: int) -> JobRecord:
+    record = _record(tables, row, now)
+    step = row.job.step
+    if step is None or not step.holes:
+        return record
+    return msgspec.structs.replace(record, step=row.delivered)
 
 
 def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:

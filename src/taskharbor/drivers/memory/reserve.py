@@ -12,7 +12,6 @@ from taskharbor.driver import JobReserve, Reservation
 from taskharbor.drivers.memory.rows import LANES, SOLO, Lease, Row
 from taskharbor.drivers.memory.tables import PRIORITIES, Entry, Heaps, Tables, as_duration
 from taskharbor.job import Delivery
-from taskharbor.step import DeliveredStep
 
 
 class _Source(msgspec.Struct):
@@ -171,13 +170,5 @@ def _delivery(row: Row, token: int) -> Delivery:
         row.guarded,
         row.solo,
         row.cancel is not None,
-        None if job.step is None else _step(row),
+        None if job.step is None else row.delivered,
     )
-
-
-def _step(row: Row) -> DeliveredStep | None:
-    step = row.job.step
-    if step is None or not (step.flow or step.holes):
-        return None
-    inputs = sorted((row.inputs or {}).values(), key=lambda one: (one.slot, one.index))
-    return DeliveredStep(step.flow, step.holes, tuple(inputs))

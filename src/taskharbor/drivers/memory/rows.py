@@ -12,7 +12,7 @@ import msgspec
 from taskharbor.flow import FlowState
 from taskharbor.job import AttemptError, JobState, NewJob, Operation
 from taskharbor.settlement import SOLO_CRASHES
-from taskharbor.step import Input
+from taskharbor.step import DeliveredStep, Input
 
 SOLO, FRONT, NORMAL = range(3)
 """Lanes of one priority, in order. Solo jobs stand apart, so that one that has to wait holds up nobody else."""
@@ -76,6 +76,15 @@ class Row(msgspec.Struct, gc=False):
     def solo(self) -> bool:
         """Return whether it may run beside no other of its kind."""
         return self.crashes >= SOLO_CRASHES
+
+    @property
+    def delivered(self) -> DeliveredStep | None:
+        """Return what is delivered with it, if it is a step."""
+        step = self.job.step
+        if step is None or not (step.flow or step.holes):
+            return None
+        inputs = sorted((self.inputs or {}).values(), key=lambda one: (one.slot, one.index))
+        return DeliveredStep(step.flow, step.holes, tuple(inputs))
 
 
 class Lease(msgspec.Struct):

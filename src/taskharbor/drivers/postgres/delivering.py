@@ -1,8 +1,8 @@
-"""What came in for steps that were reserved: asked for only where some of them have holes to fill."""
+"""What came in for steps that were reserved or are looked at: asked for only where some of them have holes to fill."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from taskharbor.step import DeliveredStep, Hole, Input
 _INPUTS = """SELECT i.job_id::text, i.slot, i.idx, i.codec, i.value, i.failed FROM taskharbor.input i
     WHERE i.job_id = ANY ($1::text::uuid[]) ORDER BY i.job_id, i.slot, i.idx"""
 _decode = msgspec.json.Decoder(tuple[str | None, tuple[Hole, ...] | None]).decode
+_holes = msgspec.json.Decoder(tuple[Hole, ...]).decode
 
 
 def delivered_steps(rows: Sequence[Row]) -> Routine[dict[str, DeliveredStep]]:
@@ -20,7 +21,19 @@ def delivered_steps(rows: Sequence[Row]) -> Routine[dict[str, DeliveredStep]]:
     told = [(row[TAKEN.id], row[TAKEN.step]) for row in rows if row[TAKEN.step] is not None]
     if not told:
         return {}
-    steps = {job_id: _decode(words) for job_id, words in told}
+    return (yield from _with_inputs({job_id: _decode(words) for job_id, words in told}))
+
+
+def came_in(holes: Mapping[str, tuple[str | None, str]]) -> Routine[dict[str, DeliveredStep]]:
+    """Return what has come in for jobs with holes, by job id; given with their flow, and their holes as stored."""
+    if not holes:
+        return {}
+    return (yield from _with_inputs({job_id: (flow, _holes(text)) for job_id, (flow, text) in holes.items()}))
+
+
+def _with_inputs(
+    steps: Mapping[str, tuple[str | None, tuple[Hole, ...] | None]],
+) -> Routine[dict[str, DeliveredStep]]:
     inputs: dict[str, list[Input]] = {}
     hollow = [job_id for job_id, (_, holes) in steps.items() if holes]
     if hollow:

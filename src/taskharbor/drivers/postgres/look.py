@@ -8,7 +8,8 @@ import msgspec
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import Counted, JobCount, JobFind, JobGet
-from taskharbor.drivers.postgres.routine import Cell, Query, Routine, Row, plain_array, text_array
+from taskharbor.drivers.postgres.delivering import came_in
+from taskharbor.drivers.postgres.routine import Cell, Query, Routine, plain_array, text_array
 from taskharbor.drivers.postgres.rows import DEAD, WAITING, Options, micros_of, read_meta, real_ids
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, parked_strays, strays
@@ -23,7 +24,7 @@ _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _SHARED = f"""j.id, j.task, j.queue, j.options, j.priority, {micros_of("j.run_at")} AS run_at,
     {micros_of("j.enqueued_at")} AS enqueued_at, j.attempt, j.deliveries, j.crashes, j.guarded, j.stray, j.key,
     j.meta::text AS meta, j.payload, j.errors::text AS errors, j.operations::text AS operations, j.flow,
-    coalesce(j.waits, 0) AS waits, j.edges::text AS edges"""
+    coalesce(j.waits, 0) AS waits, j.edges::text AS edges, j.holes::text AS holes"""
 STATE = f"""CASE WHEN j.token IS NOT NULL THEN 'running' WHEN j.lane = {WAITING} THEN 'waiting'
     WHEN j.stray = ANY ($2::text::integer[]) THEN 'parked'
     WHEN j.due <= {_NOW} THEN 'ready' WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END"""
@@ -65,6 +66,7 @@ class _Job(msgspec.Struct, array_like=True):
     flow: object | None
     waits: int
     edges: str | None
+    holes: str | None
     state: str
     reason: str | None
     due: int | None
@@ -80,7 +82,11 @@ class _Job(msgspec.Struct, array_like=True):
 def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     """Return one record an id, in order."""
     rows = yield Query(_BY_ID, (step.now, "{}", plain_array(real_ids(request.ids))))
-    records = {record.id: record for record in (yield from _records(step, rows))}
+    jobs = [_Job(*row) for row in rows]
+    records = {record.id: record for record in (yield from _records(step, jobs))}
+    hollow = {str(job.id): (records[str(job.id)].flow, job.holes) for job in jobs if job.holes}
+    for job_id, told in (yield from came_in(hollow)).items():
+        records[job_id] = msgspec.structs.replace(records[job_id], step=told)
     return [records.get(job_id) for job_id in request.ids]
 
 
@@ -124,7 +130,7 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         f"ORDER BY id {order} LIMIT {limit}::bigint",
         cells,
     )
-    return (yield from _records(step, rows))
+    return (yield from _records(step, [_Job(*row) for row in rows]))
 
 
 def _tables(wanted: frozenset[JobState]) -> list[tuple[str, list[str]]]:
@@ -176,8 +182,7 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
     return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]
 
 
-def _records(step: Step, rows: Sequence[Row]) -> Routine[list[JobRecord]]:
-    jobs = [_Job(*row) for row in rows]
+def _records(step: Step, jobs: Sequence[_Job]) -> Routine[list[JobRecord]]:
     astray = any(job.stray for job in jobs)
     kinds = (yield from strays()) if astray else {}
     parked = (yield from parked_strays(step)) if astray else set[int]()

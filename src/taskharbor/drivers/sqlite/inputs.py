@@ -60,13 +60,23 @@ class _There(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _told = msgspec.json.Decoder(list[_Told])
+_holes = msgspec.json.Decoder(tuple[Hole, ...])
 _all_there = msgspec.json.Decoder(list[_There])
 
 
 def delivered_steps(ids: Sequence[str]) -> Routine[dict[str, DeliveredStep]]:
     """Return what a worker needs of those of these live jobs that are steps."""
     ((found,),) = yield Query(_STEPS, (json_text(ids),))
-    steps = [step for step in _told.decode(found) if step.flow or step.holes]
+    return (yield from _with_inputs([step for step in _told.decode(found) if step.flow or step.holes]))
+
+
+def came_in(steps: Iterable[tuple[str, str | None, str | None]]) -> Routine[dict[str, DeliveredStep]]:
+    """Return what has come in for those of these jobs that have holes; each with its flow, and its holes as stored."""
+    told = [_Told(job_id, flow or "", _holes.decode(holes)) for job_id, flow, holes in steps if holes]
+    return (yield from _with_inputs([step for step in told if step.holes]))
+
+
+def _with_inputs(steps: Sequence[_Told]) -> Routine[dict[str, DeliveredStep]]:
     inputs: dict[str, list[Input]] = {}
     with_holes = [step.id for step in steps if step.holes]
     if with_holes:

@@ -13,7 +13,8 @@ from taskharbor.driver import (
     JobFind,
     JobGet,
 )
-from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Row
+from taskharbor.drivers.sqlite.inputs import came_in
+from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import WAITING, Options, OptionsBook, Step, json_text, read_meta
 from taskharbor.drivers.sqlite.upkeep import parked_strays, strays
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
@@ -25,7 +26,7 @@ _edges = msgspec.json.Decoder(tuple[Edge, ...])
 
 _SHARED = (
     "id, task, queue, options, priority, run_at, enqueued_at, attempt, deliveries, crashes, guarded, stray, key, "
-    "meta, payload, errors, operations, flow, step -> 0"
+    "meta, payload, errors, operations, flow, step -> 0, step -> 2"
 )
 _LIVE = f"""SELECT {_SHARED}, NULL AS state, stray_reason AS reason, due, NULL AS finished_at, token, started,
     cancel IS NOT NULL AS cancel, NULL AS result, NULL AS result_codec, waits FROM taskharbor_job"""  # noqa: S608
@@ -63,6 +64,7 @@ class _Job(msgspec.Struct, array_like=True):
     operations: str | None
     flow: str | None
     edges: str | None
+    holes: str | None
     state: str | None
     reason: str | None
     due: int | None
@@ -78,7 +80,10 @@ class _Job(msgspec.Struct, array_like=True):
 def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     """Return one record an id, in order."""
     rows = yield Query(_BY_ID, (json_text(list(request.ids)),))
-    records = {record.id: record for record in (yield from _records(rows, step.book, step.now))}
+    jobs = [_Job(*row) for row in rows]
+    records = {record.id: record for record in (yield from _records(jobs, step.book, step.now))}
+    for job_id, told in (yield from came_in((job.id, job.flow, job.holes) for job in jobs)).items():
+        records[job_id] = msgspec.structs.replace(records[job_id], step=told)
     return [records.get(job_id) for job_id in request.ids]
 
 
@@ -126,7 +131,7 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
             },
         )
     )
-    return (yield from _records(rows, step.book, step.now))
+    return (yield from _records([_Job(*row) for row in rows], step.book, step.now))
 
 
 _LIST = "(SELECT value FROM json_each(:{}))"
@@ -210,8 +215,7 @@ def count_steps(flows: Sequence[str], now: int) -> Routine[dict[str, dict[JobSta
     return counts
 
 
-def _records(rows: Sequence[Row], book: OptionsBook, now: int) -> Routine[list[JobRecord]]:
-    jobs = [_Job(*row) for row in rows]
+def _records(jobs: Sequence[_Job], book: OptionsBook, now: int) -> Routine[list[JobRecord]]:
     options = yield from book.fetch({job.options for job in jobs})
     tokens = {job.token for job in jobs if job.token is not None}
     leases: dict[int, tuple[str, int]] = {}
