@@ -83,7 +83,7 @@ REFUSED: dict[str, Refused] = {
     "unknown task": (
         lambda harbor: harbor.task("mail.sned"),
         UnknownTaskError,
-        r"no task is named 'mail.sned'; did you mean 'mail.send'\?; import the module that declares it, or keep",
+        r"no task is named 'mail.sned' \(did you mean 'mail.send'\?\); import the module that declares it, or keep",
     ),
     "wrong type": (
         lambda _: send.enqueue(untyped(5)),
@@ -120,10 +120,15 @@ REFUSED: dict[str, Refused] = {
         OptionError,
         "run_in=30: expected a timedelta from 0 to 3650 days",
     ),
+    "a flow's id by itself": (
+        lambda harbor: harbor.flows.cancel("01a2"),
+        OptionError,
+        "ids='01a2': expected a list of ids, such as \\[handle.id\\]",
+    ),
     "worker setting that is none": (
         lambda harbor: untyped(harbor).worker(concurency=5),
         OptionError,
-        "a worker has no setting 'concurency'; did you mean 'concurrency'",
+        r"a worker has no setting 'concurency' \(did you mean 'concurrency'\?\); it has",
     ),
     "worker setting out of range": (
         lambda harbor: harbor.worker_thread(lease=timedelta(milliseconds=1)),

@@ -107,7 +107,7 @@ def test_a_file_by_the_name_of_another_module_is_refused(tmp_path: Path) -> None
             "os.path.deeper:harbor",
             "'os.path' is a module, so there is no 'os.path.deeper'; did you mean os.path:deeper?",
         ),
-        ("taskharbor.tsk:harbor", "there is no module 'tsk' in 'taskharbor'; did you mean 'task'?"),
+        ("taskharbor.tsk:harbor", "there is no module 'tsk' in 'taskharbor' (did you mean 'task'?)"),
     ],
 )
 def test_what_is_not_there_is_told(app: str, why: str) -> None:
@@ -123,7 +123,7 @@ def test_a_misspelt_module_is_told_its_neighbour(module: Callable[[str], str]) -
 def test_a_misspelt_name_is_told_its_neighbour(module: Callable[[str], str]) -> None:
     name = module(ONE)
 
-    assert "has no 'habror'; did you mean 'harbor'?" in refusal(f"{name}:habror")
+    assert "has no 'habror' (did you mean 'harbor'?)" in refusal(f"{name}:habror")
     assert f"has no 'xyz'; there is {name}:harbor" in refusal(f"{name}:xyz")
 
 

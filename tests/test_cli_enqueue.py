@@ -82,7 +82,7 @@ def test_a_key_that_is_taken_gives_the_first_job(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "why"),
     [
-        (["mail.sned", "to=a"], 3, "no task is named 'mail.sned'; did you mean 'mail.send'?"),
+        (["mail.sned", "to=a"], 3, "no task is named 'mail.sned' (did you mean 'mail.send'?)"),
         (["mail.send"], 2, "Object missing required field `to` at $"),
         (["mail.send", "to=a", "count=x"], 2, "Expected `int`, got `str` at $.count"),
         (["mail.send", "to=a", '{"to": "a"}'], 2, "and not both"),
@@ -181,13 +181,13 @@ def test_an_id_that_nobody_could_read_is_no_success(shop: Shop, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("queue", "hint"),
-    [("mial", "; did you mean 'mail'?"), ("defualt", "; did you mean 'default'?"), ("xyz", ".")],
+    [("mial", " (did you mean 'mail'?)"), ("defualt", " (did you mean 'default'?)"), ("xyz", "")],
 )
 def test_a_queue_that_no_task_declares_is_warned_of(shop: Shop, queue: str, hint: str) -> None:
     ended = shop.run("enqueue", "mail.send", "to=a", "--queue", queue)
 
     serves = f"Only a worker that is told to serves it: --queues {queue}"
-    assert (0, f"No task here declares the queue {queue!r}{hint} {serves}\n") == (ended.code, ended.err)
+    assert (0, f"No task here declares the queue {queue!r}{hint}. {serves}\n") == (ended.code, ended.err)
     assert [queue] == [record.queue for record in shop.harbor.jobs.find()]
 
 

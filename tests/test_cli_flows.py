@@ -179,7 +179,7 @@ def test_a_state_that_no_flow_has_is_refused(alone: Studio) -> None:
 
     assert 2 == ended.code
     assert (
-        "--state 'faild': no flow has this state; did you mean 'failed'?; there are running, failed, "
+        "--state 'faild': no flow has this state (did you mean 'failed'?); there are running, failed, "
         "succeeded, cancelled" in ended.err
     )
 

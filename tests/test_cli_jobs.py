@@ -74,7 +74,7 @@ def test_an_unknown_state_is_told_its_neighbour(shop: Shop) -> None:
 
     assert 2 == ended.code
     assert (
-        "no job has this state; did you mean 'dead'?; there are waiting, scheduled, ready, parked, "
+        "no job has this state (did you mean 'dead'?); there are waiting, scheduled, ready, parked, "
         in ended.err
     )
     assert "or unfinished, which is all that have not ended" in ended.err
@@ -109,8 +109,8 @@ def test_why_a_job_is_parked_does_not_repeat_its_row(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("send", "; did you mean 'mail.send'?"),
-        ("row.laod", "; did you mean 'row.load'?"),
+        ("send", " (did you mean 'mail.send'?)"),
+        ("row.laod", " (did you mean 'row.load'?)"),
         ("quite.another", ""),
     ],
 )

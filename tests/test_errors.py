@@ -212,7 +212,7 @@ def test_a_payload_error_without_a_reason_gives_its_message_as_one() -> None:
 
 
 def test_a_near_name_is_suggested_and_a_far_one_is_not() -> None:
-    assert "; did you mean 'mail.send'?" == nearest("mail.sned", ["mail.send", "shop.label"])
+    assert " (did you mean 'mail.send'?)" == nearest("mail.sned", ["mail.send", "shop.label"])
     assert "" == nearest("xyz", ["mail.send"])
     assert "" == nearest("xyz", [])
 

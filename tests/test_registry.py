@@ -39,7 +39,7 @@ def test_an_unknown_name_says_what_comes_close_and_what_to_do() -> None:
     with pytest.raises(
         UnknownTaskError,
         match=re.escape(
-            "no task is named 'mail.sned'; did you mean 'mail.send'?; import the module that declares it, or keep the "
+            "no task is named 'mail.sned' (did you mean 'mail.send'?); import the module that declares it, or keep the "
             "old name in aliases=[...]"
         ),
     ):

@@ -135,7 +135,7 @@ def test_an_unknown_setting_is_refused_and_the_nearest_named() -> None:
     told = said("sqlite:///jobs.db?busy_timout=3")
 
     assert (
-        "'sqlite:///jobs.db?busy_timout=3': unknown setting 'busy_timout'; did you mean 'busy_timeout'?"
+        "'sqlite:///jobs.db?busy_timout=3': unknown setting 'busy_timout' (did you mean 'busy_timeout'?)"
         in told
     )
     assert told.endswith("with ?busy_timeout=SECONDS and ?network=allow if need be")

@@ -15,6 +15,7 @@ from taskharbor import (
     Flow,
     FlowError,
     FlowFailure,
+    Harbor,
     NoHarborError,
     OptionError,
     PayloadError,
@@ -181,6 +182,19 @@ def test_a_bound_method_is_a_function_too() -> None:
     assert ["fetch", "parse"] == tasks(chain(fetch.s("u"), parse.s))
 
 
+def test_a_link_with_the_s_of_a_call_is_told_to_leave_it_out() -> None:
+    for call_of in (parse.s, parse.options(queue="low").s, chain(parse, add).s):
+        with pytest.raises(
+            PayloadError, match=re.escape("as a link of a flow, name the task itself")
+        ) as caught:
+            untyped(call_of)()
+        assert ("parse", "missing a required argument: 'body'") == (caught.value.task, caught.value.reason)
+    with pytest.raises(PayloadError, match=r"-> int$"):
+        untyped(parse).s(strict=True)
+    with pytest.raises(PayloadError, match=r"-> int$"):
+        untyped(parse).enqueue()
+
+
 # --- placeholders
 
 USES: dict[str, Callable[[Any], object]] = {
@@ -263,6 +277,10 @@ def of_a_keyword(*, body: bytes) -> Signature[int]:
     return parse.s(body)
 
 
+def strictly(body: bytes) -> Signature[int]:
+    return parse.s(body, strict=True)
+
+
 LINKS: dict[str, tuple[Callable[[Any], object] | object, str]] = {
     "a signature": (parse.s(b""), "drop the `.s()`"),
     "a flow": (chain(fetch.s("u"), parse), "drop the `.s()`"),
@@ -278,8 +296,13 @@ LINKS: dict[str, tuple[Callable[[Any], object] | object, str]] = {
     "a function of two": (of_two, "missing a required argument: 'more'"),
     "a function of keywords": (of_a_keyword, "called with 1 result, by position"),
     "a task of two": (pair, "<SyncTask pair> cannot follow fetch: task 'pair' cannot be called so: missing"),
-    "a gather": (gather(add.s(1), add.s(2)), "expected a task"),
-    "several": ([parse, add], "expected a task"),
+    "a gather": (gather(add.s(1), add.s(2)), "no flow yet; finish it with .then(...)"),
+    "several": ([parse, add], "several at once: put a star before it"),
+    "the enqueue of event loops": (parse.aenqueue, "a link makes a call with `.s(...)`"),
+    "data": (
+        list(range(1000)),
+        "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21... cannot",
+    ),
 }
 
 
@@ -296,8 +319,23 @@ def test_a_task_that_was_called_is_refused() -> None:
         untyped(chain)(add.s(1), add(1))
     with pytest.raises(FlowError, match=re.escape("name the task without calling it")):
         untyped(chain)(add.s(1), later(1))  # and nobody is warned of a coroutine that was never awaited
-    with pytest.raises(FlowError, match=re.escape("was a task called here and now? task.s(...)")):
+    with pytest.raises(FlowError, match=re.escape("was a task called here, instead of `.s(...)`?")):
         untyped(chain)(later(1), add)
+
+
+def test_a_function_that_enqueues_is_told_that_links_do_not() -> None:
+    def of_it(body: bytes) -> object:
+        return parse.enqueue(body)
+
+    def of_something(_: bytes) -> object:
+        return parse.enqueue(b"")
+
+    with Harbor("memory://", registry=registry):
+        for link in (of_it, of_something):
+            with pytest.raises(
+                FlowError, match=r"a link makes a call with `.s\(...\)`.* does not enqueue it$"
+            ):
+                untyped(chain)(fetch.s("u"), link)
 
 
 def test_an_async_function_is_no_link() -> None:
@@ -322,6 +360,8 @@ def test_a_chain_of_one_is_refused() -> None:
         untyped(chain)(fetch)
     with pytest.raises(FlowError, match="joins nothing"):
         untyped(chain)(fetch.s("u"))
+    with pytest.raises(FlowError, match=r"joins nothing.*; put a star before the list"):
+        untyped(chain)([fetch.s("u"), parse])
     with pytest.raises(TypeError):
         untyped(chain)()
 
@@ -356,7 +396,11 @@ SLIPS: dict[str, tuple[object, str]] = {
     "a task": (add, "the task itself; give it its arguments, as add.s(...)"),
     "a task with options": (add.options(queue="low"), "as add.s(...)"),
     "a pipeline": (chain(fetch, parse), "as chain(fetch, parse).s(...)"),
-    "a result": (add(1), "was a task called here and now?"),
+    "a result": (add(1), "was a task called here, instead of `.s(...)`?"),
+    "a result that is a list": (upto(3), "was a task called here, instead of `.s(...)`?"),
+    "a function": (strictly, "a function; make it a task, with @task"),
+    "a gather": (gather(add.s(1), add.s(2)), "no flow yet; finish it with .then(...)"),
+    "a dictionary": ({"a": add.s(1)}, "a dictionary; pass its values()"),
     "a list": ([add.s(1)], "put a star before it, or use chord()"),
     "a generator": ((add.s(n) for n in range(3)), "put a star before it, or use chord()"),
     "a placeholder": (Placeholder("fetch"), "pass it to a task, as task.s(...)"),
@@ -376,11 +420,11 @@ def test_what_is_no_member_is_refused_by_the_name_of_the_slip(slip: object, told
 
 
 def test_a_coroutine_among_the_members_is_named_and_closed() -> None:
-    with pytest.raises(FlowError, match=r"was a task called here and now\?"):
+    with pytest.raises(FlowError, match=r"was a task called here, instead of"):
         untyped(group)(later(1))
 
 
-@pytest.mark.parametrize("given", [3, None, add, Placeholder("fetch")], ids=repr)
+@pytest.mark.parametrize("given", [3, None, add, Placeholder("fetch"), {"a": add.s(1)}, "ab"], ids=repr)
 def test_a_chord_over_what_cannot_be_iterated_is_refused(given: object) -> None:
     with pytest.raises(FlowError, match=re.escape("chord(...) takes signatures, in a list or a generator")):
         untyped(chord)(given, total)
@@ -476,6 +520,28 @@ def test_a_gather_takes_two_to_five() -> None:
             untyped(gather)(*calls[:count])
 
 
+def test_a_gather_alone_is_no_flow() -> None:
+    both = untyped(gather(add.s(1), parse.s(b"")))
+
+    for name in ("enqueue", "aenqueue", "s"):
+        with pytest.raises(FlowError, match=r"^<Gather2 of add, parse> is no flow yet; finish it with .then"):
+            getattr(both, name)
+    with pytest.raises(AttributeError, match="'Gather2' object has no attribute 'result'"):
+        both.result  # noqa: B018 - asked for, and not there
+    with pytest.raises(FlowError, match=r"^chain\(...\) takes signatures.*finish it with .then"):
+        untyped(chain)(both, add)
+
+
+def test_a_chain_starts_with_a_call_or_a_task() -> None:
+    with pytest.raises(FlowError, match=r"^chain\(...\) takes signatures.* a function; make it a task"):
+        untyped(chain)(strictly, add)
+    with pytest.raises(FlowError, match="was a task called here, instead of") as caught:
+        untyped(chain)(upto(1000), total)
+    assert 250 > len(str(caught.value))
+    with pytest.raises(FlowError, match="several at once; put a star before it"):
+        untyped(chain)([add.s(1), add.s(2)], total)
+
+
 def test_a_gather_refuses_what_does_not_take_that_many() -> None:
     both = untyped(gather(add.s(1), parse.s(b"")))
 
@@ -559,8 +625,10 @@ def test_a_pipeline_takes_the_arguments_of_its_head() -> None:
 
     assert ["u", "v"] == [argument(next(calls(made)), "url") for made in (one, other)]
     assert ["fetch", "parse", "add"] == tasks(pipeline.s("u"))
-    with pytest.raises(PayloadError, match="missing a required argument: 'url'"):
+    with pytest.raises(PayloadError, match=r"missing a required argument: 'url'.*name the task itself"):
         untyped(pipeline).s()
+    with pytest.raises(PayloadError, match=r"-> bytes$"):
+        untyped(pipeline).enqueue()
 
 
 def test_a_pipeline_is_a_bound_task_and_a_link() -> None:

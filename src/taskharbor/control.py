@@ -245,7 +245,7 @@ def _check_notes(reason: str, by: str) -> None:
 
 def id_list(ids: Sequence[str]) -> Sequence[str]:
     """Return ids as a list; raises `OptionError` for what is none."""
-    return _texts(ids, "ids", "job ids, such as [handle.id]")
+    return _texts(ids, "ids", "ids, such as [handle.id]")
 
 
 def name_set(names: Iterable[str], what: str) -> frozenset[str]:

@@ -278,11 +278,11 @@ class JobInterrupt(BaseException):
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """Return a hint such as `; did you mean 'mail.send'?`, or "" when nothing is close."""
+    """Return a hint such as ` (did you mean 'mail.send'?)`, or "" when nothing is close."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def redacted(url: str) -> str:

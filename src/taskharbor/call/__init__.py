@@ -16,6 +16,7 @@ from taskharbor.call.dispatcher import (
     sheltered,
     uninstall,
 )
+from taskharbor.call.fitting import shown
 from taskharbor.call.flow_handle import FlowHandle, FlowStatus
 from taskharbor.call.graph import (
     Each,
@@ -31,7 +32,17 @@ from taskharbor.call.handle import JobHandle, JobStatus
 from taskharbor.call.options import OnConflictName, Options
 from taskharbor.call.picture import FlowGraph, FlowPart, FlowStep, draw
 from taskharbor.call.reading import reader_of
-from taskharbor.call.signature import Flow, Link, Signature, Step, apply, flow_options, handles
+from taskharbor.call.signature import (
+    Flow,
+    Link,
+    Signature,
+    Step,
+    apply,
+    flow_options,
+    handles,
+    sendables,
+    several,
+)
 from taskharbor.call.wait_limit import WaitLimit
 
 __all__ = [
@@ -74,7 +85,10 @@ __all__ = [
     "refuse_in_handler",
     "refuse_on_loop",
     "running_job",
+    "sendables",
+    "several",
     "sheltered",
+    "shown",
     "title",
     "uninstall",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Generic, Protocol, TypeAlias, cast
 
@@ -12,6 +12,7 @@ from typing_extensions import TypeVar, override
 
 from taskharbor.call.call import Call
 from taskharbor.call.dispatcher import Dispatcher, Sent, current_dispatcher, refuse_on_loop
+from taskharbor.call.fitting import check_parameters, shown, title_of
 from taskharbor.call.flow_handle import FlowHandle
 from taskharbor.call.graph import (
     NO_FLOW_OPTIONS,
@@ -20,13 +21,12 @@ from taskharbor.call.graph import (
     Node,
     Placeholder,
     Then,
-    result_of,
     title,
 )
 from taskharbor.call.handle import JobHandle
 from taskharbor.call.options import OnConflictName, Options, check_meta, check_name
 from taskharbor.call.reading import reader_of
-from taskharbor.errors import FlowError, PayloadError
+from taskharbor.errors import FlowError, OptionError, PayloadError
 from taskharbor.flow import FlowFailure
 
 R_co = TypeVar("R_co", covariant=True)
@@ -34,6 +34,11 @@ S_co = TypeVar("S_co", covariant=True)
 A_contra = TypeVar("A_contra", contravariant=True)
 A = TypeVar("A")
 B = TypeVar("B")
+
+_NO_SENDING = (
+    "a link makes a call with `.s(...)`, as in `lambda body: parse.s(body)`, and does not enqueue it"
+)
+_HELD = f"type {Placeholder.__qualname__} have no codec"
 
 
 class Signature(Generic[R_co]):
@@ -147,7 +152,7 @@ class Flow(Signature[R_co]):
         on_conflict: OnConflictName | UnsetType = UNSET,
         on_failure: Step[FlowFailure, object] | None = None,
     ) -> Flow[R_co]:
-        """Return the same flow with what is to be known of it as a whole.
+        """Return the same flow with what is to be known of it as a whole; what is left out stays as it was.
 
         Args:
             name: what it is listed under.
@@ -162,7 +167,8 @@ class Flow(Signature[R_co]):
             OptionError: a value that cannot be.
             FlowError: `on_failure` is no task, nor a function to a call of one.
         """
-        return Flow(self._node, flow_options(name, meta, key, key_ttl, on_conflict, on_failure))
+        said = flow_options(name, meta, key, key_ttl, on_conflict, on_failure, before=self._options)
+        return Flow(self._node, said)
 
     @override
     def enqueue(self) -> FlowHandle[R_co]:
@@ -201,8 +207,10 @@ def flow_options(
     key_ttl: timedelta | UnsetType,
     on_conflict: OnConflictName | UnsetType,
     on_failure: Step[FlowFailure, object] | None,
+    *,
+    before: FlowOptions,
 ) -> FlowOptions:
-    """Return what is said of a flow, checked.
+    """Return what is said of a flow, checked; `before` is what was said of it already, and stays where nothing is.
 
     Raises:
         OptionError: a value that cannot be.
@@ -213,7 +221,7 @@ def flow_options(
     if meta is not None:
         check_meta(meta)
     Options(key=key, key_ttl=key_ttl, on_conflict=on_conflict)  # checks them
-    call: tuple[Call, Placeholder] | None = None
+    call = before.on_failure
     if on_failure is not None:
         place = Placeholder("a flow that failed")
         node = apply(on_failure, place)
@@ -223,11 +231,11 @@ def flow_options(
             )
         call = node, place
     return FlowOptions(
-        name=name,
-        meta=dict(meta or {}),
-        key=key,
-        key_ttl=key_ttl,
-        on_conflict=on_conflict,
+        name=name or before.name,
+        meta={**before.meta, **(meta or {})},
+        key=before.key if key is UNSET else key,
+        key_ttl=before.key_ttl if key_ttl is UNSET else key_ttl,
+        on_conflict=before.on_conflict if on_conflict is UNSET else on_conflict,
         on_failure=call,
     )
 
@@ -241,21 +249,21 @@ def apply(link: object, *places: Placeholder) -> Node:
     take = _taker(link)
     if take is None:
         raise FlowError(
-            f"{link!r:.200} cannot follow {title_of(places)}: expected a task, a chain of tasks, or a function from "
+            f"{shown(link)} cannot follow {title_of(places)}: expected a task, a chain of tasks, or a function from "
             f"the result to a signature{_slip(link)}"
         )
-    _check_parameters(link, take, places)
+    check_parameters(link, take, places)
     try:
         made = take(*places)
     except PayloadError as error:
-        raise FlowError(f"{link!r} cannot follow {title_of(places)}: {error}") from error
+        told = _NO_SENDING if _HELD in error.reason else str(error)
+        raise FlowError(f"{link!r} cannot follow {title_of(places)}: {told}") from error
     if not isinstance(made, Signature):
+        sent = issubclass(type(made), JobHandle) or getattr(made, "__name__", "") == "aenqueue"
+        told = _NO_SENDING if sent else "expected a signature, as task.s(...) makes one"
         if inspect.iscoroutine(made):
             made.close()  # or Python warns, later and elsewhere, that nobody awaited it
-        raise FlowError(
-            f"{link!r} made {made!r:.200} of the result of {title_of(places)}: expected a signature, as task.s(...) "
-            "makes one"
-        )
+        raise FlowError(f"{link!r} made {shown(made)} of the result of {title_of(places)}: {told}")
     return cast("Signature[object]", made).node
 
 
@@ -266,35 +274,25 @@ def _taker(link: object) -> Callable[..., object] | None:
     return take if callable(take) else None
 
 
-def _check_parameters(link: object, take: Callable[..., object], places: tuple[Placeholder, ...]) -> None:
-    """Refuse a function of other parameters, before it runs: what it raises itself is its own."""
-    try:
-        parameters = inspect.signature(take)
-    except (TypeError, ValueError):  # written in C, say: it will tell
-        return
-    try:
-        parameters.bind(*places)
-    except TypeError as error:
-        raise FlowError(
-            f"{link!r} cannot follow {title_of(places)}: it is called with {len(places)} "
-            f"result{'s' if len(places) > 1 else ''}, by position: {error}"
-        ) from error
-
-
 def _slip(link: object) -> str:
     if isinstance(link, Signature):
         return (
             "; drop the `.s()`: a task by itself takes the result as its first argument, `lambda value: task.s(...)` "
             "places it elsewhere"
         )
+    if several(link):
+        return "; several at once: put a star before it"
     if inspect.iscoroutine(link):
         link.close()  # or Python warns, later and elsewhere, that nobody awaited it
     return "; if this is what a task returned, name the task without calling it"
 
 
-def title_of(places: tuple[Placeholder, ...]) -> str:
-    """Return what placeholders stand for."""
-    return " and ".join(result_of(place) for place in places)
+def several(thing: object) -> bool:
+    """Return whether it is a collection of what flows are made of: signatures, or tasks and other links."""
+    if not isinstance(thing, (list, tuple, set)):
+        return False
+    parts = cast("Collection[object]", thing)
+    return bool(parts) and all(isinstance(part, Signature) or hasattr(type(part), "s") for part in parts)
 
 
 def handles(
@@ -307,3 +305,22 @@ def handles(
         else FlowHandle(dispatcher, reader_of(call.node), sent.job_id, created=sent.created)
         for call, sent in zip(calls, answers, strict=True)
     ]
+
+
+def sendables(signatures: object) -> list[Call | FlowCall]:
+    """Return what signatures stand for, in order.
+
+    Raises:
+        OptionError: something else is among them.
+    """
+    # Checked by hand: a task called instead of `task.s(...)` is a slip that everybody makes once.
+    if not isinstance(signatures, Iterable):
+        raise OptionError(f"expected a list of signatures, such as [{signatures!r}]")
+    found: list[Call | FlowCall] = []
+    for signature in cast("Iterable[object]", signatures):
+        if not isinstance(signature, Signature):
+            raise OptionError(
+                f"expected signatures, which task.s(...) makes without calling the task; got {signature!r}"
+            )
+        found.append(cast("Signature[object]", signature).sendable)
+    return found

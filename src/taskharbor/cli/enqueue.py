@@ -122,9 +122,9 @@ def _warn_of_queue(harbor: Harbor, queue: str) -> None:
     """Warn of a queue that no worker serves by itself; one that is told to may be there, so it is no error."""
     known = sorted({DEFAULT_QUEUE, *(task.options.queue for task in harbor.registry)})
     if queue not in known:
-        hint = nearest(queue, known) or "."
         note(
-            f"No task here declares the queue {queue!r}{hint} Only a worker that is told to serves it: --queues {queue}"
+            f"No task here declares the queue {queue!r}{nearest(queue, known)}. Only a worker that is told to serves "
+            f"it: --queues {queue}"
         )
 
 

@@ -178,7 +178,7 @@ def hint_unknown_tasks(harbor: Harbor, names: Sequence[str]) -> None:
 def nearest_task(name: str, known: Sequence[str]) -> str:
     """Return a hint; a name without its module is near, however long the module's is."""
     whole = [task for task in known if task.endswith(f".{name}")]
-    return f"; did you mean {whole[0]!r}?" if whole else nearest(name, known)
+    return f" (did you mean {whole[0]!r}?)" if whole else nearest(name, known)
 
 
 def show_list(

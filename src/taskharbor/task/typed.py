@@ -22,7 +22,7 @@ from taskharbor.call import (
     refuse_on_loop,
     running_job,
 )
-from taskharbor.errors import UsageError
+from taskharbor.errors import PayloadError, UsageError
 from taskharbor.retry import Retry
 from taskharbor.task.definition import NO_OPTIONS, TaskDefinition
 
@@ -61,11 +61,11 @@ class Bound(Generic[P, R]):
             StoreUnavailable: the store cannot be reached; with a key, asking again is safe.
         """
         refuse_on_loop(f"{self.name}.enqueue()", f"{self.name}.aenqueue(...)")
-        return self.s(*args, **kwargs).enqueue()
+        return self._call(*args, **kwargs).enqueue()
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Store a job through the current harbor; the async form of `enqueue`."""
-        return await self.s(*args, **kwargs).aenqueue()
+        return await self._call(*args, **kwargs).aenqueue()
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Return the call as a value, to be sent later.
@@ -73,6 +73,19 @@ class Bound(Generic[P, R]):
         Raises:
             PayloadError: the function could not be called so. Types are checked when it is sent.
         """
+        try:
+            return self._call(*args, **kwargs)
+        except PayloadError as error:
+            if args or kwargs:
+                raise
+            raise PayloadError(
+                f"{error}; as a link of a flow, name the task itself, without .s()",
+                task=error.task,
+                path=error.path,
+                reason=error.reason,
+            ) from error
+
+    def _call(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         return Signature(Call(self._definition, self._definition.bind(args, kwargs), self._options))
 
     def options(

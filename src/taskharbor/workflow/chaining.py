@@ -6,7 +6,7 @@ from typing import ParamSpec, cast, overload
 
 from typing_extensions import TypeVar
 
-from taskharbor.call import Flow, Node, Placeholder, Signature, Step, Then, apply, title
+from taskharbor.call import Flow, Node, Placeholder, Signature, Step, Then, apply, several, shown, title
 from taskharbor.errors import FlowError
 from taskharbor.task import Bound
 from taskharbor.workflow.members import node_of
@@ -114,8 +114,9 @@ def chain(start: object, /, *links: object) -> object:
             configured, which comes last.
     """
     if not links:
+        star = "; put a star before the list" if several(start) else ""
         raise FlowError(
-            f"chain({start!r:.200}) joins nothing: it takes what follows, as in chain(fetch, parse)"
+            f"chain({shown(start)}) joins nothing: it takes what follows, as in chain(fetch, parse){star}"
         )
     if isinstance(start, Bound):
         return _pipeline(cast("Bound[..., object]", start), links)
@@ -130,7 +131,7 @@ def _pipeline(head: Bound[..., object], links: tuple[object, ...]) -> Pipeline[.
         head.check_part()
     tail = _tail(head.name, links)
     names = ", ".join([head.name, *(title(node) for _, node in tail)])
-    return Pipeline(f"chain({names})", head.s, tail)
+    return Pipeline(f"chain({names})", head, tail)
 
 
 def _tail(before: str, links: tuple[object, ...]) -> list[tuple[Placeholder, Node]]:

@@ -6,7 +6,7 @@ from typing import Generic, cast
 
 from typing_extensions import TypeVar, override
 
-from taskharbor.call import Each, Flow, Link, Placeholder, Step, apply, title
+from taskharbor.call import Each, Flow, Link, Placeholder, Step, apply, shown, title
 from taskharbor.errors import FlowError
 
 A = TypeVar("A")
@@ -57,7 +57,7 @@ class _ForEach(Generic[A, B]):
         if isinstance(value, Placeholder):
             return value
         if not isinstance(value, list):
-            raise FlowError(f"{self!r} takes a list, and got {value!r:.200}")
+            raise FlowError(f"{self!r} takes a list, and got {shown(value)}")
         items = list(cast("list[object]", value))
         if any(isinstance(element, Placeholder) for element in items):
             raise FlowError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, overload
 
-from typing_extensions import TypeVar, override
+from typing_extensions import TypeVar
 
-from taskharbor.call import Flow, Node, Placeholder, Signature, Then, apply, title
+from taskharbor.call import Flow, Signature
 from taskharbor.errors import FlowError
 from taskharbor.workflow.members import node_of
+from taskharbor.workflow.unjoined import Unjoined
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -63,25 +64,7 @@ Step4: TypeAlias = Link4[A, B, C, D, R] | Callable[[A, B, C, D], Signature[R]]
 Step5: TypeAlias = Link5[A, B, C, D, E, R] | Callable[[A, B, C, D, E], Signature[R]]
 
 
-class _Gather:
-    """Calls side by side, to be joined by `then`."""
-
-    __slots__ = ("_before",)
-
-    def __init__(self, before: tuple[Node, ...]) -> None:
-        """Made by `gather`."""
-        self._before = before
-
-    @override
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {', '.join(map(title, self._before))}>"
-
-    def _joined(self, link: object) -> Node:
-        places = tuple(Placeholder(title(node)) for node in self._before)
-        return Then(self._before, places, apply(link, *places))
-
-
-class Gather2(_Gather, Generic[A, B]):
+class Gather2(Unjoined, Generic[A, B]):
     """Two calls side by side."""
 
     __slots__ = ()
@@ -100,7 +83,7 @@ class Gather2(_Gather, Generic[A, B]):
         return Flow(self._joined(link))
 
 
-class Gather3(_Gather, Generic[A, B, C]):
+class Gather3(Unjoined, Generic[A, B, C]):
     """Three calls side by side."""
 
     __slots__ = ()
@@ -110,7 +93,7 @@ class Gather3(_Gather, Generic[A, B, C]):
         return Flow(self._joined(link))
 
 
-class Gather4(_Gather, Generic[A, B, C, D]):
+class Gather4(Unjoined, Generic[A, B, C, D]):
     """Four calls side by side."""
 
     __slots__ = ()
@@ -120,7 +103,7 @@ class Gather4(_Gather, Generic[A, B, C, D]):
         return Flow(self._joined(link))
 
 
-class Gather5(_Gather, Generic[A, B, C, D, E]):
+class Gather5(Unjoined, Generic[A, B, C, D, E]):
     """Five calls side by side."""
 
     __slots__ = ()
@@ -130,7 +113,7 @@ class Gather5(_Gather, Generic[A, B, C, D, E]):
         return Flow(self._joined(link))
 
 
-_BY_COUNT: dict[int, type[_Gather]] = {2: Gather2, 3: Gather3, 4: Gather4, 5: Gather5}
+_BY_COUNT: dict[int, type[Unjoined]] = {2: Gather2, 3: Gather3, 4: Gather4, 5: Gather5}
 
 
 @overload

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import cast
 
-from taskharbor.call import JobHandle, Node, Placeholder, Signature
+from taskharbor.call import JobHandle, Node, Placeholder, Signature, several, shown
 from taskharbor.errors import FlowError
 from taskharbor.task import Bound
+from taskharbor.workflow.unjoined import Unjoined
 
 
 def node_of(thing: object, where: str) -> Node:
@@ -24,7 +25,7 @@ def node_of(thing: object, where: str) -> Node:
     if isinstance(thing, Signature):
         return cast("Signature[object]", thing).node
     raise FlowError(
-        f"{where} takes signatures, as task.s(...) makes them, and got {thing!r:.200}{_slip(thing)}"
+        f"{where} takes signatures, as task.s(...) makes them, and got {shown(thing)}{_slip(thing)}"
     )
 
 
@@ -37,28 +38,41 @@ def _slip(thing: object) -> str:
         return (
             ": a job that was sent already; task.s(...) makes the call and leaves it to the flow to send it"
         )
-    if isinstance(thing, (list, tuple, set, Iterator)):
+    if isinstance(thing, Unjoined):
+        return ": no flow yet; finish it with .then(...), which says what takes the results"
+    if several(thing) or isinstance(thing, Iterator):
         return ": several at once; put a star before it, or use chord(), which takes them so"
+    if isinstance(thing, Mapping):
+        return ": a dictionary; pass its values()"
+    if inspect.isroutine(thing):
+        return ": a function; make it a task, with @task"
     if inspect.iscoroutine(thing):
         thing.close()  # or Python warns, later and elsewhere, that nobody awaited it
-    return ": was a task called here and now? task.s(...), with the dot and the s, makes a call for later"
+    return ": was a task called here, instead of `.s(...)`? task.s(...) makes a call for later"
 
 
 def members(given: object, where: str) -> Iterable[Node]:
     """Return the members of a group as nodes: those of a collection at once, any others when they are read.
 
     Raises:
-        FlowError: something in a collection is no signature; or it is nothing to iterate over.
+        FlowError: something in a collection is no signature; or it is nothing to iterate over, a dictionary, or text.
     """
-    if isinstance(given, Placeholder) or not isinstance(given, Iterable):
+    those = _iterated(given)
+    if those is None:
         raise FlowError(
-            f"{where} takes signatures, in a list or a generator, or a flow that ends in a list; got {given!r:.200}"
+            f"{where} takes signatures, in a list or a generator, or a flow that ends in a list; got {shown(given)}"
             f"{_slip(given)}"
         )
-    several = cast("Iterable[object]", given)
     if isinstance(given, Collection):
-        return tuple(node_of(member, where) for member in several)
-    return _Read(several, where)
+        return tuple(node_of(member, where) for member in those)
+    return _Read(those, where)
+
+
+def _iterated(given: object) -> Iterable[object] | None:
+    """Return what could give members; of a dictionary that would be its keys, of text its letters."""
+    if isinstance(given, (Placeholder, Mapping, str, bytes)) or not isinstance(given, Iterable):
+        return None
+    return cast("Iterable[object]", given)
 
 
 class _Read(Iterable[Node]):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import ParamSpec
+from typing import ParamSpec, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,7 +18,6 @@ from taskharbor.call import (
     OnConflictName,
     Options,
     Placeholder,
-    Signature,
     Step,
     Then,
     current_dispatcher,
@@ -45,19 +44,19 @@ class Pipeline(Bound[P, R]):
     Its parameters are those of its first task, its result is that of its last one. It is a link itself.
     """
 
-    __slots__ = ("_begin", "_name", "_said", "_tail")
+    __slots__ = ("_head", "_name", "_said", "_tail")
 
     def __init__(
         self,
         name: str,
-        begin: Callable[P, Signature[object]],
+        head: Bound[P, object],
         tail: Sequence[tuple[Placeholder, Node]],
         options: Options = NO_OPTIONS,
         said: FlowOptions = NO_FLOW_OPTIONS,
     ) -> None:
         """Made by `chain`."""
         self._name = name
-        self._begin = begin
+        self._head = head
         self._tail = tail
         self._options = options
         self._said = said
@@ -72,12 +71,12 @@ class Pipeline(Bound[P, R]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> FlowHandle[R]:
         """Store all steps in one transaction and return the handle of the whole; raises what `Flow.enqueue` does."""
         refuse_on_loop(f"{self.name}.enqueue()", f"{self.name}.aenqueue(...)")
-        return self.s(*args, **kwargs).enqueue()
+        return self._call(*args, **kwargs).enqueue()
 
     @override
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> FlowHandle[R]:
         """Store all steps in one transaction; the async form of `enqueue`."""
-        return await self.s(*args, **kwargs).aenqueue()
+        return await self._call(*args, **kwargs).aenqueue()
 
     @override
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Flow[R]:
@@ -86,7 +85,11 @@ class Pipeline(Bound[P, R]):
         Raises:
             PayloadError: the head could not be called so. Types are checked when it is sent.
         """
-        node = self._begin(*args, **kwargs).node
+        return cast("Flow[R]", super().s(*args, **kwargs))
+
+    @override
+    def _call(self, /, *args: P.args, **kwargs: P.kwargs) -> Flow[R]:
+        node = self._head._call(*args, **kwargs).node
         for place, after in self._tail:
             node = Then((node,), (place,), after)
         return Flow(_with(node, self._options), _whole(self._said, self._options))
@@ -135,7 +138,7 @@ class Pipeline(Bound[P, R]):
             timeout=timeout,
             meta=meta,
         )
-        return Pipeline(self._name, self._begin, self._tail, options.over(self._options), self._said)
+        return Pipeline(self._name, self._head, self._tail, options.over(self._options), self._said)
 
     def configure(
         self,
@@ -155,8 +158,8 @@ class Pipeline(Bound[P, R]):
             OptionError: a value that cannot be.
             FlowError: `on_failure` is no task, nor a function to a call of one.
         """
-        said = flow_options(name, meta, key, key_ttl, on_conflict, on_failure)
-        return Pipeline(self._name, self._begin, self._tail, self._options, said)
+        said = flow_options(name, meta, key, key_ttl, on_conflict, on_failure, before=self._said)
+        return Pipeline(self._name, self._head, self._tail, self._options, said)
 
     def handle(self, flow_id: str) -> FlowHandle[R]:
         """Return a typed handle on a flow of this pipeline, from its id. Does not look whether there is one."""
