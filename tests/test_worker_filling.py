@@ -11,10 +11,8 @@ import pytest
 from taskharbor import Failure, Success
 from taskharbor.call.parts import PARTS, Parts, write_parts
 from taskharbor.codec import CodecBook, CodecError, Encode, JsonCodec, MsgpackCodec
-from taskharbor.job import Delivery
 from taskharbor.step import DeliveredStep, Hole, Input
-from taskharbor.task.context import Context
-from taskharbor.worker.filling import Filling
+from taskharbor.task.filling import Filling
 
 T = TypeVar("T")
 
@@ -51,12 +49,7 @@ def failed(index: int = 0) -> Input:
 def read(kind: object, *parts: Input, many: bool = True, tolerant: bool = False) -> object:
     """Return what the parts are to a parameter of a type."""
     step = DeliveredStep("flow", (Hole("it", 0, many, tolerant),), parts)
-    delivery = msgspec.structs.replace(_delivery(), step=step)
-    return Filling(CodecBook([Reversed()])).values(delivery, lambda _: kind)["it"]
-
-
-def _delivery() -> Delivery:
-    return Context.detached(None)._delivery  # pyright: ignore[reportPrivateUsage]
+    return Filling(CodecBook([Reversed()])).values(step, lambda _: kind)["it"]
 
 
 @pytest.mark.parametrize("codecs", [["json"], ["msgpack"], ["reversed"], ["json", "msgpack", "reversed"]])

@@ -42,6 +42,7 @@ from taskharbor.following import Follower
 from taskharbor.job import JobRecord
 from taskharbor.sending import Sender, calls_of
 from taskharbor.task import Registry, TaskDefinition, default_registry
+from taskharbor.task.stored import stored_arguments
 from taskharbor.working import WorkerOptions, run_until_idle, settings_of, until_idle
 
 if TYPE_CHECKING:
@@ -279,9 +280,14 @@ class Harbor:
     def arguments_of(self, record: JobRecord) -> dict[str, object]:
         """Return the arguments of a stored job by parameter name, decoded as its task declares them.
 
+        Those that come from earlier steps of a flow are among them as far as they are there: all while the step runs
+        and once it is a dead letter, none once it has succeeded or was cancelled. Look it up by id for that
+        (`harbor.jobs.get`): what `find` returns does not tell of them.
+
         Raises:
             UnknownTaskError: its task is not registered here.
-            PayloadError: the payload does not fit today's signature, or its codec is not known here.
+            PayloadError: the payload, or what an earlier step gave, does not fit today's signature, or its codec is
+                not known here.
         """
         definition = self._registry.get(record.task)
         own = definition.codec
@@ -292,7 +298,12 @@ class Harbor:
                 "not know; pass it as Harbor(codecs=[...])",
                 task=record.task,
             )
-        return definition.read_arguments(record.payload, codec)
+        return stored_arguments(definition, record, codec, self._every_codec)
+
+    def _every_codec(self) -> CodecBook:
+        """Return what results of tasks may be written with, those among them that have a codec of their own."""
+        own = (task.codec for task in self._registry if task.codec is not None)
+        return CodecBook([*own, *self._more_codecs, self._codec])
 
     def look(self, job_id: str) -> JobRecord:
         """Return what the store knows of a job; raises `JobNotFound`."""

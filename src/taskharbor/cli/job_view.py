@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from taskharbor.call.expansion import EXPANSION
-from taskharbor.call.parts import PARTS, read_parts
+from taskharbor.call.parts import PARTS
 from taskharbor.cli.output import json_text, told_time
+from taskharbor.cli.readable import compact, together, unreadable
 from taskharbor.codec import Codec
 from taskharbor.errors import PayloadError
-from taskharbor.flow import Success
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord
+from taskharbor.step import DeliveredStep
 
 
-def for_programs(harbor: Harbor, record: JobRecord) -> dict[str, object]:
-    """Return a job for a line of JSON.
+def for_programs(
+    harbor: Harbor, record: JobRecord, inputs: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Return a job for a line of JSON, with `inputs`, which tell what earlier steps gave it.
 
     `arguments` and `result` are there where they can be read; else `payload` and `result_payload`, in base64.
     """
     told = msgspec.structs.asdict(record)
+    del told["step"]
     told["edges"] = [msgspec.structs.asdict(edge) for edge in record.edges]
     payload, result = told.pop("payload"), told.pop("result")
     arguments = _arguments(harbor, record)
     told.update({"payload": payload} if arguments is None else {"arguments": arguments})
+    told.update(inputs or {})
     if result is not None:
         read = _result(harbor, record)
         told.update({"result_payload": result} if read is None else {"result": read})
     return told
 
 
-def for_people(harbor: Harbor, record: JobRecord, place: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the lines that tell all of a job; those in `place` tell its place in a flow."""
+def for_people(
+    harbor: Harbor, record: JobRecord, place: Iterable[str] = (), inputs: Iterable[str] = ()
+) -> Iterator[str]:
+    """Yield the lines that tell all of a job.
+
+    Those in `place` tell its place in a flow, those in `inputs` what earlier steps gave it.
+    """
     for name, value in _facts(record):
         if value:
             yield f"{name:<12}{value}"
@@ -41,10 +50,11 @@ def for_people(harbor: Harbor, record: JobRecord, place: Iterable[str] = ()) -> 
     for name, value in sorted(record.meta.items()):
         yield f"{'meta':<12}{name} = {value}"
     yield from _told_arguments(harbor, record)
+    yield from inputs
     if record.result is not None:
         read = _result(harbor, record)
         yield f"{'result':<12}" + (
-            bytes(read).decode() if read is not None else _unreadable(record.result, record.result_codec)
+            bytes(read).decode() if read is not None else unreadable(record.result, record.result_codec)
         )
     for error in record.errors:
         by = f", {error.worker}" if error.worker else ""
@@ -80,23 +90,17 @@ def _facts(record: JobRecord) -> Iterator[tuple[str, str]]:
 def _told_arguments(harbor: Harbor, record: JobRecord) -> Iterator[str]:
     arguments = _arguments(harbor, record)
     if arguments is None:
-        unread = _unreadable(record.payload, record.codec) if record.payload else "none"
+        unread = unreadable(record.payload, record.codec) if record.payload else "none"
         yield f"{'payload':<12}{unread}"
         return
     try:
         named = msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:  # JSON, and no object: written by nobody we know
         named = {}
-    if not named:
+    if not named and not (record.step and bytes(arguments) == b"{}"):
         yield f"{'arguments':<12}{'none' if bytes(arguments) == b'{}' else bytes(arguments).decode()}"
     for name, value in named.items():
         yield f"{'argument':<12}{name} = {bytes(value).decode()}"
-
-
-def _unreadable(data: bytes, codec: str) -> str:
-    if codec in (EXPANSION, PARTS):
-        return f"{len(data)} bytes of {codec}, which is TaskHarbor's own"
-    return f"{len(data)} bytes of {codec}, which only the application can read (--app)"
 
 
 def _indented(text: str) -> Iterator[str]:
@@ -106,23 +110,33 @@ def _indented(text: str) -> Iterator[str]:
 
 def _arguments(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
     if record.codec == "json":
-        return _compact(record.payload)
+        return compact(record.payload)
     definition = harbor.registry.find(record.task)
     if definition is None:
         return None
     try:
-        return msgspec.Raw(json_text(harbor.arguments_of(record)))
+        return msgspec.Raw(json_text(_given(harbor, record)))
     except (PayloadError, TypeError, NotImplementedError):  # of another build, or of types without JSON
         return None
+
+
+def _given(harbor: Harbor, record: JobRecord) -> dict[str, object]:
+    """Return the arguments that a job was called with, without what earlier steps gave it."""
+    step = record.step
+    if step is None:
+        return harbor.arguments_of(record)
+    bare = msgspec.structs.replace(record, step=DeliveredStep(step.flow, step.holes, ()))
+    names = {hole.parameter for hole in step.holes}
+    return {name: value for name, value in harbor.arguments_of(bare).items() if name not in names}
 
 
 def _result(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
     if record.result is None:
         return None
     if record.result_codec == "json":
-        return _compact(record.result)
+        return compact(record.result)
     if record.result_codec == PARTS:
-        return _list(record.result)
+        return together(record.result)
     definition = harbor.registry.find(record.task)
     codec = _codec(harbor, record)
     if definition is None or codec is None:
@@ -133,18 +147,6 @@ def _result(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
         return None
 
 
-def _list(data: bytes) -> msgspec.Raw | None:
-    """Return the results of many steps as one list; None if one of them only the application can read."""
-    parts = read_parts(data)
-    read = [_compact(part.value or b"null") if part.codec == "json" else None for part in parts.inputs]
-    values = [
-        Success(value) if parts.tolerant and not part.failed else value
-        for part, value in zip(parts.inputs, read, strict=True)
-        if value is not None
-    ]
-    return msgspec.Raw(json_text(values)) if len(values) == len(read) else None
-
-
 def _codec(harbor: Harbor, record: JobRecord) -> Codec | None:
     definition = harbor.registry.find(record.task)
     own = None if definition is None else definition.codec
@@ -153,11 +155,3 @@ def _codec(harbor: Harbor, record: JobRecord) -> Codec | None:
         if own is not None and own.name == record.result_codec
         else harbor.codecs.find(record.result_codec)
     )
-
-
-def _compact(data: bytes) -> msgspec.Raw | None:
-    """Return JSON on one line, whoever wrote it; None if it is none."""
-    try:
-        return msgspec.Raw(msgspec.json.format(data, indent=-1))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None

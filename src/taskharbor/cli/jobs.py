@@ -9,6 +9,7 @@ import typer
 
 from taskharbor.cli.acting import IdsArgument, ReasonOption, YesOption, act, batches, ids_of, operator
 from taskharbor.cli.exits import Exit
+from taskharbor.cli.input_view import inputs_for_programs, told_inputs
 from taskharbor.cli.job_view import for_people, for_programs
 from taskharbor.cli.listing import (
     JOB_COLUMNS,
@@ -102,12 +103,14 @@ def show(
                     note(str(not_found(job_id)))
                     well = False
                 elif as_json:
-                    json_line(for_programs(harbor, record))
+                    json_line(for_programs(harbor, record, inputs_for_programs(harbor, record)))
                 else:
                     if not first:
                         line()
                     first = False
-                    for told in for_people(harbor, record, told_place(harbor, record)):
+                    for told in for_people(
+                        harbor, record, told_place(harbor, record), told_inputs(harbor, record)
+                    ):
                         line(told)
     if not well:
         raise typer.Exit(Exit.FAILED)

@@ -167,7 +167,7 @@ class TaskDefinition:
             if arrived is not arguments and differ(arguments, arrived):
                 self.refuse_change("arguments", arguments, arrived)
         except CodecError as error:
-            raise self._unfit("arguments", error) from error
+            raise self.unfit("arguments", error) from error
         job = _replace(coder.blank, id=job_id or new_job_id(), payload=payload, meta={})
         return job if options is NO_OPTIONS else self._with_options(job, arguments, options)
 
@@ -226,20 +226,20 @@ class TaskDefinition:
         try:
             return msgspec.structs.asdict(self.coder(codec).decode_arguments(data))
         except CodecError as error:
-            raise self._unfit("arguments", error) from error
+            raise self.unfit("arguments", error) from error
 
     def read_result(self, data: bytes, codec: Codec) -> object:
         """Return a stored result, decoded as the declared return type."""
         try:
             return self.coder(codec).decode_result(data)
         except CodecError as error:
-            raise self._unfit("result", error) from error
+            raise self.unfit("result", error) from error
 
     def refuse_change(self, what: str, sent: object, arrived: object) -> None:
         """Raise `PayloadError` if a value would arrive as something else than was sent."""
         change = first_change(sent, arrived)
         if change is not None:
-            raise self._unfit(what, CodecError(change[1], path=change[0]))
+            raise self.unfit(what, CodecError(change[1], path=change[0]))
 
     def _too_large(self, size: int, codec: Codec) -> PayloadTooLarge:
         return PayloadTooLarge(
@@ -251,7 +251,8 @@ class TaskDefinition:
             limit=PAYLOAD_LIMIT,
         )
 
-    def _unfit(self, what: str, error: CodecError) -> PayloadError:
+    def unfit(self, what: str, error: CodecError) -> PayloadError:
+        """Return the error of arguments, or a result, that do not fit the signature."""
         return PayloadError(
             f"the {what} of task {self.name!r} {'do' if what == 'arguments' else 'does'} not fit its signature: "
             f"{error} at {error.path}",

@@ -12,7 +12,7 @@ from taskharbor.job import Delivery
 from taskharbor.outcome import Succeeded
 from taskharbor.step import DeliveredStep, Hole, Input
 from taskharbor.task import Registry, TaskDefinition, task
-from taskharbor.worker.filling import Filling
+from taskharbor.task.filling import Filling
 from taskharbor.worker.plan import Prepared, TaskPlan
 
 _registry = Registry()

@@ -12,8 +12,8 @@ from taskharbor.errors import PayloadError, TaskDefinitionError
 from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, describe
 from taskharbor.task import Registry
+from taskharbor.task.filling import Filling
 from taskharbor.worker.builtin import builtin_plans
-from taskharbor.worker.filling import Filling
 from taskharbor.worker.plan import TaskPlan
 from taskharbor.worker.run import Run
 
@@ -97,17 +97,17 @@ class Plans:
 
     def _hole_reader(self, plan: TaskPlan, delivery: Delivery) -> Callable[[bytes], msgspec.Struct] | None:
         """Return what reads a payload and fills its holes; None if the payload's codec is not known."""
-        codec, definition = self._codecs.find(delivery.codec), plan.definition
-        if codec is None or delivery.step is None:
+        codec, definition, step = self._codecs.find(delivery.codec), plan.definition, delivery.step
+        if codec is None or step is None:
             return None
-        names = frozenset(hole.parameter for hole in delivery.step.holes)
+        names = frozenset(hole.parameter for hole in step.holes)
 
         def read(data: bytes) -> msgspec.Struct:
             if delivery.fingerprint != definition.fingerprint and not names <= definition.parameter_names:
                 missing = sorted(names - definition.parameter_names)
                 raise CodecError(f"the task has no parameter {missing[0]!r}")
             given = msgspec.structs.asdict(definition.partial(names).decoder(codec)(data))
-            values = self._filling.values(delivery, definition.parameter_type)
+            values = self._filling.values(step, definition.parameter_type)
             return definition.arguments_type(**given, **values)
 
         return read

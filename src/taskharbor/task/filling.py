@@ -10,7 +10,6 @@ import msgspec
 from taskharbor.call.parts import PARTS, read_parts
 from taskharbor.codec import Codec, CodecBook, CodecError, join, wrap
 from taskharbor.flow import FORMAT, Failure, Success
-from taskharbor.job import Delivery
 from taskharbor.step import DeliveredStep, Hole, Input
 
 _failure = msgspec.json.Decoder(Failure).decode
@@ -19,24 +18,19 @@ _SUCCESS = {"type": "success"}
 
 
 class Filling:
-    """Reads inputs by the codecs that a worker has."""
+    """Reads inputs by the codecs that a worker, or a harbor, has."""
 
     def __init__(self, codecs: CodecBook) -> None:
         self._codecs = codecs
         self._decoders: dict[tuple[str, object], tuple[Codec, Callable[[bytes], object]]] = {}
 
-    def values(self, delivery: Delivery, kind_of: Callable[[str], object]) -> dict[str, object]:
-        """Return the values of a delivery's holes by parameter; `kind_of` gives each one's type.
+    def values(self, step: DeliveredStep, kind_of: Callable[[str], object]) -> dict[str, object]:
+        """Return the values of a step's holes by parameter; `kind_of` gives each one's type.
 
         Raises:
             CodecError: an input does not fit, or is missing.
         """
-        step = delivery.step
-        return (
-            {}
-            if step is None
-            else {h.parameter: self._value(h, step, kind_of(h.parameter)) for h in step.holes}
-        )
+        return {h.parameter: self._value(h, step, kind_of(h.parameter)) for h in step.holes}
 
     def elements(self, step: DeliveredStep, hole: Hole) -> list[Input] | None:
         """Return the elements of a hole that takes a list, where they came in one by one; None if as a whole.
