@@ -158,15 +158,15 @@ MUTATIONS = [
     broken(
         "4.14",
         "ending",
-        "AND json_array_length(step, '$[1]') = 0)",
-        "AND 0)",
+        "AND json_array_length(step, '$[1]') = 0 ORDER BY id LIMIT 1)",
+        "AND 0 ORDER BY id LIMIT 1)",
         "one requeue of two dead steps is enough",
     ),
     broken(
         "4.14",
         "ending",
-        "AND json_array_length(step, '$[1]') = 0)",
-        ")",
+        "AND json_array_length(step, '$[1]') = 0 ORDER BY id LIMIT 1)",
+        "ORDER BY id LIMIT 1)",
         "a failure that was taken as a value keeps its flow failed",
     ),
     # ends

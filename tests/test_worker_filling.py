@@ -110,7 +110,7 @@ def test_a_gathered_list_is_read_within_another(codec: str) -> None:
         (int, [], False, "takes one result, and 0 came in"),
         (int, [Input(0, 0, "json", None)], False, "was not kept"),
         (list[int], [Input(0, 0, "json", None)], True, "was not kept"),
-        (dict[str, int], [part(1), part(1, "msgpack", 1)], True, "none that a list of results"),
+        (dict[str, int], [part(1), part(1, "msgpack", 1)], True, "Expected `object`, got `array`"),
     ],
     ids=["type", "element", "nothing", "unkept", "unkept element", "no list"],
 )

@@ -289,3 +289,21 @@ async def a_failed_flow_can_be_resumed_long_after(bench: Bench) -> None:
     await bench.finish(flow.id)
 
     assert FlowState.SUCCEEDED == await bench.flow_state(flow.id)
+
+
+@case("4.14")
+async def a_flow_that_stays_failed_tells_of_a_step_that_is_still_dead(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chord(2))
+    first, second, _ = ids_of(flow)
+    await bench.bury(first, "the first")
+    await bench.bury(second, "the second")
+    told = (await bench.flow(flow.id)).reason
+    await bench.requeue(first)
+
+    record = await bench.flow(flow.id)
+
+    assert f"step mail.send ({first}) is a dead letter: the first" == told
+    assert (FAILED, f"step mail.send ({second}) is a dead letter: the second") == (
+        record.state,
+        record.reason,
+    )

@@ -43,6 +43,8 @@ class NewFlow(msgspec.Struct, frozen=True, kw_only=True):
     """All its jobs, each with its `step`, in any order. Large: read it in parts; it can be read more than once."""
     keyed: tuple[NewJob, ...] = ()
     """Those of its steps that have an idempotency key."""
+    own_key: bool = False
+    """The key of its last step is the flow's: who stores it again is told of the one that is there."""
     on_failure: NewJob | None = None
     """The job to store whenever the flow comes to be `failed`, under an id of its own each time, with a `FlowFailure`
     as JSON for an input of slot 0. It has a `step`, for its hole, and is not part of the graph."""

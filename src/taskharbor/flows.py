@@ -46,6 +46,7 @@ class Flows:
             JobNotFound: the store does not know it (any more).
         """
         refuse_on_loop("harbor.flows.get()", "harbor.flows.aget(...)")
+        id_list([flow_id])
         return _found(self._connections.producer().flow_get(FlowGet(ids=[flow_id])), flow_id)
 
     async def aget(self, flow_id: str) -> FlowRecord:
@@ -224,6 +225,7 @@ async def _steps(store: Store, flow_id: str, states: frozenset[JobState]) -> Seq
 
 
 async def _retry(store: Store, flow_id: str, reason: str, by: str) -> int:
+    id_list([flow_id])
     flow = _found(await store.flow_get(FlowGet(ids=[flow_id])), flow_id)
     if flow.state is not FlowState.FAILED:  # what is dead elsewhere was taken as a value
         return 0

@@ -7,12 +7,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import cast
 
-from taskharbor.call import Call, FlowCall, Sent, Signature, running_job, sheltered, title
+from taskharbor.call import Call, FlowCall, Sent, running_job, sheltered, title
 from taskharbor.codec import Codec
 from taskharbor.connections import Connections
 from taskharbor.driver import (
@@ -25,7 +24,7 @@ from taskharbor.driver import (
     TransactionalDriver,
     require,
 )
-from taskharbor.errors import DuplicateJob, KeyConflict, OptionError, StoreError, UsageError
+from taskharbor.errors import DuplicateJob, KeyConflict, StoreError, UsageError
 from taskharbor.flow import NewFlow, Sequel
 from taskharbor.job import NewJob, OnConflict, new_job_ids
 
@@ -179,25 +178,6 @@ class _Block:
             return self._under_way
 
 
-def calls_of(signatures: object) -> list[Call | FlowCall]:
-    """Return the calls of signatures, in order.
-
-    Raises:
-        OptionError: something else is among them.
-    """
-    # Checked by hand: a task called instead of `task.s(...)` is a slip that everybody makes once.
-    if not isinstance(signatures, Iterable):
-        raise OptionError(f"expected a list of signatures, such as [{signatures!r}]")
-    calls: list[Call | FlowCall] = []
-    for signature in cast("Iterable[object]", signatures):
-        if not isinstance(signature, Signature):
-            raise OptionError(
-                f"expected signatures, which task.s(...) makes without calling the task; got {signature!r}"
-            )
-        calls.append(cast("Signature[object]", signature).sendable)
-    return calls
-
-
 def _sent(calls: Sequence[Call | FlowCall], request: JobEnqueue, answers: Sequence[Enqueued]) -> list[Sent]:
     jobs = request.jobs
     left_out = _refuse_taken(jobs, answers[: len(jobs)])
@@ -228,7 +208,7 @@ def _refuse_taken_flow(call: FlowCall, flow: NewFlow, answer: Enqueued) -> bool:
     if answer.status is _CREATED or answer.job_id == flow.id:
         return answer.status is EnqueueStatus.LEFT_OUT
     taken = next((job for job in flow.keyed if job.id == answer.step), None)
-    if taken is not None and taken.id != flow.id:
+    if taken is not None and not (flow.own_key and taken.id == flow.id):
         raise DuplicateJob(
             f"the key {taken.key!r} of the step {taken.task!r} of the flow is taken by job {answer.job_id}; a step is "
             "part of one flow only, so nothing of this one was stored",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 ORDER = -1
-"""The slot of an input that has no value: the step only waits for it."""
+"""The slot of inputs without a value: the step only waits for them. So are all slots below."""
 
 
 class Edge(msgspec.Struct, frozen=True, array_like=True, gc=False):

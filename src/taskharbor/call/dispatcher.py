@@ -213,5 +213,6 @@ def refuse_in_handler(call: str) -> None:
     if job is not None:
         raise DeadlockError(
             f"{call} inside a handler (job {job.job_id}) waits while holding a slot that the other job may need; "
-            "enqueue the other job and end this one, or let the other job enqueue what comes after it"
+            "join them in a flow (chain, .then), which hands the result on; or enqueue the other job, with "
+            "ctx.enqueue_on_success(...) for one, and end this one"
         )

@@ -4,7 +4,7 @@ from taskharbor.codec.book import CodecBook, checked_codec
 from taskharbor.codec.codec import Codec, CodecError, Encode
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
 from taskharbor.codec.hooks import TypeHook, hook_for, register_type
-from taskharbor.codec.lists import join, split, wrap
+from taskharbor.codec.lists import join, split
 
 __all__ = [
     "Codec",
@@ -19,5 +19,4 @@ __all__ = [
     "join",
     "register_type",
     "split",
-    "wrap",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 
@@ -27,12 +28,6 @@ def join(codec: Codec, elements: Sequence[bytes]) -> bytes | None:
     return None if encode is None else encode([msgspec.Raw(element) for element in elements])
 
 
-def wrap(codec: Codec, fields: dict[str, object], name: str, value: bytes) -> bytes | None:
-    """Return a map of fields, one more of them encoded already; None where the format cannot put it together."""
-    encode = _ENCODE.get(type(codec))
-    return None if encode is None else encode({**fields, name: msgspec.Raw(value)})
-
-
 def split(codec: Codec, data: bytes) -> list[bytes]:
     """Return the elements of a list, each encoded.
 
@@ -42,7 +37,8 @@ def split(codec: Codec, data: bytes) -> list[bytes]:
     decode = _RAWS.get(type(codec))
     if decode is None:
         encode = codec.encoder()
-        return [encode(element) for element in codec.decoder(list[object])(data)]
+        anything = cast("type[list[object]]", list[Any])
+        return [encode(element) for element in codec.decoder(anything)(data)]
     try:
         return [bytes(raw) for raw in decode(data)]
     except msgspec.MsgspecError as error:

@@ -98,18 +98,14 @@ def _answer_flow(
 ) -> Enqueued:
     if flow.id in new or flow.id in known:
         return Enqueued(EnqueueStatus.EXISTING, flow.id)
-    mine: set[tuple[str, str]] = set()
     for job in flow.keyed:
         name = (job.task, job.key or "")
         holder = holders.get(name) or taken.get(name)
-        if holder is None and name in mine:  # two steps of this very flow
-            holder = Holder(flow.id, b"")
         if holder is not None:
-            # The key of the last step is the flow's own. Of the others none can be shared with another flow.
-            same = job.id == flow.id and holder.digest == job.digest
+            # The flow's own key is its last step's. A step's can be shared with no other flow.
+            same = flow.own_key and job.id == flow.id and holder.digest == job.digest
             status = EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT
             return Enqueued(status, holder.job_id, job.id)
-        mine.add(name)
     return Enqueued(_CREATED, flow.id)
 
 

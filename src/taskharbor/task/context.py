@@ -9,7 +9,7 @@ from typing import Generic, Protocol
 
 from typing_extensions import TypeVar
 
-from taskharbor.call import Signature, current_dispatcher
+from taskharbor.call import Signature, current_dispatcher, sendables
 from taskharbor.errors import JobCancelled, UsageError
 from taskharbor.flow import Sequel
 from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id, new_token
@@ -34,7 +34,7 @@ class Context(Generic[Deps]):
     `Deps` is the type of the harbor's dependencies; plain `Context` means none are used.
     """
 
-    __slots__ = ("_delivery", "_sequel", "_stop", "asked", "deps")
+    __slots__ = ("_delivery", "_sequels", "_stop", "asked", "deps")
 
     deps: Deps
     """What the harbor's `deps` lifespan yielded; one object for all jobs of a worker."""
@@ -46,7 +46,8 @@ class Context(Generic[Deps]):
         self.deps = deps
         self._delivery = delivery
         self._stop = stop
-        self._sequel: Sequel | None = None
+        # Appended to, which threads can do at once.
+        self._sequels: list[Sequel] = []
         self.asked = []
 
     # With a type variable of its own: on the bare class `Deps` stands for its default, None.
@@ -149,6 +150,7 @@ class Context(Generic[Deps]):
 
         Raises:
             PayloadError: arguments do not fit a signature.
+            OptionError: something else than a signature.
             FlowError: steps that cannot be joined so.
             UsageError: this is a child process (`run="process"`), from which nothing but the result comes back.
         """
@@ -157,20 +159,23 @@ class Context(Generic[Deps]):
                 f"task {self.task!r} runs in a process of its own, from which only its result comes back; let a step "
                 "that follows it enqueue more, or run it in a thread"
             )
+        calls = sendables(signatures)
         self.asked.extend(signatures)
         if self._stop is NEVER_STOP:  # of no job: whoever made it looks at `asked`
             return
         dispatcher = current_dispatcher(self._delivery.task)
-        more = dispatcher.sequel([signature.sendable for signature in signatures])
-        before = self._sequel
-        if before is not None:
-            more = Sequel(jobs=before.jobs + more.jobs, flows=before.flows + more.flows)
-        self._sequel = more
+        self._sequels.append(dispatcher.sequel(calls))
 
     @property
     def sequel(self) -> Sequel | None:
         """Return what was asked to be stored with its success."""
-        return self._sequel
+        asked = self._sequels
+        if not asked:
+            return None
+        return Sequel(
+            jobs=tuple(job for one in asked for job in one.jobs),
+            flows=tuple(flow for one in asked for flow in one.flows),
+        )
 
     @property
     def cancelled(self) -> bool:

@@ -47,8 +47,6 @@ class TaskPlan:
 
     def __init__(self, definition: TaskDefinition, codec: Codec) -> None:
         self.definition = definition
-        self.builtin = False
-        """It is a task of our own."""
         self.is_async = definition.reading.is_async
         self.in_process = definition.options.run == "process"
         self._takes_context = definition.reading.takes_context

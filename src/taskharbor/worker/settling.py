@@ -176,13 +176,15 @@ def _weight(written: Settlement) -> int:
 
 def _log_trouble(written: Settlement, delivery: Delivery) -> None:
     """Say what went wrong, by the error's type alone: its text may quote the payload."""
-    told = (delivery.id, delivery.task, delivery.attempt, delivery.retry.max_attempts)
+    step = delivery.step
+    task = repr(delivery.task) if step is None or not step.flow else f"{delivery.task!r}, flow {step.flow}"
+    told = (delivery.id, task, delivery.attempt, delivery.retry.max_attempts)
     kind = "" if written.error is None else written.error.type
     if written.kind is SettleKind.BURY:
-        logger.error("job %s (task %r) is a dead letter after attempt %d of %d (%s)", *told, kind)
+        logger.error("job %s (task %s) is a dead letter after attempt %d of %d (%s)", *told, kind)
     elif written.kind is SettleKind.RETRY:
         logger.warning(
-            "job %s (task %r) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after
+            "job %s (task %s) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after
         )
     else:
         why = (

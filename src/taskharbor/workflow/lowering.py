@@ -27,6 +27,8 @@ from taskharbor.step import ORDER, Edge, Hole, Input, Step
 from taskharbor.workflow.spool import Spool
 
 _replace = msgspec.structs.replace
+_BETWEEN = "\x1f"
+"""Stands between a flow's name, which cannot have it, and its key."""
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -43,38 +45,43 @@ class _Target(msgspec.Struct):
     draft: _Draft
     slot: int
     place: int | None = None
-    """Its place in the list that fills the hole, where that is one of the call's own."""
+    """Which of the slot's inputs it is, where that is known from the start."""
 
     def edge(self, index: int) -> Edge:
-        """Have the step wait for one more result, and return its dependency."""
-        draft = self.draft
-        draft.waits += 1
-        if self.slot < 0:  # each is an input of its own, whatever comes before
-            draft.orders += 1
-            return Edge(draft.id, self.slot, draft.orders - 1)
-        return Edge(draft.id, self.slot, index if self.place is None else self.place)
+        """Return the dependency of a result, of which there are many if `place` leaves that open."""
+        return Edge(self.draft.id, self.slot, index if self.place is None else self.place)
 
 
 class _Draft(msgspec.Struct):
     """A step whose job is made when all is known of it."""
 
     id: str
+    number: int
+    """Counts the drafts of a flow: what ids differ in is the same in two flows of one shape."""
     call: Call | None = None
     """None for the steps that only gather or expand: their `job` is there."""
     job: NewJob | None = None
     waits: int = 0
     orders: int = 0
+    """Steps that it only waits for."""
+    ranges: int = 0
+    """Lists that it only waits for: each is a slot of its own, numbered from `ORDER` downwards."""
     edges: list[Edge] = []
+    leads: list[tuple[int, int, int]] = []
+    """The edges, by the number of the step that each leads to."""
     absorbers: tuple[Edge, ...] = ()
     holes: list[Hole] = []
     inputs: list[Input] = []
     """What is known already of a list that other results belong to."""
     expansion: Expansion | None = None
 
-    @property
-    def free(self) -> bool:
-        """Return whether it takes no results."""
-        return not self.holes
+    def lead_to(self, targets: Sequence[_Target], index: int) -> None:
+        """Have its result go to the targets, each of which waits for one more."""
+        for target in targets:
+            edge = target.edge(index)
+            target.draft.waits += 1
+            self.edges.append(edge)
+            self.leads.append((target.draft.number, edge.slot, edge.index))
 
 
 class Lowering:
@@ -89,7 +96,7 @@ class Lowering:
         """Numbers for local ids, within an `each`."""
         self._kinds: dict[int, _Kind] = {}
         self._uses: dict[int, list[_Target]] = {}
-        self._orders = count(ORDER, -1)
+        self._numbers = count()
         self.flow = ""
         self.absorbing = False
         self.keyed: list[NewJob] = []
@@ -104,7 +111,7 @@ class Lowering:
 
     def steps(self, node: Node) -> Iterator[NewJob]:
         """Yield the jobs of a flow; its id is known as soon as the first of them is."""
-        for draft in self._one(node, (), 0, (), None, first=True):
+        for draft in self._one(node, (), 0, (), first=True):
             yield self._made(draft)
 
     # --- nodes: each yields its drafts, those that come first one by one
@@ -115,26 +122,23 @@ class Lowering:
         targets: Sequence[_Target],
         index: int,
         absorbers: tuple[Edge, ...],
-        sources: list[_Draft] | None,
         *,
         first: bool = False,
     ) -> Iterator[_Draft]:
         """Draft a node so that it comes to one result: what gives many is gathered."""
         kind = _kind_of(node)
         if not kind.many:
-            yield from self._node(node, targets, index, absorbers, sources, first=first)
+            yield from self._node(node, targets, index, absorbers, first=first)
             return
         gather = self._draft(first=first)
         gather.holes = [Hole("items", 0, many=True, tolerant=kind.tolerant)]
-        gather.edges = [target.edge(index) for target in targets]
+        gather.lead_to(targets, index)
         gather.absorbers = absorbers
         pattern: NewJob | None = None
-        for draft in self._node(node, (_Target(gather, 0),), 0, absorbers, sources):
+        for draft in self._node(node, (_Target(gather, 0),), 0, absorbers):
             pattern = pattern or self._pattern(draft)
             yield draft
         gather.job = _internal(pattern, COLLECT, PARTS, b"")
-        if sources is not None and not gather.waits:
-            sources.append(gather)
         yield gather
 
     def _node(
@@ -143,28 +147,30 @@ class Lowering:
         targets: Sequence[_Target],
         index: int,
         absorbers: tuple[Edge, ...],
-        sources: list[_Draft] | None,
         *,
         first: bool = False,
     ) -> Iterator[_Draft]:
         """Draft a node whose result, or results, go to the targets."""
         held: list[list[_Draft]] = []
         while isinstance(node, Then):  # a chain is as deep as it is long
-            follows: list[_Draft] = []
             for place, before in zip(node.places, node.before, strict=True):
                 self._kinds[id(place)] = _kind_of(before)
                 self._uses[id(place)] = []
-            held.append(list(self._step(node.node, targets, index, absorbers, follows, first=first)))
+            follows = list(self._step(node.node, targets, index, absorbers, first=first))
+            held.append(follows)
             first = False
-            results = [self._taken(place, follows) for place in node.places]
+            # What takes nothing of another step of what follows begins it, and waits for all that comes before.
+            # Of an empty group there is nothing to wait; so those do that take its empty list.
+            begin = [draft for draft in follows if not draft.waits] if follows else _drafts(targets)
+            results = [self._taken(place, begin) for place in node.places]
             index = 0
             if len(node.before) != 1:
                 for before, uses in zip(node.before, results, strict=True):
-                    yield from self._node(before, uses, 0, absorbers, sources)
+                    yield from self._node(before, uses, 0, absorbers)
                 break
             node, targets = node.before[0], results[0]
         else:
-            yield from self._step(node, targets, index, absorbers, sources, first=first)
+            yield from self._step(node, targets, index, absorbers, first=first)
         for drafts in reversed(held):
             yield from drafts
 
@@ -174,44 +180,41 @@ class Lowering:
         targets: Sequence[_Target],
         index: int,
         absorbers: tuple[Edge, ...],
-        sources: list[_Draft] | None,
         *,
         first: bool,
     ) -> Iterator[_Draft]:
         if isinstance(node, Call):
             draft = self._draft(first=first)
             draft.call = node
-            draft.edges = [target.edge(index) for target in targets]
+            draft.lead_to(targets, index)
             draft.absorbers = absorbers
             draft.holes = self._holes(node, draft)
-            if sources is not None and draft.free:
-                sources.append(draft)
             yield draft
         elif isinstance(node, Group):
             for place, member in enumerate(node.members):
                 inner = absorbers
                 if node.tolerant:
                     self.absorbing = True
-                    inner = tuple(Edge(target.draft.id, target.slot, place) for target in targets)
-                yield from self._one(member, targets, place, inner, sources)
+                    inner = tuple(target.edge(place) for target in targets)
+                yield from self._one(member, targets, place, inner)
         elif isinstance(node, Each):
-            yield self._each(node, targets, absorbers, sources)
+            yield self._each(node, targets, absorbers)
         else:
-            yield from self._node(node, targets, index, absorbers, sources, first=first)
+            yield from self._node(node, targets, index, absorbers, first=first)
 
     def _each(
         self,
         node: Each,
         targets: Sequence[_Target],
         absorbers: tuple[Edge, ...],
-        sources: list[_Draft] | None,
     ) -> _Draft:
         draft = self._draft(first=False)
         draft.absorbers = absorbers
         inner = Lowering.with_place(self._codec, node.element, check=self._check)
         inner._local = self._local or count(1)
-        out = _Target(_Draft(OUT), 0)
-        bodies = [inner._made(one) for one in inner._one(node.body, (out,), 0, absorbers, None)]
+        inner._hash = self._hash
+        out = _Target(_Draft(OUT, -1), 0)
+        bodies = [inner._made(one) for one in inner._one(node.body, (out,), 0, absorbers)]
         if inner.keyed:
             raise FlowError(
                 f"the step {inner.keyed[0].task!r} within each(...) has a key: all its jobs would share it, and only "
@@ -223,9 +226,8 @@ class Lowering:
             kind, use = self._use(node.items, draft)
             draft.holes = [Hole("items", use, kind.many, kind.tolerant)]
         else:
-            codec, items = self._codec.name, self._encoded(node.items)
-            if sources is not None:
-                sources.append(draft)
+            takes = [use.draft.call for use in inner._uses[id(node.element)] if use.draft.call is not None]
+            codec, items = self._encoded(node.items, takes[0] if takes else None)
         draft.expansion = Expansion(
             body=tuple(bodies),
             elements=tuple(
@@ -235,6 +237,9 @@ class Lowering:
             codec=codec,
             items=items,
         )
+        for target in targets:  # until it is known how many there are, they wait for this one
+            target.draft.waits += 1
+            draft.leads.append((target.draft.number, target.slot, 0))
         draft.job = _internal(bodies[0], EACH, EXPANSION, b"")
         return draft
 
@@ -250,15 +255,15 @@ class Lowering:
             elif isinstance(value, (list, tuple)):
                 elements = cast("Sequence[object]", value)
                 if any(isinstance(element, Placeholder) for element in elements):
-                    self._list(elements, draft, len(holes))
+                    self._list(call, elements, draft, len(holes))
                     holes.append(Hole(name, len(holes), many=True))
         return holes
 
-    def _list(self, elements: Sequence[object], draft: _Draft, slot: int) -> None:
+    def _list(self, call: Call, elements: Sequence[object], draft: _Draft, slot: int) -> None:
         """Let a list, or `*args`, be filled element by element."""
         for place, element in enumerate(elements):
             if not isinstance(element, Placeholder):
-                draft.inputs.append(Input(slot, place, self._codec.name, self._encoded(element)))
+                draft.inputs.append(Input(slot, place, *self._encoded(element, call)))
                 continue
             kind, _ = self._use(element, draft, slot, place)
             if kind.many:
@@ -279,21 +284,27 @@ class Lowering:
         self._uses[id(place)].append(_Target(draft, slot, at))
         return kind, slot
 
-    def _taken(self, place: Placeholder, follows: Sequence[_Draft]) -> list[_Target]:
-        """Return where the result goes; if nobody takes it, those that begin what follows wait for it all the same."""
-        del self._kinds[id(place)]
+    def _taken(self, place: Placeholder, begin: Sequence[_Draft]) -> list[_Target]:
+        """Return where the result goes: to those that take it, and, for the order's sake, to the others that begin."""
+        many = self._kinds.pop(id(place)).many
         uses = self._uses.pop(id(place))
-        if uses:
-            return uses
-        order = next(self._orders)
-        return [_Target(draft, order) for draft in follows]
+        taking = {use.draft.number for use in uses}
+        for draft in begin:
+            if draft.number in taking:
+                continue
+            if many:
+                draft.ranges += 1
+                uses.append(_Target(draft, ORDER - draft.ranges))
+            else:
+                uses.append(_Target(draft, ORDER, draft.orders))
+                draft.orders += 1
+        return uses
 
     # --- jobs
 
     def _draft(self, *, first: bool) -> _Draft:
-        draft = _Draft(
-            new_job_id() if self._local is None else f"@{next(self._local)}", edges=[], holes=[], inputs=[]
-        )
+        job_id = new_job_id() if self._local is None else f"@{next(self._local)}"
+        draft = _Draft(job_id, next(self._numbers), edges=[], leads=[], holes=[], inputs=[])
         if first:
             self.flow = draft.id
         return draft
@@ -315,7 +326,7 @@ class Lowering:
             inputs=tuple(draft.inputs),
         )
         if self._hash is not None:
-            self._hash.update(_told(job, step))
+            self._hash.update(_told(job, draft))
             if draft.call is None or draft.call.options.key is UNSET:
                 job = _replace(job, key=None, digest=b"")
         # What others wait for has to be kept until they have it, whatever the task declares.
@@ -348,9 +359,12 @@ class Lowering:
             return draft.job
         return self._job(draft.call, draft)
 
-    def _encoded(self, items: object) -> bytes:
+    def _encoded(self, items: object, taker: Call | None) -> tuple[str, bytes]:
+        """Return a value as it is stored for a call that takes it, in that task's codec: name and bytes."""
+        own = None if taker is None else taker.callee.codec
+        codec = own or self._codec
         try:
-            return self._codec.encoder()(items)
+            return codec.name, codec.encoder()(items)
         except CodecError as error:
             raise FlowError(f"{items!r:.80} cannot be sent: {error} at {error.path}") from error
 
@@ -370,18 +384,39 @@ def lower(flow: FlowCall, codec: Codec, *, check: bool) -> NewFlow:
     options = flow.options
     lowering = Lowering(codec, check=check, digest=options.key is not UNSET)
     spool = Spool()
-    for job in lowering.steps(flow.node):
-        # The last of them comes last.
-        spool.add(_keyed(job, options, lowering) if job.id == lowering.flow else job)
+    try:
+        for job in lowering.steps(flow.node):
+            # The last of them comes last.
+            spool.add(_keyed(job, options, lowering) if job.id == lowering.flow else job)
+    except RecursionError as error:
+        raise FlowError(
+            "the flow is nested too deeply; a long chain is written with chain(...) or .then(...), from the first step"
+        ) from error
+    _refuse_shared_keys(lowering.keyed)
     return NewFlow(
         id=lowering.flow,
         name=options.name,
         meta=options.meta,
         steps=spool,
         keyed=tuple(lowering.keyed),
+        own_key=options.key is not UNSET,
         on_failure=_on_failure(options, codec, check=check),
         absorbing=lowering.absorbing,
     )
+
+
+def _drafts(targets: Sequence[_Target]) -> list[_Draft]:
+    return list({target.draft.number: target.draft for target in targets}.values())
+
+
+def _refuse_shared_keys(keyed: Sequence[NewJob]) -> None:
+    met: set[tuple[str, str | None]] = set()
+    for job in keyed:
+        if (job.task, job.key) in met:
+            raise FlowError(
+                f"two steps {job.task!r} of the flow have the key {job.key!r}, and one of them alone could be stored"
+            )
+        met.add((job.task, job.key))
 
 
 def _keyed(job: NewJob, options: FlowOptions, lowering: Lowering) -> NewJob:
@@ -399,7 +434,7 @@ def _keyed(job: NewJob, options: FlowOptions, lowering: Lowering) -> NewJob:
                 "a key has the scope of the flow's last task, and this flow ends in a list that no task makes; give "
                 "the flow a name as well, which is the scope then"
             )
-        key = f"{options.name}:{key}"
+        key = f"{options.name}{_BETWEEN}{key}"
     job = _replace(job, key=key, digest=lowering.digest)
     if options.key_ttl is not UNSET:
         job = _replace(job, key_ttl=options.key_ttl)
@@ -416,14 +451,23 @@ def _on_failure(options: FlowOptions, codec: Codec, *, check: bool) -> NewJob | 
     call, place = options.on_failure
     (job,) = Lowering.with_place(codec, place, check=check).steps(call)
     holes = () if job.step is None else job.step.holes
+    if any(hole.many for hole in holes):
+        raise FlowError(
+            f"on_failure: {call.callee.name!r} takes the failure within a list; it has to be a whole argument"
+        )
     return _replace(
         job, step=Step(flow="", holes=tuple(_replace(hole, slot=0, many=False) for hole in holes))
     )
 
 
-def _told(job: NewJob, step: Step) -> bytes:
+def _told(job: NewJob, draft: _Draft) -> bytes:
     """Return what of a step makes it another one, whatever ids there are."""
-    return msgspec.msgpack.encode((job.task, job.digest, step.holes, len(step.edges), step.waits))
+    takes: tuple[object, ...] = ()
+    if draft.expansion is not None:
+        takes = (draft.expansion.items, [(edge.slot, edge.index) for edge in draft.expansion.elements])
+    return msgspec.msgpack.encode(
+        (draft.number, job.task, job.digest, draft.holes, draft.inputs, draft.leads, draft.waits, takes)
+    )
 
 
 def _kind_of(node: Node) -> _Kind:

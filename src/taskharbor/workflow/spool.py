@@ -5,8 +5,8 @@ So a producer's memory stays flat however large the flow is, and a store can rea
 
 from __future__ import annotations
 
-import os
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import IO
@@ -31,6 +31,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._size = 0
         self._count = 0
+        self._lock = threading.Lock()
 
     def add(self, job: NewJob) -> None:
         """Put a job in."""
@@ -45,7 +46,7 @@ class Spool:
     def __iter__(self) -> Iterator[NewJob]:
         """Yield the jobs in order."""
         if self._file is not None:
-            yield from self._read(self._file.fileno())
+            yield from self._read(self._file)
         yield from self._held
 
     def _put_down(self) -> None:
@@ -58,11 +59,13 @@ class Spool:
         self._file.flush()
         self._held.clear()
 
-    def _read(self, file: int) -> Iterator[NewJob]:
-        # By place and not by the file's own position, which readers share.
+    def _read(self, file: IO[bytes]) -> Iterator[NewJob]:
+        # By place, since readers share the file's own position. (Not every system has `os.pread`.)
         place, rest = 0, b""
         while place < self._size:
-            data = rest + os.pread(file, _READ, place)
+            with self._lock:
+                file.seek(place)
+                data = rest + file.read(_READ)
             place += len(data) - len(rest)
             begin = 0
             while (body := begin + 4) <= len(data):

@@ -80,7 +80,7 @@ def _absorb(tables: Tables, step: Step, failure: Failure, now: int) -> bool:
 
 def _fail(tables: Tables, flow: Flow, failure: Failure, now: int) -> None:
     flow.state = FlowState.FAILED
-    flow.reason = f"step {failure.task} ({failure.job_id}) is a dead letter: {failure.reason}"
+    flow.reason = _reason(failure.task, failure.job_id, failure.reason)
     tables.woken_jobs.add(flow.id)
     if flow.on_failure is not None:
         told = failure_job(flow.on_failure, failure, flow_id=flow.id, name=flow.name, meta=flow.meta)
@@ -116,16 +116,24 @@ def cancel_flow(
 def flow_resumed(tables: Tables, flow_id: str) -> None:
     """Let a failed flow go on if none of its steps is a dead letter any more that is its failure."""
     flow = tables.flows.get(flow_id)
-    if flow is not None and flow.state is FlowState.FAILED and not _has_failed(tables, flow_id):
+    if flow is None or flow.state is not FlowState.FAILED:
+        return
+    dead = sorted(
+        (row for row in rows_of(tables, flow_id) if _fails_its_flow(row)), key=lambda row: row.job.id
+    )
+    if dead:  # of those that are left one becomes the reason
+        flow.reason = _reason(dead[0].job.task, dead[0].job.id, dead[0].reason)
+    else:
         flow.state = FlowState.RUNNING
         flow.reason = ""
 
 
-def _has_failed(tables: Tables, flow_id: str) -> bool:
-    return any(
-        row.final is JobState.DEAD and row.job.step is not None and not row.job.step.absorbers
-        for row in rows_of(tables, flow_id)
-    )
+def _fails_its_flow(row: Row) -> bool:
+    return row.final is JobState.DEAD and row.job.step is not None and not row.job.step.absorbers
+
+
+def _reason(task: str, job_id: str, reason: str) -> str:
+    return f"step {task} ({job_id}) is a dead letter: {reason}"
 
 
 def rows_of(tables: Tables, flow_id: str) -> Iterator[Row]:
@@ -134,7 +142,7 @@ def rows_of(tables: Tables, flow_id: str) -> Iterator[Row]:
 
 
 def _result(row: Row, edge: Edge) -> Input:
-    if edge.slot == ORDER:
+    if edge.slot <= ORDER:
         return Input(ORDER, edge.index, "", None)
     return Input(edge.slot, edge.index, row.result_codec, row.result)
 

@@ -34,9 +34,13 @@ _STEPS = f"""SELECT id::text, token IS NOT NULL FROM taskharbor.job
 _FAIL = "UPDATE taskharbor.flow SET state = 'failed', reason = $2::text WHERE id = $1::text::uuid"
 _END = f"""UPDATE taskharbor.flow SET state = 'cancelled', reason = $3::text, finished_at = {_NOW},
     expires_at = {_NOW} + {interval_of("retain")} WHERE id = $2::text::uuid"""
-_RESUME = f"""UPDATE taskharbor.flow f SET state = 'running', reason = NULL WHERE id = ANY ($1::text::uuid[])
-    AND state = 'failed' AND (SELECT h.id FROM taskharbor.history h
-        WHERE h.slot = {DEAD} AND h.flow = f.id AND h.flow IS NOT NULL AND h.absorbers IS NULL LIMIT 1) IS NULL"""
+# Of those that are left dead one becomes the reason.
+_RESUME = f"""UPDATE taskharbor.flow f SET state = CASE WHEN d.id IS NULL THEN 'running' ELSE f.state END,
+    reason = 'step ' || d.task || ' (' || d.id || ') is a dead letter: ' || coalesce(d.reason, '')
+    FROM unnest($1::text::uuid[]) w(id) LEFT JOIN LATERAL (SELECT h.id, h.task, h.reason FROM taskharbor.history h
+        WHERE h.slot = {DEAD} AND h.flow = w.id AND h.flow IS NOT NULL AND h.absorbers IS NULL
+        ORDER BY h.id LIMIT 1) d ON true
+    WHERE f.id = ANY (ARRAY[w.id]) AND f.state = 'failed'"""
 
 _decode_job = msgspec.msgpack.Decoder(NewJob).decode
 

@@ -196,6 +196,6 @@ class Advance:
 
 
 def _result(edge: Edge, settlement: Settlement) -> Input:
-    if edge.slot == ORDER:
+    if edge.slot <= ORDER:
         return Input(ORDER, edge.index, "", None)
     return Input(edge.slot, edge.index, settlement.codec, settlement.result)

@@ -28,8 +28,12 @@ _RUNNING = """SELECT id, name, meta, on_failure FROM taskharbor_flow
     WHERE id IN (SELECT value FROM json_each(?)) AND state = 'running'"""
 _FAIL = """UPDATE taskharbor_flow SET state = 'failed', reason = e.value ->> 1
     FROM json_each(?) e WHERE taskharbor_flow.id = e.value ->> 0"""
-_RESUME = """UPDATE taskharbor_flow SET state = 'running', reason = '' WHERE id = ?1 AND state = 'failed'
-    AND NOT EXISTS (SELECT 1 FROM taskharbor_dead WHERE flow = ?1 AND json_array_length(step, '$[1]') = 0)"""
+# Of those that are left dead one becomes the reason.
+_RESUME = """UPDATE taskharbor_flow SET (state, reason) = (SELECT iif(d.id IS NULL, 'running', 'failed'),
+        iif(d.id IS NULL, '', 'step ' || d.task || ' (' || d.id || ') is a dead letter: ' || coalesce(d.reason, ''))
+    FROM (SELECT 1) LEFT JOIN (SELECT id, task, reason FROM taskharbor_dead
+        WHERE flow = ?1 AND json_array_length(step, '$[1]') = 0 ORDER BY id LIMIT 1) d ON true)
+    WHERE id = ?1 AND state = 'failed'"""
 _CANCEL = f"""UPDATE taskharbor_flow SET state = 'cancelled', reason = ?3, finished_at = ?2, expires_at = ?2 + retain
     WHERE id = ?1 AND {_OPEN} RETURNING id"""  # noqa: S608
 _NOTE_ALL = f"UPDATE taskharbor_job SET {NOTE} WHERE flow = ?"  # noqa: S608
