@@ -404,7 +404,8 @@ SLIPS: dict[str, tuple[object, str]] = {
     "a list": ([add.s(1)], "put a star before it, or use chord()"),
     "a generator": ((add.s(n) for n in range(3)), "put a star before it, or use chord()"),
     "a placeholder": (Placeholder("fetch"), "pass it to a task, as task.s(...)"),
-    "a link": (each(add), "got each(add)"),
+    "a link": (each(add), "a link, which follows something; or give it what it takes, as each(add).s(...)"),
+    "the s of a task": (add.s, "a method of a task, without its arguments; call it"),
     "nothing": (None, "got None"),
 }
 

@@ -44,6 +44,10 @@ def _slip(thing: object) -> str:
         return ": several at once; put a star before it, or use chord(), which takes them so"
     if isinstance(thing, Mapping):
         return ": a dictionary; pass its values()"
+    if hasattr(type(thing), "s"):
+        return f": a link, which follows something; or give it what it takes, as {thing!r}.s(...)"
+    if isinstance(getattr(thing, "__self__", None), Bound):
+        return ": a method of a task, without its arguments; call it"
     if inspect.isroutine(thing):
         return ": a function; make it a task, with @task"
     if inspect.iscoroutine(thing):
