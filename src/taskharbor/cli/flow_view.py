@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeAlias
@@ -45,8 +46,8 @@ def show_head(flow: FlowRecord) -> None:
     _fact("took", (_length(flow.enqueued_at, flow.finished_at), ""))
 
 
-def show_steps(graph: FlowGraph) -> None:
-    """Print every step of a flow in a table, each after those that it waits for."""
+def show_steps(graph: FlowGraph, stalled: Callable[[FlowStep], str]) -> None:
+    """Print every step of a flow in a table, each after those that it waits for; `stalled` says why one is ready."""
     now = datetime.now(UTC)
     table(
         ("id", "state", "task", "attempts", "took", "why", "last error"),
@@ -57,7 +58,7 @@ def show_steps(graph: FlowGraph) -> None:
                 step.task,
                 f"{step.attempt}/{step.max_attempts}",
                 _took([step], now),
-                _why(step),
+                _why(step) or stalled(step),
                 _told_error(step) if step.state in _TELLING else "",
             )
             for step in graph.steps
@@ -65,8 +66,11 @@ def show_steps(graph: FlowGraph) -> None:
     )
 
 
-def show_graph(graph: FlowGraph) -> None:
-    """Print the graph of a flow: a line a step, or for many that are alike, beside the lines that join them."""
+def show_graph(graph: FlowGraph, stalled: Callable[[FlowStep], str]) -> None:
+    """Print the graph of a flow: a line a step, or for many that are alike, beside the lines that join them.
+
+    `stalled` says of a step why it is ready for long.
+    """
     now = datetime.now(UTC)
     parts = graph.parts()
     drawn = list(rows([part.after for part in parts], lambda number: _mark(parts[number])))
@@ -83,7 +87,7 @@ def show_graph(graph: FlowGraph) -> None:
             continue
         part = parts[row.node]
         styled(_row(row, part, drawing(row.lines).ljust(lines), cells[row.node], columns))
-        for beneath in _beneath(part, graph.id):
+        for beneath in _beneath(part, graph.id, stalled):
             styled([(f"{drawing(row.beneath).ljust(lines)}{_GAP}  ", ""), *beneath])
 
 
@@ -118,11 +122,11 @@ def _cells(part: FlowPart, now: datetime) -> Sequence[_Cell]:
     )
 
 
-def _beneath(part: FlowPart, flow_id: str) -> Iterator[_Cell]:
-    """Yield what is told beneath a step: why it died, or has to be tried again, or cannot run."""
+def _beneath(part: FlowPart, flow_id: str, stalled: Callable[[FlowStep], str]) -> Iterator[_Cell]:
+    """Yield what is told beneath a step: why it died, or has to be tried again, or does not run."""
     if len(part.steps) == 1:
         (step,) = part.steps
-        for told in (_why(step), _told_error(step) if step.state in _TELLING else ""):
+        for told in (_why(step) or stalled(step), _told_error(step) if step.state in _TELLING else ""):
             if told:
                 yield [(told, step.state)]
         return
@@ -132,6 +136,8 @@ def _beneath(part: FlowPart, flow_id: str) -> Iterator[_Cell]:
     if len(dead) > MANY:
         more = f"taskharbor jobs list --flow {flow_id} --state dead --limit {len(dead)}"
         yield [(f"{len(dead) - MANY:,} more dead: {more}", "dead")]
+    for why, count in Counter(why for step in part.steps if (why := stalled(step))).most_common():
+        yield [(f"{count:,} ready", "ready"), (f"{_GAP}{why}", "")]
 
 
 _TELLING = frozenset({JobState.DEAD, JobState.RETRYING})

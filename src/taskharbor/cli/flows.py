@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -23,9 +23,10 @@ from taskharbor.cli.listing import (
     show_pages,
 )
 from taskharbor.cli.output import confirm, echo, json_line, line, note, plain, to_the_end, told_time
+from taskharbor.cli.stalled import stalls
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed
-from taskharbor.driver import CancelStatus, RequeueStatus
+from taskharbor.driver import CancelStatus, JobGet, RequeueStatus
 from taskharbor.errors import JobNotFound, OptionError, nearest
 from taskharbor.flow import FLOW_ENDED, FlowRecord, FlowState
 from taskharbor.harbor import Harbor
@@ -34,15 +35,6 @@ from taskharbor.job import JobState
 commands = typer.Typer(no_args_is_help=True, help="Look at flows, draw them, cancel them, resume them.")
 
 _STATES = [state.value for state in FlowState]
-_COLUMNS: Columns[FlowRecord] = (
-    ("id", lambda flow: flow.id),
-    ("state", lambda flow: flow.state.value),
-    ("name", lambda flow: flow.name),
-    ("meta", lambda flow: ", ".join(f"{name}={value}" for name, value in sorted(flow.meta.items()))),
-    ("enqueued", lambda flow: told_time(flow.enqueued_at)),
-    ("ended", lambda flow: told_time(flow.finished_at)),
-    ("why", lambda flow: flow.reason),
-)
 _CANCELLED: dict[StrEnum, str] = {
     CancelStatus.CANCELLED: "cancelled",
     CancelStatus.REQUESTED: "cancelled; the workers of steps that run are told to stop them",
@@ -84,15 +76,19 @@ def list_flows(
     """List flows, those enqueued last first."""
     states, names = _states_of(state), tuple(name or ())
     with opened(ctx) as harbor:
+        tasks: dict[str, str] = {}
 
         def find(beyond: str, size: int) -> Sequence[FlowRecord]:
-            return harbor.flows.find(
+            page = harbor.flows.find(
                 states=states, names=names, after=beyond, limit=size, newest_first=not oldest_first
             )
+            if not as_json:
+                tasks.update(_last_tasks(harbor, [flow.id for flow in page if not flow.name]))
+            return page
 
         show_pages(
             pages_of(find, after=after, limit=limit),
-            _COLUMNS,
+            _columns(tasks),
             in_json=_without_counts if as_json else None,
             nothing="No such flows." if states or names else "No flows.",
             limit=limit,
@@ -140,7 +136,7 @@ def show(
                 first = False
                 show_head(flow)
                 line()
-                (show_steps if steps else show_graph)(graph)
+                (show_steps if steps else show_graph)(graph, stalls(harbor, graph))
     if not well:
         raise typer.Exit(Exit.FAILED)
 
@@ -231,6 +227,27 @@ _ENDED = {
     FlowState.SUCCEEDED: "succeeded",
     FlowState.CANCELLED: "been cancelled, and nothing of it will run any more",
 }
+
+
+def _columns(tasks: Mapping[str, str]) -> Columns[FlowRecord]:
+    """Return what is told of each flow; where it has no name, the task of its last step, in parentheses."""
+    return (
+        ("id", lambda flow: flow.id),
+        ("state", lambda flow: flow.state.value),
+        ("name", lambda flow: flow.name or (f"({tasks[flow.id]})" if flow.id in tasks else "")),
+        ("meta", lambda flow: ", ".join(f"{name}={value}" for name, value in sorted(flow.meta.items()))),
+        ("enqueued", lambda flow: told_time(flow.enqueued_at)),
+        ("ended", lambda flow: told_time(flow.finished_at)),
+        ("why", lambda flow: flow.reason),
+    )
+
+
+def _last_tasks(harbor: Harbor, ids: Sequence[str]) -> Mapping[str, str]:
+    """Return the tasks of the last steps of flows, whose ids are the flows'."""
+    if not ids:
+        return {}
+    records = harbor.ask(lambda store: store.job_get(JobGet(ids=ids)))
+    return {record.id: record.task for record in records if record is not None}
 
 
 def _states_of(given: Sequence[str] | None) -> Sequence[FlowState]:
