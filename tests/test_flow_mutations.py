@@ -64,13 +64,13 @@ MUTATIONS = [
         "what only waits is given the value",
     ),
     broken(
-        "reserve",
+        "rows",
         "key=lambda one: (one.slot, one.index)",
         "key=lambda one: one.slot",
         "the members' results come in the order in which they were settled",
     ),
     broken(
-        "reserve", "if step is None or not (", "if step is None or (", "a step is delivered as a plain job"
+        "rows", "if step is None or not (", "if step is None or (", "a step is delivered as a plain job"
     ),
     broken("enqueue", "for one in step.inputs}", "for one in ()}", "inputs from the start are lost"),
     # failure and resume

@@ -767,14 +767,14 @@ MUTATIONS = [
     Mutation(
         "4.16",
         "worker/preparing.py",
-        "if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:",
+        "if own and not error.foreign:",
         "if True:",
         "a payload of another build is a dead letter",
     ),
     Mutation(
         "4.16",
         "worker/preparing.py",
-        "if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:",
+        "if own and not error.foreign:",
         "if False:",
         "a broken payload goes from build to build",
     ),

@@ -9,7 +9,7 @@ from taskharbor.flow import FlowState
 from taskharbor.job import JobState, OnConflict
 from taskharbor_conformance.bench import DAY, HOUR, SECOND, Bench, burial, new_job
 from taskharbor_conformance.case import case
-from taskharbor_conformance.graphs import Stream, chain, chord, ids_of
+from taskharbor_conformance.graphs import Stream, chain, chain_steps, chord, ids_of, new_flow
 
 CREATED, EXISTING, CONFLICT, LEFT_OUT = (
     EnqueueStatus.CREATED,
@@ -115,6 +115,18 @@ async def the_key_of_the_last_step_is_the_flows(bench: Bench) -> None:
     assert [(EXISTING, flow.id), (CONFLICT, flow.id)] == [(a.status, a.job_id) for a in answers]
     assert [same.id, other.id] == [answer.step for answer in answers]
     assert sorted(ids_of(flow)) == await bench.find_ids()
+    assert [flow.id] == await bench.find_flows()
+
+
+@case("4.9")
+async def a_key_that_the_last_step_has_for_itself_is_shared_with_no_other_flow(bench: Bench) -> None:
+    steps = chain_steps(new_job(), new_job(key="k"))
+    flow = await bench.enqueue_flow(new_flow(*steps, own_key=False))
+    again = new_flow(*chain_steps(new_job(), new_job(key="k")), own_key=False)
+
+    (answer,) = await bench.enqueue_both(flows=[again])
+
+    assert (CONFLICT, flow.id, again.id) == (answer.status, answer.job_id, answer.step)
     assert [flow.id] == await bench.find_flows()
 
 

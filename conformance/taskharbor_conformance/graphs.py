@@ -26,8 +26,9 @@ def new_flow(
     meta: dict[str, str] | None = None,
     on_failure: NewJob | None = None,
     absorbing: bool = False,
+    own_key: bool = True,
 ) -> NewFlow:
-    """Return a flow of these steps, which say what its id is."""
+    """Return a flow of these steps, which say what its id is; a key of the last is the flow's if `own_key`."""
     (flow_id,) = {job.step.flow for job in steps if job.step is not None}
     return NewFlow(
         id=flow_id,
@@ -35,6 +36,7 @@ def new_flow(
         meta=meta or {},
         steps=steps,
         keyed=tuple(job for job in steps if job.key is not None),
+        own_key=own_key,
         on_failure=on_failure,
         absorbing=absorbing,
     )

@@ -27,6 +27,7 @@ from taskharbor.call import (
     install,
     leave,
     refuse_on_loop,
+    sendables,
     uninstall,
 )
 from taskharbor.call.options import check_duration
@@ -40,7 +41,7 @@ from taskharbor.flow import Sequel
 from taskharbor.flows import Flows
 from taskharbor.following import Follower
 from taskharbor.job import JobRecord
-from taskharbor.sending import Sender, calls_of
+from taskharbor.sending import Sender
 from taskharbor.task import Registry, TaskDefinition, default_registry
 from taskharbor.task.stored import stored_arguments
 from taskharbor.working import WorkerOptions, run_until_idle, settings_of, until_idle
@@ -220,14 +221,14 @@ class Harbor:
             BlockingCallError: on a running event loop; use `aenqueue_many`.
         """
         refuse_on_loop("harbor.enqueue_many()", "harbor.aenqueue_many(...)")
-        calls = calls_of(signatures)
+        calls = sendables(signatures)
         return handles(self, calls, self._sender.send(calls, check=check))
 
     async def aenqueue_many(
         self, signatures: Iterable[Signature[R]], *, check: bool | None = None
     ) -> list[JobHandle[R]]:
         """Store many calls in one transaction; the async form of `enqueue_many`."""
-        calls = calls_of(signatures)
+        calls = sendables(signatures)
         return handles(self, calls, await self._sender.asend(calls, check=check))
 
     def using(self, connection: object) -> AbstractContextManager[None]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Annotated, cast, get_args, get_origin
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 
 from taskharbor.call.parts import PARTS, read_parts
-from taskharbor.codec import Codec, CodecBook, CodecError, join, wrap
-from taskharbor.flow import FORMAT, Failure, Success
+from taskharbor.codec import Codec, CodecBook, CodecError, JsonCodec, join, split
 from taskharbor.step import DeliveredStep, Hole, Input
 
-_failure = msgspec.json.Decoder(Failure).decode
-_LISTS: tuple[object, ...] = (list, tuple, set, frozenset, Sequence, Iterable, Collection)
-_SUCCESS = {"type": "success"}
+_JSON = JsonCodec()
+_ANY = cast("type[object]", Any)
 
 
 class Filling:
@@ -32,17 +30,26 @@ class Filling:
         """
         return {h.parameter: self._value(h, step, kind_of(h.parameter)) for h in step.holes}
 
-    def elements(self, step: DeliveredStep, hole: Hole) -> list[Input] | None:
-        """Return the elements of a hole that takes a list, where they came in one by one; None if as a whole.
+    def elements(self, step: DeliveredStep, hole: Hole) -> list[tuple[str, bytes]]:
+        """Return the elements of a list that fills a hole, each with its codec.
 
         Raises:
-            CodecError: its inputs cannot be read.
+            CodecError: it is no list, or cannot be read.
         """
         parts = _of(step, hole)
         if hole.many:
-            return parts
+            return self._elements(parts, tolerant=hole.tolerant)
         (part,) = _one(parts, hole)
-        return list(read_parts(part.value or b"").inputs) if part.codec == PARTS else None
+        data = _value(part)
+        if part.codec == PARTS:
+            gathered = read_parts(data)
+            return self._elements(gathered.inputs, tolerant=gathered.tolerant)
+        return [(part.codec, element) for element in split(self.codec(part.codec), data)]
+
+    def _elements(self, parts: Sequence[Input], *, tolerant: bool) -> list[tuple[str, bytes]]:
+        if tolerant:
+            return [(_JSON.name, self._in_json(part, tolerant=True)) for part in parts]
+        return [(part.codec, _value(part)) for part in parts]
 
     def codec(self, name: str) -> Codec:
         """Return a codec that inputs are written in.
@@ -70,47 +77,40 @@ class Filling:
             raise CodecError(str(error), path=path, foreign=error.foreign) from error
 
     def _single(self, part: Input, kind: object) -> object:
-        if part.value is None:
-            raise CodecError("the earlier step's result was not kept")
+        data = _value(part)
         if part.codec == PARTS:
-            gathered = read_parts(part.value)
+            gathered = read_parts(data)
             return self._many(gathered.inputs, kind, tolerant=gathered.tolerant)
-        return self._decode(part.codec, kind, part.value)
+        return self._decode(part.codec, kind, data)
 
     def _many(self, parts: Sequence[Input], kind: object, *, tolerant: bool) -> object:
-        names = {part.codec for part in parts if not part.failed} or {FORMAT}
-        if len(names) == 1 and PARTS not in names:
+        names = {part.codec for part in parts if not part.failed}
+        if not tolerant and len(names) == 1 and PARTS not in names:
             (name,) = names
-            whole = self._whole(self.codec(name), parts, tolerant=tolerant)
+            whole = join(self.codec(name), [_value(part) for part in parts])
             if whole is not None:
                 return self._decode(name, kind, whole)
-        inner = _element(kind)
-        values = [self._one_of_many(part, inner, tolerant=tolerant) for part in parts]
-        origin = get_origin(kind) or kind
-        if origin in (tuple, set, frozenset):
-            return cast("Callable[[list[object]], object]", origin)(values)
-        return values
+        return self._decode(_JSON.name, kind, self.in_json(parts, tolerant=tolerant))
 
-    def _one_of_many(self, part: Input, kind: object, *, tolerant: bool) -> object:
-        if not tolerant:
-            return self._single(part, kind)
-        return _failure(part.value or b"") if part.failed else Success(self._single(part, _succeeded(kind)))
+    def in_json(self, parts: Sequence[Input], *, tolerant: bool) -> bytes:
+        """Return a list of results as JSON, whatever each was written in.
 
-    def _whole(self, codec: Codec, parts: Sequence[Input], *, tolerant: bool) -> bytes | None:
-        """Return a list of parts of one codec as one; None where the codec cannot put it together."""
-        elements: list[bytes] = []
-        for part in parts:
-            data: bytes | None = part.value
-            if data is None:
-                raise CodecError("the result of an earlier step was not kept")
-            if part.failed:
-                data = data if codec.name == FORMAT else codec.encoder()(_failure(data))
-            elif tolerant:
-                data = wrap(codec, {**_SUCCESS}, "value", data)
-            if data is None:
-                return None
-            elements.append(data)
-        return join(codec, elements)
+        Raises:
+            CodecError: one of them cannot be read.
+        """
+        return msgspec.json.encode([msgspec.Raw(self._in_json(part, tolerant=tolerant)) for part in parts])
+
+    def _in_json(self, part: Input, *, tolerant: bool) -> bytes:
+        data = _value(part)
+        if part.failed:
+            return data
+        if part.codec == PARTS:
+            gathered = read_parts(data)
+            data = self.in_json(gathered.inputs, tolerant=gathered.tolerant)
+        elif part.codec != _JSON.name:
+            # As it is in its own format: what that writes of a type, JSON writes of the same.
+            data = _JSON.encoder()(self.codec(part.codec).decoder(_ANY)(data))
+        return msgspec.json.encode({"type": "success", "value": msgspec.Raw(data)}) if tolerant else data
 
     def _decode(self, name: str, kind: object, data: bytes) -> object:
         codec = self.codec(name)
@@ -134,23 +134,7 @@ def _one(parts: list[Input], hole: Hole) -> list[Input]:
     return parts
 
 
-def _element(kind: object) -> object:
-    """Return the type of a list's elements.
-
-    Raises:
-        CodecError: it is no type of lists.
-    """
-    while get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    if (get_origin(kind) or kind) not in _LISTS:
-        raise CodecError(f"its type {kind} is none that a list of results in several formats can be read as")
-    arguments = get_args(kind)
-    return arguments[0] if arguments else object
-
-
-def _succeeded(kind: object) -> object:
-    """Return `X` of `Success[X] | Failure`."""
-    for one in (kind, *get_args(kind)):
-        if get_origin(one) is Success:
-            return get_args(one)[0]
-    return object
+def _value(part: Input) -> bytes:
+    if part.value is None:
+        raise CodecError("the result of an earlier step was not kept")
+    return part.value

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from taskharbor.call.expansion import COLLECT, EACH, EXPANSION, expand, read_expansion
+from taskharbor.call.expansion import COLLECT, EACH, expand, read_expansion
 from taskharbor.call.parts import PARTS, Parts, write_parts
-from taskharbor.codec import CodecError, JsonCodec, split, wrap
-from taskharbor.flow import FORMAT
+from taskharbor.codec import CodecError, JsonCodec, split
 from taskharbor.job import Delivery
 from taskharbor.outcome import Succeeded
-from taskharbor.step import DeliveredStep, Hole, Input
+from taskharbor.step import DeliveredStep
 from taskharbor.task import Registry, TaskDefinition, task
 from taskharbor.task.filling import Filling
 from taskharbor.worker.plan import Prepared, TaskPlan
@@ -28,18 +27,18 @@ async def _each() -> None:
     raise AssertionError("run by its plan")
 
 
-class _Nothing(msgspec.Struct, frozen=True):
-    """No arguments: what these tasks take is read from the delivery."""
+class _Done(msgspec.Struct, frozen=True):
+    """What stands for the arguments of our own tasks: what the work has come to, which is done on the way in."""
+
+    outcome: Succeeded
 
 
 class BuiltinPlan(TaskPlan):
-    """How a task of our own is run: at once, on the loop, by `outcome`."""
+    """How a task of our own is run: `outcome` does the work, before there is a run."""
 
     def __init__(self, definition: TaskDefinition, filling: Filling) -> None:
         super().__init__(definition, JsonCodec())
-        self.builtin = True
         self._filling = filling
-        self.readers = {PARTS: _no_arguments, EXPANSION: _no_arguments}
 
     def outcome(self, delivery: Delivery) -> Succeeded:
         """Return what a delivery comes to.
@@ -49,9 +48,19 @@ class BuiltinPlan(TaskPlan):
         """
         raise NotImplementedError
 
+    def work(self, delivery: Delivery, _payload: bytes) -> msgspec.Struct:
+        """Do the work, and return what stands for the arguments.
+
+        Raises:
+            CodecError: what came in cannot be read.
+        """
+        return _Done(self.outcome(delivery))
+
     async def call(self, run: Prepared) -> Succeeded:
-        """Do the work."""
-        return self.outcome(run.delivery)
+        """Return what the work has come to."""
+        if not isinstance(run.arguments, _Done):
+            raise TypeError(run.arguments)
+        return run.arguments.outcome
 
     def succeeded(self, value: object, *, keep: bool) -> Succeeded:
         """Return the outcome, which is what `call` returned."""
@@ -81,36 +90,14 @@ class EachPlan(BuiltinPlan):
         expansion = read_expansion(delivery.payload)
         step = _step(delivery)
         if step.holes:
-            elements = self._elements(step, step.holes[0])
+            elements = self._filling.elements(step, step.holes[0])
         else:
             codec = self._filling.codec(expansion.codec)
             elements = [(expansion.codec, data) for data in split(codec, expansion.items or b"")]
         return Succeeded(None, "", expand(expansion, elements, step.flow))
 
-    def _elements(self, step: DeliveredStep, hole: Hole) -> list[tuple[str, bytes]]:
-        found = self._filling.elements(step, hole)
-        if found is not None:
-            return [self._element(part, tolerant=hole.tolerant) for part in found]
-        (part,) = (part for part in step.inputs if part.slot == hole.slot)
-        return [(part.codec, data) for data in split(self._filling.codec(part.codec), part.value or b"")]
 
-    def _element(self, part: Input, *, tolerant: bool) -> tuple[str, bytes]:
-        if part.value is None:
-            raise CodecError("the result of an earlier step was not kept")
-        if part.failed:
-            return FORMAT, part.value
-        if not tolerant:
-            return part.codec, part.value
-        data = wrap(self._filling.codec(part.codec), {"type": "success"}, "value", part.value)
-        if data is None:
-            raise CodecError(
-                f"the codec {part.codec!r} cannot tell Success and Failure apart for an each(...); gather them by a "
-                "task first"
-            )
-        return part.codec, data
-
-
-def builtin_plans(filling: Filling) -> dict[str, TaskPlan]:
+def builtin_plans(filling: Filling) -> dict[str, BuiltinPlan]:
     """Return the plans of our own tasks by name."""
     return {
         COLLECT: CollectPlan(_registry.get(COLLECT), filling),
@@ -122,7 +109,3 @@ def _step(delivery: Delivery) -> DeliveredStep:
     if delivery.step is None:
         raise CodecError("it is no step of a flow")
     return delivery.step
-
-
-def _no_arguments(_data: bytes) -> msgspec.Struct:
-    return _Nothing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -13,7 +14,7 @@ from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, describe
 from taskharbor.task import Registry
 from taskharbor.task.filling import Filling
-from taskharbor.worker.builtin import builtin_plans
+from taskharbor.worker.builtin import BuiltinPlan, builtin_plans
 from taskharbor.worker.plan import TaskPlan
 from taskharbor.worker.run import Run
 
@@ -35,7 +36,7 @@ class Plans:
     def refresh(self) -> None:
         """Read the registry anew: tasks may be declared while a worker runs."""
         known = {plan.definition: plan for plan in self._plans.values()}
-        plans = dict(self._builtin)
+        plans: dict[str, TaskPlan] = {**self._builtin}
         for definition in self._registry:
             codec = definition.codec or self._codec
             self._codecs.add(codec)
@@ -67,8 +68,10 @@ class Plans:
         plan = self._plans.get(delivery.task)
         if plan is None:
             return Strayed(unknown_task(delivery))
-        holes = delivery.step is not None and bool(delivery.step.holes) and not plan.builtin
-        if holes:
+        read: Callable[[bytes], msgspec.Struct] | None
+        if isinstance(plan, BuiltinPlan):
+            read = partial(plan.work, delivery)
+        elif delivery.step is not None and delivery.step.holes:
             read = self._hole_reader(plan, delivery)
         else:
             read = plan.readers.get(delivery.codec) or self._reader(plan, delivery.codec)
@@ -117,7 +120,8 @@ class Plans:
             f"the payload of job {delivery.id} (queue {delivery.queue!r}) does not fit the signature of task "
             f"{delivery.task!r} in this worker: {error} at {error.path}"
         )
-        if delivery.fingerprint == plan.definition.fingerprint and not error.foreign:
+        own = isinstance(plan, BuiltinPlan) or delivery.fingerprint == plan.definition.fingerprint
+        if own and not error.foreign:
             problem = PayloadError(told, task=delivery.task, path=error.path, reason=str(error))
             return Rejected(
                 describe(problem, attempt=delivery.attempt, worker=worker), "its payload cannot be decoded"
