@@ -69,9 +69,7 @@ MUTATIONS = [
         "key=lambda one: one.slot",
         "the members' results come in the order in which they were settled",
     ),
-    broken(
-        "rows", "if step is None or not (", "if step is None or (", "a step is delivered as a plain job"
-    ),
+    broken("rows", "if step is None or not (", "if step is None or (", "a step is delivered as a plain job"),
     broken("enqueue", "for one in step.inputs}", "for one in ()}", "inputs from the start are lost"),
     # failure and resume
     broken(
