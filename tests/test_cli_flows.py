@@ -21,7 +21,6 @@ from taskharbor import (
     chain,
     chord,
     each,
-    gather,
     group,
     task,
 )
@@ -278,10 +277,11 @@ def test_an_each_that_made_nothing_is_drawn_before_what_follows(studio: Studio) 
 
 def test_branches_are_drawn_side_by_side(studio: Studio) -> None:
     flow_id = studio.store(
-        chain(
-            gather(studio.scan.s(1).then(studio.sheet), studio.brighten.s(1)).then(
-                lambda first, second: group(studio.brighten.s(first), studio.resize.s(second))
-            ),
+        chord(
+            [
+                studio.scan.s(1).then(studio.sheet).then(studio.brighten),
+                studio.brighten.s(1).then(studio.resize),
+            ],
             studio.sheet,
         )
     )
