@@ -25,6 +25,7 @@ from taskharbor import (
     KeyConflict,
     MsgpackCodec,
     OptionError,
+    PayloadError,
     Registry,
     Retry,
     Signature,
@@ -323,6 +324,14 @@ def test_values_arrive_as_their_types(name: str) -> None:
 
     with Harbor(MemoryDriver(), registry=registry, codecs=[Mine()]) as harbor, harbor.worker_thread():
         assert expected == compose().enqueue().result(ENOUGH)
+
+
+def test_a_list_given_to_each_is_checked_when_it_is_sent(harbor: Harbor) -> None:
+    with pytest.raises(PayloadError, match=r"parameter 'name' of task .*Expected `str`, got `int`") as caught:
+        each(step).s(untyped(["a", 2])).enqueue()
+
+    assert "$[1]" == caught.value.path
+    assert not harbor.jobs.find()
 
 
 def test_each_over_what_is_no_list_is_dead_at_once(harbor: Harbor) -> None:

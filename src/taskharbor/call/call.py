@@ -59,6 +59,10 @@ class Callee(Protocol):
         """
         ...
 
+    def parameter_type(self, name: str) -> object:
+        """Return the type of a parameter; None if there is none of that name."""
+        ...
+
     def read_result(self, data: bytes, codec: Codec) -> object:
         """Return a stored result, decoded as the declared return type.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import count
+from types import GenericAlias
 from typing import Self, cast
 
 import msgspec
@@ -22,7 +23,7 @@ from taskharbor.call.parts import PARTS
 from taskharbor.codec import Codec, CodecError
 from taskharbor.errors import FlowError, PayloadError
 from taskharbor.flow import NewFlow
-from taskharbor.job import NewJob, OnConflict, new_job_id
+from taskharbor.job import PAYLOAD_LIMIT, NewJob, OnConflict, new_job_id
 from taskharbor.step import ORDER, Edge, Hole, Input, Step
 from taskharbor.workflow.spool import Spool
 
@@ -226,8 +227,7 @@ class Lowering:
             kind, use = self._use(node.items, draft)
             draft.holes = [Hole("items", use, kind.many, kind.tolerant)]
         else:
-            takes = [use.draft.call for use in inner._uses[id(node.element)] if use.draft.call is not None]
-            codec, items = self._encoded(node.items, takes[0] if takes else None)
+            codec, items = self._listed(node.items, inner._uses[id(node.element)])
         draft.expansion = Expansion(
             body=tuple(bodies),
             elements=tuple(
@@ -358,6 +358,31 @@ class Lowering:
         if draft.job is not None or draft.call is None:
             return draft.job
         return self._job(draft.call, draft)
+
+    def _listed(self, items: object, uses: Sequence[_Target]) -> tuple[str, bytes]:
+        """Return the list that an `each` is given, checked against the parameter that its elements fill."""
+        taker = next((use for use in uses if use.draft.call is not None and use.place is None), None)
+        call = None if taker is None else taker.draft.call
+        name, data = self._encoded(items, call)
+        if len(data) > PAYLOAD_LIMIT:
+            raise FlowError(
+                f"the list given to each(...) takes {len(data):,} bytes, and a job carries at most {PAYLOAD_LIMIT:,}; "
+                "keep what is large elsewhere, and pass the keys that find it"
+            )
+        if self._check and taker is not None and call is not None:
+            parameter = taker.draft.holes[taker.slot].parameter
+            kind = GenericAlias(list, (call.callee.parameter_type(parameter),))
+            try:
+                (call.callee.codec or self._codec).decoder(cast("type[object]", kind))(data)
+            except CodecError as error:
+                raise PayloadError(
+                    f"the list given to each(...) does not fit the parameter {parameter!r} of task "
+                    f"{call.callee.name!r}: {error} at {error.path}",
+                    task=call.callee.name,
+                    path=error.path,
+                    reason=str(error),
+                ) from error
+        return name, data
 
     def _encoded(self, items: object, taker: Call | None) -> tuple[str, bytes]:
         """Return a value as it is stored for a call that takes it, in that task's codec: name and bytes."""
