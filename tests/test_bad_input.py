@@ -209,7 +209,7 @@ def test_a_result_asked_for_inside_a_handler() -> None:
             handle.result()
 
     assert f"{DeadlockError.__module__}.DeadlockError" == caught.value.error_type
-    assert "enqueue the other job and end this one" in caught.value.error_message
+    assert "join them in a flow (chain, .then)" in caught.value.error_message
 
 
 @pytest.mark.parametrize(
