@@ -23,7 +23,7 @@ from taskharbor.errors import FlowError
 
 
 class Placeholder:
-    """Stands for a result that is not there yet. It can be passed on as a whole argument, and nothing else.
+    """Stands for a result that is not there yet. It can be passed on, as an argument or as an element of one.
 
     It has no public attribute: whatever name it had, the value may have one too, and would seem to be there.
     """

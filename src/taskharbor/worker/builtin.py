@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import msgspec
 
 from taskharbor.call.expansion import COLLECT, EACH, expand, read_expansion
@@ -33,20 +35,20 @@ class _Done(msgspec.Struct, frozen=True):
     outcome: Succeeded
 
 
-class BuiltinPlan(TaskPlan):
+class BuiltinPlan(TaskPlan, ABC):
     """How a task of our own is run: `outcome` does the work, before there is a run."""
 
     def __init__(self, definition: TaskDefinition, filling: Filling) -> None:
         super().__init__(definition, JsonCodec())
         self._filling = filling
 
+    @abstractmethod
     def outcome(self, delivery: Delivery) -> Succeeded:
         """Return what a delivery comes to.
 
         Raises:
             CodecError: what came in cannot be read.
         """
-        raise NotImplementedError
 
     def work(self, delivery: Delivery, _payload: bytes) -> msgspec.Struct:
         """Do the work, and return what stands for the arguments.

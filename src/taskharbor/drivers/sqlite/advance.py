@@ -30,7 +30,7 @@ _FALLEN = """SELECT json_group_array(json_array(j.id, j.flow, j.step -> 1, j.err
 _OPEN_FLOWS = """SELECT json_group_array(id) FROM taskharbor_flow
     WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('running', 'failed')"""
 _WAITING = f"""SELECT json_group_array(json_array(j.id, j.waits, j.queue))
-    FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value AND j.lane = {WAITING}"""  # noqa: S608
+    FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value AND j.lane = {WAITING}"""  # noqa: S608 - our own constants
 _THERE = """SELECT json_group_array(e.key) FROM json_each(?) e CROSS JOIN taskharbor_input i
     ON i.job_id = e.value ->> 0 AND i.slot = e.value ->> 1 AND i.idx = e.value ->> 2"""
 # Apart from what makes steps ready: this leaves the index alone that reserve walks.

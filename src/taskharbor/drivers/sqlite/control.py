@@ -49,7 +49,7 @@ def _cancel(job_id: str, reason: str, note: str, step: Step) -> Routine[CancelSt
     if not live:
         return CancelStatus.FINISHED if (yield from _archive_of(job_id)) else CancelStatus.MISSING
     ((task, key, token, attempts, is_step),) = live
-    yield Query(f"UPDATE taskharbor_job SET {NOTE} WHERE id = ?", (note, job_id))  # noqa: S608
+    yield Query(f"UPDATE taskharbor_job SET {NOTE} WHERE id = ?", (note, job_id))  # noqa: S608 - our own constants
     if token is not None:  # the first reason stands
         yield Query("UPDATE taskharbor_job SET cancel = ? WHERE id = ? AND cancel IS NULL", (reason, job_id))
         return CancelStatus.REQUESTED
@@ -78,7 +78,7 @@ def _requeue(job_id: str, note: str, step: Step) -> Routine[RequeueStatus]:
         return RequeueStatus.NOT_DEAD if live else RequeueStatus.MISSING
     state = "state" if table == "taskharbor_history" else "'dead'"
     ((found, task, key, digest, queue, number, flow, is_step),) = yield Query(
-        f"SELECT {state}, task, key, digest, queue, options, flow, step IS NOT NULL FROM {table} "  # noqa: S608
+        f"SELECT {state}, task, key, digest, queue, options, flow, step IS NOT NULL FROM {table} "  # noqa: S608 - our own constants
         "WHERE id = ?",
         (job_id,),
     )
@@ -96,12 +96,12 @@ def _requeue(job_id: str, note: str, step: Step) -> Routine[RequeueStatus]:
             (task, key, job_id, digest, duration_micros(options.key_ttl)),
         )
     yield Query(
-        f"INSERT INTO taskharbor_job ({_REQUEUED}, lane, due, settled, operations) SELECT {_REQUEUED}, "  # noqa: S608
+        f"INSERT INTO taskharbor_job ({_REQUEUED}, lane, due, settled, operations) SELECT {_REQUEUED}, "  # noqa: S608 - our own constants
         "CASE WHEN crashes >= ?2 THEN ?3 ELSE ?4 END, max(run_at, ?5), settled, "
         f"json_insert(coalesce(operations, '[]'), '$[#]', json(?6)) FROM {table} WHERE id = ?1",
         (job_id, SOLO_CRASHES, SOLO, NORMAL, step.now, note),
     )
-    yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608
+    yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608 - our own constants
     if flow is not None:
         yield from resume_flow(flow, step)
     step.wakes.queues.add(queue)
@@ -125,7 +125,7 @@ def _delete(job_id: str, step: Step) -> Routine[DeleteStatus]:
     for table in ("taskharbor_job", *_ARCHIVES):
         token = "token" if table == "taskharbor_job" else "NULL"
         found = yield Query(
-            f"SELECT task, key, {token}, attempt, flow, step IS NOT NULL FROM {table} WHERE id = ?",  # noqa: S608
+            f"SELECT task, key, {token}, attempt, flow, step IS NOT NULL FROM {table} WHERE id = ?",  # noqa: S608 - our own constants
             (job_id,),
         )
         if not found:
@@ -138,7 +138,7 @@ def _delete(job_id: str, step: Step) -> Routine[DeleteStatus]:
             reason = f"step {task} ({job_id}) was deleted"
             fall = Fall(job_id, task, JobState.CANCELLED, reason, None, attempts)
             yield from advance.fall([fall], table)
-        yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608
+        yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608 - our own constants
         if key is not None:
             yield Query(
                 "DELETE FROM taskharbor_key WHERE task = ? AND name = ? AND job_id = ?", (task, key, job_id)
@@ -154,7 +154,7 @@ def _delete(job_id: str, step: Step) -> Routine[DeleteStatus]:
 def _archive_of(job_id: str) -> Routine[str | None]:
     """Return the table that keeps a job which has ended; None if there is no such job."""
     for table in _ARCHIVES:
-        found = yield Query(f"SELECT 1 FROM {table} WHERE id = ?", (job_id,))  # noqa: S608
+        found = yield Query(f"SELECT 1 FROM {table} WHERE id = ?", (job_id,))  # noqa: S608 - our own constants
         if found:
             return table
     return None

@@ -35,18 +35,18 @@ _RESUME = """UPDATE taskharbor_flow SET (state, reason) = (SELECT iif(d.id IS NU
         WHERE flow = ?1 AND json_array_length(step, '$[1]') = 0 ORDER BY id LIMIT 1) d ON true)
     WHERE id = ?1 AND state = 'failed'"""
 _CANCEL = f"""UPDATE taskharbor_flow SET state = 'cancelled', reason = ?3, finished_at = ?2, expires_at = ?2 + retain
-    WHERE id = ?1 AND {_OPEN} RETURNING id"""  # noqa: S608
-_NOTE_ALL = f"UPDATE taskharbor_job SET {NOTE} WHERE flow = ?"  # noqa: S608
+    WHERE id = ?1 AND {_OPEN} RETURNING id"""  # noqa: S608 - our own constants
+_NOTE_ALL = f"UPDATE taskharbor_job SET {NOTE} WHERE flow = ?"  # noqa: S608 - our own constants
 _ASK_TO_STOP = """UPDATE taskharbor_job SET cancel = ?
     WHERE flow = ? AND token IS NOT NULL AND cancel IS NULL"""
 _STEPS_LEFT = """SELECT count(token), json_group_array(CASE WHEN token IS NULL THEN id END)
     FROM taskharbor_job WHERE flow = ?"""
 _LEFT = "flow = ? AND token IS NULL"
 _END_KEYS = f"""UPDATE taskharbor_key SET expires_at = ? + ttl WHERE (task, name, job_id) IN (
-    SELECT task, key, id FROM taskharbor_job WHERE {_LEFT} AND key IS NOT NULL)"""  # noqa: S608
+    SELECT task, key, id FROM taskharbor_job WHERE {_LEFT} AND key IS NOT NULL)"""  # noqa: S608 - our own constants
 _REMOVE_INPUTS = f"""DELETE FROM taskharbor_input
-    WHERE job_id IN (SELECT id FROM taskharbor_job WHERE {_LEFT})"""  # noqa: S608
-_REMOVE = f"DELETE FROM taskharbor_job WHERE {_LEFT}"  # noqa: S608
+    WHERE job_id IN (SELECT id FROM taskharbor_job WHERE {_LEFT})"""  # noqa: S608 - our own constants
+_REMOVE = f"DELETE FROM taskharbor_job WHERE {_LEFT}"  # noqa: S608 - our own constants
 
 _still_open = msgspec.json.Decoder(list[tuple[str, int]])
 _left = msgspec.json.Decoder(list[str | None])
@@ -62,7 +62,7 @@ def archive_as_cancelled(which: str) -> str:
     SELECT ?, ? + o.retain, ?, j.id, task, queue, options, priority, run_at, enqueued_at, timeout, attempt,
         deliveries, crashes, guarded, stray, stray_reason, settled, payload, key, digest, meta, errors, operations,
         flow, step, 'cancelled'
-    FROM taskharbor_job j CROSS JOIN taskharbor_options o ON o.id = j.options WHERE {which}"""  # noqa: S608
+    FROM taskharbor_job j CROSS JOIN taskharbor_options o ON o.id = j.options WHERE {which}"""  # noqa: S608 - our own constants
 
 
 _ARCHIVE = archive_as_cancelled(_LEFT)

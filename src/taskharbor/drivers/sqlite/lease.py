@@ -36,7 +36,7 @@ _CANCELS = """SELECT json_group_array(json_array(id, cancel)) FROM taskharbor_jo
 _EXPIRED = """SELECT token, worker, jobs, remaining FROM taskharbor_lease
     WHERE expires_at <= ? AND duration <= ? ORDER BY expires_at"""
 _OF_LEASE = f"""SELECT json_group_array({HELD_COLUMNS})
-    FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value AND j.token = ?2"""  # noqa: S608
+    FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value AND j.token = ?2"""  # noqa: S608 - our own constants
 
 
 def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:

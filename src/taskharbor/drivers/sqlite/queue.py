@@ -12,7 +12,7 @@ from taskharbor.drivers.sqlite.upkeep import parked_strays
 
 # Counted over the index alone, which is small beside the jobs.
 _NOT_LEASED = f"""SELECT queue, stray, lane = {WAITING}, due > ?, count(*)
-    FROM taskharbor_job INDEXED BY taskharbor_job_ready WHERE token IS NULL GROUP BY 1, 2, 3, 4"""  # noqa: S608
+    FROM taskharbor_job INDEXED BY taskharbor_job_ready WHERE token IS NULL GROUP BY 1, 2, 3, 4"""  # noqa: S608 - our own constants
 _RUNNING = """SELECT j.queue, count(*) FROM taskharbor_lease l, json_each(l.jobs) e
     CROSS JOIN taskharbor_job j ON j.id = e.value AND j.token = l.token GROUP BY 1"""
 

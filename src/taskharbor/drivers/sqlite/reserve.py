@@ -69,7 +69,7 @@ head(queue, stray, priority, lane, due) AS (
         (SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
             WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND priority > h.priority
             ORDER BY priority, lane, due, id LIMIT 1)))
-SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head WHERE lane < {WAITING}"""  # noqa: S608
+SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head WHERE lane < {WAITING}"""  # noqa: S608 - our own constants
 _LANE = """FROM taskharbor_job INDEXED BY taskharbor_job_ready
     WHERE queue = ? AND stray = ? AND token IS NULL AND priority = ? AND lane = ?"""
 _DUE = f"""SELECT json_group_array(json_array(due, id, guarded))
