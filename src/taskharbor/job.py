@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from taskharbor.report import LogLine, Progress
 from taskharbor.retry import RetryNumbers
 from taskharbor.step import DeliveredStep, Edge, Step
 
@@ -169,6 +170,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     step: DeliveredStep | None = None
     """What has come in for it, where it takes arguments from other steps. Only a look-up by id tells it; once it has
     succeeded or was cancelled, nothing of it is kept but the holes."""
+    progress: Progress | None = None
+    """How far its handler last said it was, in whatever attempt. Only a look-up by id tells it, and the log."""
+    log: tuple[LogLine, ...] = ()
+    """The last lines that its handler wrote (`LOG_LIMIT`), in all attempts, oldest first."""
 
 
 _VERSION_7 = 0x7000_8000_0000_0000_0000

@@ -6,6 +6,9 @@
     queue.py       queue_pause, queue_resume, queue_list
     worker.py      the register of live workers: worker_announce, worker_forget, worker_list
     retention.py   history_prune
+    report.py      job_report: what running jobs tell of themselves
+    event.py       event_watch, event_unwatch, event_append, event_read: the feed
+    statistics.py  statistics_write, statistics_read: counters by the minute
     admission.py   what job_enqueue answers: the one decision that every driver shares
     listen.py      wake-ups
     driver.py      the whole: connecting, capabilities
@@ -33,6 +36,7 @@ from taskharbor.driver.control import (
     JobControl,
     JobCount,
     JobDelete,
+    JobFilter,
     JobFind,
     JobGet,
     JobRequeue,
@@ -51,11 +55,22 @@ from taskharbor.driver.driver import (
     TransactionalDriver,
     require,
 )
+from taskharbor.driver.event import (
+    EVENT_RETAIN,
+    EventAppend,
+    EventFeed,
+    EventPage,
+    EventRead,
+    EventUnwatch,
+    EventWatch,
+)
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowFind, FlowGet
 from taskharbor.driver.listen import Listen, Subscription, Wake
 from taskharbor.driver.queue import QueueControl, QueueInfo, QueueList, QueuePause, QueueResume
+from taskharbor.driver.report import JobReport, JobReports
 from taskharbor.driver.request import Request
 from taskharbor.driver.retention import HistoryPrune, Pruned, Retention
+from taskharbor.driver.statistics import STATISTICS_RETAIN, Statistics, StatisticsRead, StatisticsWrite
 from taskharbor.driver.store import (
     CancelRequest,
     Enqueued,
@@ -75,6 +90,8 @@ from taskharbor.driver.store import (
 from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
 
 __all__ = [
+    "EVENT_RETAIN",
+    "STATISTICS_RETAIN",
     "Admission",
     "BlockingDriver",
     "CancelRequest",
@@ -85,6 +102,12 @@ __all__ = [
     "Driver",
     "EnqueueStatus",
     "Enqueued",
+    "EventAppend",
+    "EventFeed",
+    "EventPage",
+    "EventRead",
+    "EventUnwatch",
+    "EventWatch",
     "FlowCancel",
     "FlowControl",
     "FlowFind",
@@ -96,8 +119,11 @@ __all__ = [
     "JobCount",
     "JobDelete",
     "JobEnqueue",
+    "JobFilter",
     "JobFind",
     "JobGet",
+    "JobReport",
+    "JobReports",
     "JobRequeue",
     "JobReserve",
     "JobSettle",
@@ -124,6 +150,9 @@ __all__ = [
     "Reservation",
     "Retention",
     "SchemaVersion",
+    "Statistics",
+    "StatisticsRead",
+    "StatisticsWrite",
     "Store",
     "Subscription",
     "TransactionalDriver",

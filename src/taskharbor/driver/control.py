@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,12 +19,27 @@ class JobGet(Request, frozen=True, kw_only=True):
     ids: Sequence[str]
 
 
-class JobFind(Request, frozen=True, kw_only=True):
-    """Look for jobs, by id, which is by time of enqueue. An empty filter means any."""
+class JobFilter(Request, frozen=True, kw_only=True):
+    """Which jobs. An empty filter means any; several narrow it down together."""
 
-    states: frozenset[JobState] = frozenset()
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
+    error: str = ""
+    """Only jobs whose last error is of this type: its qualified name, or the last part of it, as `ValueError`."""
+    text: str = ""
+    """Only jobs with this text in their reason or in their last error's message; case does not matter (of A to Z)."""
+    enqueued_since: datetime | None = None
+    """Only those enqueued at this instant or later; the three below likewise."""
+    enqueued_before: datetime | None = None
+    finished_since: datetime | None = None
+    """Only jobs that have ended, as dead letters among others."""
+    finished_before: datetime | None = None
+
+
+class JobFind(JobFilter, frozen=True, kw_only=True):
+    """Look for jobs, by id, which is by time of enqueue."""
+
+    states: frozenset[JobState] = frozenset()
     key: str | None = None
     flow: str = ""
     """Only steps of this flow; empty for any job."""
@@ -34,11 +50,8 @@ class JobFind(Request, frozen=True, kw_only=True):
     """From the greatest id down; `after` then asks for lesser ones."""
 
 
-class JobCount(Request, frozen=True, kw_only=True):
-    """Count jobs by queue, task and state. An empty filter means any."""
-
-    queues: frozenset[str] = frozenset()
-    tasks: frozenset[str] = frozenset()
+class JobCount(JobFilter, frozen=True, kw_only=True):
+    """Count jobs by queue, task and state."""
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -115,13 +128,16 @@ class JobControl(Protocol):
     async def job_get(self, request: JobGet, /) -> Sequence[JobRecord | None]:
         """Return one record an id, in order; None where there is no such job.
 
-        Those of jobs with holes tell what has come in for them (`JobRecord.step`), however large it is; this alone
-        tells it.
+        Those of jobs with holes tell what has come in for them (`JobRecord.step`), however large it is, and those that
+        reported tell of it (`progress`, `log`); this alone tells them.
         """
         ...
 
     async def job_find(self, request: JobFind, /) -> Sequence[JobRecord]:
-        """Return the matching jobs in order of id, upwards or downwards, at most `limit`; `step` is None on all."""
+        """Return the matching jobs in order of id, upwards or downwards, at most `limit`.
+
+        `step` and `progress` are None on all, and `log` is empty.
+        """
         ...
 
     async def job_count(self, request: JobCount, /) -> Sequence[Counted]:

@@ -15,10 +15,13 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from taskharbor.driver.control import CancelStatus, JobCancel, JobControl, JobGet
+from taskharbor.driver.event import EventFeed
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowGet
 from taskharbor.driver.listen import Listen
 from taskharbor.driver.queue import QueueControl
+from taskharbor.driver.report import JobReports
 from taskharbor.driver.retention import Retention
+from taskharbor.driver.statistics import Statistics
 from taskharbor.driver.store import Enqueued, JobEnqueue, JobStore
 from taskharbor.driver.worker import WorkerRegister
 from taskharbor.errors import UnsupportedError
@@ -41,7 +44,18 @@ class Capability(StrEnum):
     """Its tables have numbered versions (`MigratingDriver`)."""
 
 
-class Store(JobStore, JobControl, FlowControl, QueueControl, WorkerRegister, Retention, Protocol):
+class Store(
+    JobStore,
+    JobControl,
+    FlowControl,
+    QueueControl,
+    WorkerRegister,
+    Retention,
+    JobReports,
+    EventFeed,
+    Statistics,
+    Protocol,
+):
     """Every verb, on one event loop. Any of them may raise `StoreUnavailable`; asking again is always safe."""
 
 

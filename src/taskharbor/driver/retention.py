@@ -10,7 +10,8 @@ from taskharbor.driver.request import Request
 
 
 class HistoryPrune(Request, frozen=True, kw_only=True):
-    """Remove succeeded and cancelled jobs whose retention has ended, keys whose time is over, workers long gone.
+    """Remove succeeded and cancelled jobs whose retention has ended, keys whose time is over, workers long gone;
+    events and statistics older than `EVENT_RETAIN` and `STATISTICS_RETAIN`, and reports of jobs that are no more.
 
     A driver may remove whole days at once, and so keep a job up to two days longer; never shorter.
     """

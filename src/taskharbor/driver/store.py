@@ -127,6 +127,8 @@ class LeaseExtended(msgspec.Struct, frozen=True, kw_only=True):
     """Every cancel pending in these leases, told anew each time."""
     known_worker: bool = True
     """False: the register has no such worker (any more), and it should announce itself again."""
+    watched: bool = False
+    """Somebody reads the feed of events: tell what happens (`event_append`)."""
 
 
 class LeaseReclaim(Request, frozen=True, kw_only=True):
