@@ -1,0 +1,157 @@
+"""`harbor.jobs`: looking at jobs, and acting on them by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from typing_extensions import Unpack
+
+from taskharbor.call import refuse_on_loop
+from taskharbor.control.asking import Asks, check_notes, id_list, not_found
+from taskharbor.control.choosing import JobFilters, count_request, find_request
+from taskharbor.driver import (
+    CancelStatus,
+    Counted,
+    DeleteStatus,
+    JobCancel,
+    JobDelete,
+    JobGet,
+    JobRequeue,
+    RequeueStatus,
+    Store,
+)
+from taskharbor.job import JobRecord, JobState
+
+T = TypeVar("T")
+
+
+class Jobs:
+    """Looking at jobs, and acting on them by hand. Every method has an `a` form for event loops."""
+
+    def __init__(self, asks: Asks) -> None:
+        """Made by the harbor."""
+        self._asks = asks
+
+    def get(self, job_id: str) -> JobRecord:
+        """Return all that the store knows of a job.
+
+        Raises:
+            JobNotFound: it does not know it (any more).
+        """
+        id_list([job_id])
+        return self._block("get", lambda store: _get(store, job_id))
+
+    async def aget(self, job_id: str) -> JobRecord:
+        """Return all that the store knows of a job; the async form of `get`."""
+        id_list([job_id])
+        return await self._asks.aask(lambda store: _get(store, job_id))
+
+    def find(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        key: str | None = None,
+        flow: str = "",
+        after: str = "",
+        limit: int = 100,
+        newest_first: bool = False,
+        **filters: Unpack[JobFilters],
+    ) -> Sequence[JobRecord]:
+        """Return jobs in the order they were enqueued, or the other way round, at most `limit`.
+
+        For the next page pass the last job's id as `after`.
+
+        Args:
+            states: only jobs in these; empty for any.
+            key: only the job with this idempotency key.
+            flow: only steps of this flow, by its id.
+            after: only ids beyond this one.
+            limit: how many at most.
+            newest_first: those enqueued last first; `after` then asks for earlier ones.
+            **filters: further ones, by queue, task, error, text and time: see `JobFilters`.
+
+        Raises:
+            OptionError: a filter that does not exist, or a value that cannot be.
+        """
+        request = find_request(states, key, flow, after, limit, newest_first=newest_first, **filters)
+        return self._block("find", lambda store: store.job_find(request))
+
+    async def afind(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        key: str | None = None,
+        flow: str = "",
+        after: str = "",
+        limit: int = 100,
+        newest_first: bool = False,
+        **filters: Unpack[JobFilters],
+    ) -> Sequence[JobRecord]:
+        """Return jobs in the order they were enqueued; the async form of `find`."""
+        request = find_request(states, key, flow, after, limit, newest_first=newest_first, **filters)
+        return await self._asks.aask(lambda store: store.job_find(request))
+
+    def count(self, **filters: Unpack[JobFilters]) -> Sequence[Counted]:
+        """Return how many jobs there are, by queue, task and state; of those that the filters let through.
+
+        Raises:
+            OptionError: a filter that does not exist, or a value that cannot be.
+        """
+        request = count_request(**filters)
+        return self._block("count", lambda store: store.job_count(request))
+
+    async def acount(self, **filters: Unpack[JobFilters]) -> Sequence[Counted]:
+        """Return how many jobs there are; the async form of `count`."""
+        request = count_request(**filters)
+        return await self._asks.aask(lambda store: store.job_count(request))
+
+    def cancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
+        """Cancel jobs and return one answer each, in order. Recorded on the job."""
+        check_notes(reason, by)
+        request = JobCancel(ids=id_list(ids), reason=reason, by=by)
+        return self._block("cancel", lambda store: store.job_cancel(request))
+
+    async def acancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
+        """Cancel jobs; the async form of `cancel`."""
+        check_notes(reason, by)
+        request = JobCancel(ids=id_list(ids), reason=reason, by=by)
+        return await self._asks.aask(lambda store: store.job_cancel(request))
+
+    def requeue(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[RequeueStatus]:
+        """Make dead or cancelled jobs ready again with all their attempts, and return one answer each, in order.
+
+        Recorded on the job.
+        """
+        check_notes(reason, by)
+        request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
+        return self._block("requeue", lambda store: store.job_requeue(request))
+
+    async def arequeue(
+        self, ids: Sequence[str], *, reason: str = "", by: str = ""
+    ) -> Sequence[RequeueStatus]:
+        """Make dead or cancelled jobs ready again; the async form of `requeue`."""
+        check_notes(reason, by)
+        request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
+        return await self._asks.aask(lambda store: store.job_requeue(request))
+
+    def delete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
+        """Remove jobs for good, and return one answer each, in order. Running ones are left."""
+        request = JobDelete(ids=id_list(ids))
+        return self._block("delete", lambda store: store.job_delete(request))
+
+    async def adelete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
+        """Remove jobs for good; the async form of `delete`."""
+        request = JobDelete(ids=id_list(ids))
+        return await self._asks.aask(lambda store: store.job_delete(request))
+
+    def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
+        refuse_on_loop(f"harbor.jobs.{name}()", f"harbor.jobs.a{name}(...)")
+        return self._asks.ask(work)
+
+
+async def _get(store: Store, job_id: str) -> JobRecord:
+    (record,) = await store.job_get(JobGet(ids=[job_id]))
+    if record is None:
+        raise not_found(job_id)
+    return record
