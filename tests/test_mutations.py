@@ -903,11 +903,30 @@ def _is_in_driver(mutation: Mutation) -> bool:
     return mutation.file.startswith(MEMORY)
 
 
-def _name(mutation: Mutation) -> str:
+def mutation_name(mutation: Mutation) -> str:
+    """Return what a test of it is called."""
     return f"{mutation.rule}-{mutation.why.replace(' ', '_')}"
 
 
-@pytest.mark.parametrize("mutation", [one for one in MUTATIONS if _is_in_driver(one)], ids=_name)
+def one_in_three(mutations: Sequence[Mutation]) -> list[object]:
+    """Return mutations as parameters, of which `make test` tries every third, and `make test-full` all."""
+    return [
+        pytest.param(one, id=mutation_name(one), marks=[pytest.mark.slow] if number % 3 else [])
+        for number, one in enumerate(mutations)
+    ]
+
+
+def misplaced(mutations: Sequence[Mutation]) -> list[str]:
+    """Return those whose place in the source is not there any more: what is tried only now and then."""
+    files = {one.file: (PACKAGE / one.file).read_text() for one in mutations}
+    return [mutation_name(one) for one in mutations if files[one.file].count(one.old) != 1]
+
+
+def test_every_mutation_has_its_place() -> None:
+    assert misplaced(MUTATIONS) == []
+
+
+@pytest.mark.parametrize("mutation", one_in_three([one for one in MUTATIONS if _is_in_driver(one)]))
 def test_a_rule_broken_in_the_driver_is_noticed(
     mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -920,7 +939,7 @@ def test_a_rule_broken_in_the_driver_is_noticed(
     assert noticed, f"rule {mutation.rule}: {mutation.why}, and none of its cases fails"
 
 
-@pytest.mark.parametrize("mutation", [one for one in MUTATIONS if not _is_in_driver(one)], ids=_name)
+@pytest.mark.parametrize("mutation", one_in_three([one for one in MUTATIONS if not _is_in_driver(one)]))
 def test_a_rule_broken_elsewhere_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     copy_package(tmp_path, mutation, *HURRY)
 

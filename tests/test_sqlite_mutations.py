@@ -21,7 +21,16 @@ from taskharbor.driver import Driver
 from taskharbor.drivers.sqlite import SqliteDriver
 from taskharbor_conformance import DriverFactory, OpenDriver, cases
 from tests.support.sqlite_caller import with_callers
-from tests.test_mutations import PACKAGE, Mutation, first_failing, quick_first, replace
+from tests.test_mutations import (
+    PACKAGE,
+    Mutation,
+    first_failing,
+    misplaced,
+    mutation_name,
+    one_in_three,
+    quick_first,
+    replace,
+)
 
 SQLITE = "drivers/sqlite/"
 
@@ -505,11 +514,11 @@ RINGS = [
 """Commits that ring no bell. They are noticed all the same, a moment later, where one looks for them."""
 
 
-def _name(mutation: Mutation) -> str:
-    return f"{mutation.rule}-{mutation.why.replace(' ', '_')}"
+def test_every_mutation_has_its_place() -> None:
+    assert misplaced([*MUTATIONS, *RINGS]) == []
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=_name)
+@pytest.mark.parametrize("mutation", one_in_three(MUTATIONS))
 def test_a_rule_broken_in_the_driver_is_noticed(
     mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,7 +531,9 @@ def test_a_rule_broken_in_the_driver_is_noticed(
     assert noticed, f"rule {mutation.rule}: {mutation.why}, and none of its cases fails"
 
 
-@pytest.mark.parametrize("mutation", [*RINGS, None], ids=lambda one: _name(one) if one else "unmutated")
+@pytest.mark.parametrize(
+    "mutation", [*RINGS, None], ids=lambda one: mutation_name(one) if one else "unmutated"
+)
 def test_a_ring_left_out_is_noticed_where_nobody_looks_for_commits(
     mutation: Mutation | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
