@@ -8,6 +8,7 @@
     retention.py   history_prune
     report.py      job_report: what running jobs tell of themselves
     event.py       event_watch, event_unwatch, event_append, event_read: the feed
+    cursor.py      cursors of a feed whose events are numbered
     statistics.py  statistics_write, statistics_read: counters by the minute
     admission.py   what job_enqueue answers: the one decision that every driver shares
     listen.py      wake-ups
@@ -42,6 +43,7 @@ from taskharbor.driver.control import (
     JobRequeue,
     RequeueStatus,
 )
+from taskharbor.driver.cursor import FeedCursor
 from taskharbor.driver.driver import (
     BlockingDriver,
     Capability,
@@ -108,6 +110,7 @@ __all__ = [
     "EventRead",
     "EventUnwatch",
     "EventWatch",
+    "FeedCursor",
     "FlowCancel",
     "FlowControl",
     "FlowFind",

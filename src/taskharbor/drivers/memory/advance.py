@@ -94,6 +94,7 @@ def write_sequel(tables: Tables, row: Row, sequel: Sequel, now: int) -> None:
     if flow is None or flow.state in FLOW_ENDED:
         return
     enqueued_at = from_micros(now)
+    tables.order = None
     for job in sequel.steps:  # one whose key is taken, too: its flow could not end without it
         if job.id not in tables.rows:
             insert(tables, job, now, enqueued_at)

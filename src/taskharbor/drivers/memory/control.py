@@ -1,22 +1,16 @@
-"""job_get, job_find, job_count, job_cancel, job_requeue, job_delete, and the verbs for whole queues."""
+"""job_cancel, job_requeue, job_delete, and the verbs for whole queues."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-
-import msgspec
+from collections.abc import Sequence
 
 from taskharbor.clock import from_micros, micros
 from taskharbor.driver import (
     CancelStatus,
-    Counted,
     DeleteStatus,
     JobCancel,
-    JobCount,
     JobDelete,
-    JobFind,
-    JobGet,
     JobRequeue,
     QueueInfo,
     QueueList,
@@ -28,58 +22,8 @@ from taskharbor.drivers.memory.advance import flow_resumed, step_deleted, step_e
 from taskharbor.drivers.memory.rows import NORMAL, Key, Pause, Row
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.flow import FLOW_ENDED
-from taskharbor.job import TERMINAL, JobRecord, JobState, Operation
+from taskharbor.job import TERMINAL, JobState, Operation
 from taskharbor.step import Step
-
-
-def job_get(tables: Tables, request: JobGet, now: int) -> Sequence[JobRecord | None]:
-    """Return one record an id, in order."""
-    rows = (tables.rows.get(job_id) for job_id in request.ids)
-    return [None if row is None else _told_whole(tables, row, now) for row in rows]
-
-
-def _told_whole(tables: Tables, row: Row, now: int) -> JobRecord:
-    record = _record(tables, row, now)
-    step = row.job.step
-    if step is None or not step.holes:
-        return record
-    return msgspec.structs.replace(record, step=row.delivered)
-
-
-def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
-    """Return the matching jobs in order of id."""
-    found: list[JobRecord] = []
-    for job_id in _page(tables, request):
-        row = tables.rows[job_id]
-        if (
-            (not request.queues or row.job.queue in request.queues)
-            and (not request.tasks or row.job.task in request.tasks)
-            and (request.key is None or row.job.key == request.key)
-            and (not request.states or tables.state_of(row, now) in request.states)
-        ):
-            found.append(_record(tables, row, now))
-            if len(found) >= request.limit:
-                break
-    return found
-
-
-def _page(tables: Tables, request: JobFind) -> list[str]:
-    """Return the ids to look at, in order."""
-    ids: Iterable[str] = tables.steps.get(request.flow, ()) if request.flow else tables.rows
-    if request.newest_first:
-        return sorted((i for i in ids if not request.after or i < request.after), reverse=True)
-    return sorted(job_id for job_id in ids if job_id > request.after)
-
-
-def job_count(tables: Tables, request: JobCount, now: int) -> Sequence[Counted]:
-    """Return counts sorted by queue, task and state."""
-    counts = Counter(
-        (row.job.queue, row.job.task, tables.state_of(row, now))
-        for row in tables.rows.values()
-        if (not request.queues or row.job.queue in request.queues)
-        and (not request.tasks or row.job.task in request.tasks)
-    )
-    return [Counted(*name, count) for name, count in sorted(counts.items())]
 
 
 def job_cancel(tables: Tables, request: JobCancel, now: int) -> Sequence[CancelStatus]:
@@ -170,6 +114,7 @@ def remove(tables: Tables, row: Row) -> None:
     """Take a row out of the store; its key keeps its own time."""
     row.entry = 0
     del tables.rows[row.job.id]
+    tables.reports.pop(row.job.id, None)
     step = row.job.step
     if step is not None and step.flow:
         steps = tables.steps[step.flow]
@@ -210,44 +155,4 @@ def _queue(name: str, counts: Counter[tuple[str, JobState]], pause: Pause | None
         parked=counts[name, JobState.PARKED],
         waiting=counts[name, JobState.WAITING],
         running=counts[name, JobState.RUNNING],
-    )
-
-
-def _record(tables: Tables, row: Row, now: int) -> JobRecord:
-    job, step = row.job, row.job.step
-    lease = None if row.token is None else tables.leases[row.token]
-    return JobRecord(
-        id=job.id,
-        task=job.task,
-        queue=job.queue,
-        state=tables.state_of(row, now),
-        priority=job.priority,
-        run_at=row.run_at,
-        enqueued_at=row.enqueued_at,
-        due_at=from_micros(row.due) if row.entry else None,
-        finished_at=None if row.final is None else from_micros(row.finished),
-        attempt=row.attempt,
-        max_attempts=job.retry.max_attempts,
-        deliveries=row.deliveries,
-        guarded=row.guarded,
-        crashes=row.crashes,
-        worker="" if lease is None else lease.worker,
-        lease_expires_at=None if lease is None else from_micros(lease.expires),
-        started=lease is not None and job.id in lease.started,
-        cancel_requested=row.cancel is not None,
-        reason=row.reason,
-        refused_by=() if row.stray is None else tuple(sorted(row.stray.refused_by)),
-        key=job.key,
-        meta=job.meta,
-        payload=job.payload,
-        codec=job.codec,
-        fingerprint=job.fingerprint,
-        result=row.result,
-        result_codec=row.result_codec,
-        keep_result=job.keep_result,
-        errors=row.errors,
-        operations=row.operations,
-        flow=None if step is None else step.flow or None,
-        waits=row.waits if row.final is None else 0,
-        edges=() if step is None else step.edges,
     )

@@ -20,6 +20,11 @@ from taskharbor.driver import (
     Counted,
     DeleteStatus,
     Enqueued,
+    EventAppend,
+    EventPage,
+    EventRead,
+    EventUnwatch,
+    EventWatch,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -30,6 +35,7 @@ from taskharbor.driver import (
     JobEnqueue,
     JobFind,
     JobGet,
+    JobReport,
     JobRequeue,
     JobReserve,
     JobSettle,
@@ -46,6 +52,8 @@ from taskharbor.driver import (
     Request,
     RequeueStatus,
     Reservation,
+    StatisticsRead,
+    StatisticsWrite,
     Store,
     Subscription,
     Wake,
@@ -54,8 +62,22 @@ from taskharbor.driver import (
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.memory import control, enqueue, flow, lease, reserve, settle, upkeep
+from taskharbor.drivers.memory import (
+    control,
+    enqueue,
+    event,
+    find,
+    flow,
+    lease,
+    look,
+    report,
+    reserve,
+    settle,
+    statistics,
+    upkeep,
+)
 from taskharbor.drivers.memory.tables import Tables, subscribe
+from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
@@ -146,7 +168,7 @@ class BlockingMemoryStore:
 
     def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
         """Return one record an id, in order."""
-        return _run(self._tables, control.job_get, request)
+        return _run(self._tables, look.job_get, request)
 
     def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order."""
@@ -200,15 +222,15 @@ class MemoryStore:
 
     async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
         """Return one record an id, in order."""
-        return await self._run(control.job_get, request)
+        return await self._run(look.job_get, request)
 
     async def job_find(self, request: JobFind) -> Sequence[JobRecord]:
         """Return the matching jobs in order of id."""
-        return await self._run(control.job_find, request)
+        return await self._run(find.job_find, request)
 
     async def job_count(self, request: JobCount) -> Sequence[Counted]:
         """Return counts sorted by queue, task and state."""
-        return await self._run(control.job_count, request)
+        return await self._run(find.job_count, request)
 
     async def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         """Cancel jobs and return one answer each, in order."""
@@ -261,3 +283,31 @@ class MemoryStore:
     async def history_prune(self, request: HistoryPrune) -> Pruned:
         """Remove what has outlived its retention."""
         return await self._run(upkeep.history_prune, request)
+
+    async def job_report(self, request: JobReport) -> Sequence[bool]:
+        """Store what running jobs tell of themselves, and return whether each was."""
+        return await self._run(report.job_report, request)
+
+    async def event_watch(self, request: EventWatch) -> str:
+        """Have events kept, and return the cursor of this instant."""
+        return await self._run(event.event_watch, request)
+
+    async def event_unwatch(self, request: EventUnwatch) -> None:
+        """Say that readers look no more."""
+        await self._run(event.event_unwatch, request)
+
+    async def event_append(self, request: EventAppend) -> bool:
+        """Keep events, if anybody watches."""
+        return await self._run(event.event_append, request)
+
+    async def event_read(self, request: EventRead) -> EventPage:
+        """Return events after a cursor."""
+        return await self._run(event.event_read, request)
+
+    async def statistics_write(self, request: StatisticsWrite) -> None:
+        """Write down what one worker has counted."""
+        await self._run(statistics.statistics_write, request)
+
+    async def statistics_read(self, request: StatisticsRead) -> Sequence[Tally]:
+        """Return the sums over all workers."""
+        return await self._run(statistics.statistics_read, request)

@@ -26,6 +26,7 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
         flows=request.flows,
     )
     enqueued_at = from_micros(now)
+    tables.order = None
     for job in new:
         insert(tables, job, now, enqueued_at)
     for flow in flows:

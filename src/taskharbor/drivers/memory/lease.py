@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
 from taskharbor.drivers.memory.advance import step_ended
+from taskharbor.drivers.memory.event import is_watched
 from taskharbor.drivers.memory.rows import FRONT, NORMAL, Lease, Row
 from taskharbor.drivers.memory.settle import add_error
 from taskharbor.drivers.memory.tables import Tables
@@ -34,7 +35,11 @@ def lease_extend(tables: Tables, request: LeaseExtend, now: int) -> LeaseExtende
     if worker is not None:
         worker.seen = now
     return LeaseExtended(
-        expires_at=from_micros(now + duration), lost=lost, cancels=cancels, known_worker=worker is not None
+        expires_at=from_micros(now + duration),
+        lost=lost,
+        cancels=cancels,
+        known_worker=worker is not None,
+        watched=is_watched(tables, now),
     )
 
 

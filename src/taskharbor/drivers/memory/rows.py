@@ -9,8 +9,10 @@ from datetime import datetime
 
 import msgspec
 
+from taskharbor.event import JobEvent
 from taskharbor.flow import FlowState
 from taskharbor.job import AttemptError, JobState, NewJob, Operation
+from taskharbor.report import LogLine, Progress
 from taskharbor.settlement import SOLO_CRASHES
 from taskharbor.step import DeliveredStep, Input
 
@@ -146,3 +148,21 @@ class Flow(msgspec.Struct):
     finished: int | None = None
     expires: int | None = None
     """When its retention ends."""
+
+
+class Told(msgspec.Struct):
+    """What one job has told of itself."""
+
+    progress: Progress | None = None
+    lines: tuple[LogLine, ...] = ()
+    """The last ones, in order."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """One event of the feed."""
+
+    number: int
+    """Its place, from 1."""
+    at: int
+    """When it was appended."""
+    event: JobEvent

@@ -8,6 +8,10 @@
     keys      idempotency keys by (task, key)
     paused    queues
     workers   the register
+    reports   what jobs have told of themselves, by id
+    watches   until when each reader of the feed looks
+    feed      its events
+    tallies   what workers counted, by minute, queue, task, ending and worker
 
 A job that may be reserved, now or later, has exactly one valid entry in a lane; one that waits for earlier steps, is
 leased or has finished has none. Entries are never searched for: moving a row gives it a new sequence number, which
@@ -19,14 +23,28 @@ Instants and durations in here are whole microseconds.
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from taskharbor.clock import Clock, duration_micros
 from taskharbor.driver import Wake
-from taskharbor.drivers.memory.rows import LANES, SOLO, Flow, Key, Lease, Pause, Row, Stray, Worker
+from taskharbor.drivers.memory.rows import (
+    LANES,
+    SOLO,
+    Flow,
+    Kept,
+    Key,
+    Lease,
+    Pause,
+    Row,
+    Stray,
+    Told,
+    Worker,
+)
+from taskharbor.event import Ending, Tally
 from taskharbor.job import JobState, NewJob
 
 PRIORITIES = 10
@@ -55,6 +73,23 @@ class Heaps:
         return None
 
 
+Counter = tuple[datetime, str, str, Ending, str]
+"""(minute, queue, task, ending, worker)"""
+
+
+class Feed:
+    """The events that are kept, in order, and what has to be known of those that are not."""
+
+    def __init__(self) -> None:
+        self.number = int.from_bytes(os.urandom(8)) >> 1
+        self.events: deque[Kept] = deque()
+        self.ids: set[str] = set()
+        self.last = 0
+        """The number of the last event that ever was kept."""
+        self.removed = 0
+        """The greatest number of those removed."""
+
+
 class Tables:
     """All of one memory store. Whoever touches it holds `lock`."""
 
@@ -69,6 +104,12 @@ class Tables:
         self.keys: dict[tuple[str, str], Key] = {}
         self.paused: dict[str, Pause] = {}
         self.workers: dict[str, Worker] = {}
+        self.reports: dict[str, Told] = {}
+        self.watches: dict[str, int] = {}
+        self.feed = Feed()
+        self.tallies: dict[Counter, Tally] = {}
+        self.order: list[str] | None = None
+        """The ids of `rows` in order, and of some that are gone; None where it has to be made anew."""
         # Ends of retention, in order: jobs that are kept equally long end in the order they finished.
         self.expiring: dict[int, deque[tuple[int, str]]] = {}
         self.expiring_keys: dict[int, deque[tuple[int, tuple[str, str]]]] = {}

@@ -9,7 +9,9 @@ from typing import TypeVar
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
 from taskharbor.drivers.memory.control import remove
+from taskharbor.drivers.memory.event import prune_feed
 from taskharbor.drivers.memory.rows import Worker
+from taskharbor.drivers.memory.statistics import prune_statistics
 from taskharbor.drivers.memory.tables import Tables
 
 T = TypeVar("T")
@@ -45,6 +47,8 @@ def history_prune(tables: Tables, request: HistoryPrune, now: int) -> Pruned:
     for name, worker in list(tables.workers.items()):
         if worker.seen + worker.ttl <= now:
             del tables.workers[name]
+    prune_feed(tables, now)
+    prune_statistics(tables, now)
     more = jobs >= request.limit or keys >= request.limit or flows >= request.limit
     return Pruned(jobs=jobs, keys=keys, more=more)
 
