@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from taskharbor.call import FlowGraph, WaitLimit, draw, refuse_on_loop
+from taskharbor.awaiting import aawait_standing, await_standing
+from taskharbor.call import FlowGraph, draw, refuse_on_loop
 from taskharbor.call.options import check_note
 from taskharbor.connections import Connections
 from taskharbor.control import id_list, name_set, not_found
@@ -145,42 +144,11 @@ class Flows:
 
     def await_end(self, flow_id: str, timeout: timedelta | None) -> FlowRecord:
         """Block until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
-        ended = threading.Event()
-        limit = WaitLimit(flow_id, timeout, self._driver.poll_interval)
-        subscription = self._driver.watch_jobs([flow_id], ended.set)
-        try:
-            while True:
-                ended.clear()
-                record = self.get(flow_id)
-                if _settled(record):
-                    return record
-                ended.wait(limit.next_wait(record.state, record.reason))
-        finally:
-            subscription.close()
+        return await_standing(self._driver, flow_id, timeout, lambda: self.get(flow_id), _settled)
 
     async def aawait_end(self, flow_id: str, timeout: timedelta | None) -> FlowRecord:
         """Wait until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
-        import asyncio
-
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                loop.call_soon_threadsafe(ended.set)
-
-        limit = WaitLimit(flow_id, timeout, self._driver.poll_interval)
-        subscription = self._driver.watch_jobs([flow_id], wake)
-        try:
-            while True:
-                ended.clear()
-                record = await self.aget(flow_id)
-                if _settled(record):
-                    return record
-                wait = limit.next_wait(record.state, record.reason)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), wait)
-        finally:
-            subscription.close()
+        return await aawait_standing(self._driver, flow_id, timeout, lambda: self.aget(flow_id), _settled)
 
     def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
         refuse_on_loop(f"harbor.flows.{name}()", f"harbor.flows.a{name}(...)")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Sequence
 from datetime import timedelta
 
-from taskharbor.call import WaitLimit, sheltered
+from taskharbor.awaiting import aawait_standing, await_standing
+from taskharbor.call import sheltered
 from taskharbor.connections import Connections
 from taskharbor.control import not_found
 from taskharbor.driver import CancelStatus, Driver, JobCancel, JobGet
@@ -44,42 +43,15 @@ class Follower:
 
     def await_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
         """Block until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
-        ended = threading.Event()
-        limit = WaitLimit(job_id, timeout, self._driver.poll_interval)
-        subscription = self._driver.watch_jobs([job_id], ended.set)
-        try:
-            while True:
-                ended.clear()
-                record = self.look(job_id)
-                if record.state in TERMINAL:
-                    return record
-                ended.wait(limit.next_wait(record.state, record.reason))
-        finally:
-            subscription.close()
+        return await_standing(self._driver, job_id, timeout, lambda: self.look(job_id), _is_over)
 
     async def aawait_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
         """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
-        import asyncio
+        return await aawait_standing(self._driver, job_id, timeout, lambda: self.alook(job_id), _is_over)
 
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                loop.call_soon_threadsafe(ended.set)
-
-        limit = WaitLimit(job_id, timeout, self._driver.poll_interval)
-        subscription = self._driver.watch_jobs([job_id], wake)
-        try:
-            while True:
-                ended.clear()
-                record = await self.alook(job_id)
-                if record.state in TERMINAL:
-                    return record
-                wait = limit.next_wait(record.state, record.reason)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), wait)
-        finally:
-            subscription.close()
+def _is_over(record: JobRecord) -> bool:
+    return record.state in TERMINAL
 
 
 def _found(records: Sequence[JobRecord | None], job_id: str) -> JobRecord:
