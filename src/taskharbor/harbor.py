@@ -33,7 +33,7 @@ from taskharbor.call import (
 from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec
 from taskharbor.connections import Connections
-from taskharbor.control import Jobs, Queues, Workers
+from taskharbor.control import Jobs, Queues, Statistics, Workers
 from taskharbor.driver import Driver, Store
 from taskharbor.drivers import open_driver
 from taskharbor.errors import OptionError, PayloadError
@@ -139,6 +139,11 @@ class Harbor:
     def workers(self) -> Workers:
         """Return who works on the store."""
         return Workers(self._connections)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Return what workers have counted, by minute, queue, task and ending."""
+        return Statistics(self._connections)
 
     def at(self, url: str | Driver) -> Harbor:
         """Return a harbor on another store, the same in all else: registry, codecs, deps and check.

@@ -1,14 +1,25 @@
-"""What an operator can do by hand: `harbor.jobs`, `harbor.queues` and `harbor.workers`, in blocking and `a` forms.
+"""What an operator can do by hand, in blocking and `a` forms: `harbor.jobs`, `.queues`, `.workers`, `.statistics`.
 
 asking.py    how they reach the store, and the checks that they share
 choosing.py  which jobs: the filters of `find` and `count`
-jobs.py queues.py workers.py    a file for each
+jobs.py queues.py workers.py statistics.py    a file for each
 """
 
 from taskharbor.control.asking import Asks, id_list, name_set, not_found
 from taskharbor.control.choosing import JobFilters
 from taskharbor.control.jobs import Jobs
 from taskharbor.control.queues import Queues
+from taskharbor.control.statistics import Statistics
 from taskharbor.control.workers import Workers
 
-__all__ = ["Asks", "JobFilters", "Jobs", "Queues", "Workers", "id_list", "name_set", "not_found"]
+__all__ = [
+    "Asks",
+    "JobFilters",
+    "Jobs",
+    "Queues",
+    "Statistics",
+    "Workers",
+    "id_list",
+    "name_set",
+    "not_found",
+]
