@@ -13,7 +13,7 @@ DEV := .venv/dev-$(PYVER)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check lint types imports bench clean python-ok
+.PHONY: help demo test test-full check lint types imports docs bench clean python-ok
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: $(DEV)/.ready ## run the tests, without the slow ones
 test-full: $(DEV)/.ready ## run every test: soak, chaos and large sizes too
 	@$(DEV)/bin/python $(PYTEST) $(ARGS)
 
-check: lint types imports ## run the linters, the type checkers and the import rules
+check: lint types imports docs ## run the linters, the type checkers, the import rules, and build the docs strictly
 
 # The parts of check, also called by pre-commit.
 lint: $(DEV)/.ready
@@ -45,11 +45,15 @@ types: $(DEV)/.ready
 imports: $(DEV)/.ready
 	@$(DEV)/bin/lint-imports
 
+docs: $(DEV)/.ready ## build the documentation into build/site; a page, link or name that is missing fails
+	@$(DEV)/bin/python docs/stage.py build/pages
+	@$(DEV)/bin/zensical build --strict --clean
+
 bench: $(DEV)/.ready ## run the benchmarks: make bench DRIVER=memory
 	@$(DEV)/bin/python -m benchmarks --driver $(DRIVER) $(ARGS)
 
 clean: ## remove the environments, caches and build products
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: a broken set-up is started afresh by the next call.
