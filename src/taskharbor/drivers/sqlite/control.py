@@ -17,6 +17,7 @@ from taskharbor.driver import (
 from taskharbor.drivers.sqlite.advance import Advance
 from taskharbor.drivers.sqlite.ending import NOTE, archive_as_cancelled, resume_flow
 from taskharbor.drivers.sqlite.leaving import Fall
+from taskharbor.drivers.sqlite.report import forget_reports
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import NORMAL, SOLO, Step, json_text
 from taskharbor.flow import FLOW_ENDED
@@ -139,6 +140,7 @@ def _delete(job_id: str, step: Step) -> Routine[DeleteStatus]:
             fall = Fall(job_id, task, JobState.CANCELLED, reason, None, attempts)
             yield from advance.fall([fall], table)
         yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608 - our own constants
+        yield from forget_reports([job_id])
         if key is not None:
             yield Query(
                 "DELETE FROM taskharbor_key WHERE task = ? AND name = ? AND job_id = ?", (task, key, job_id)

@@ -8,9 +8,9 @@ from taskharbor.clock import from_micros
 from taskharbor.driver import CancelStatus, FlowCancel, FlowFind, FlowGet
 from taskharbor.drivers.sqlite.control import operation
 from taskharbor.drivers.sqlite.ending import cancel_flow
-from taskharbor.drivers.sqlite.look import count_steps
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Row
 from taskharbor.drivers.sqlite.rows import Step, json_text, read_meta
+from taskharbor.drivers.sqlite.states import count_steps
 from taskharbor.flow import FlowRecord, FlowState
 from taskharbor.job import JobState
 

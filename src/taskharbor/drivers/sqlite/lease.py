@@ -9,6 +9,7 @@ import msgspec
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
 from taskharbor.drivers.sqlite.advance import Advance
+from taskharbor.drivers.sqlite.event import IS_WATCHED
 from taskharbor.drivers.sqlite.leaving import HELD, HELD_COLUMNS, Held, Leaving
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import (
@@ -56,12 +57,13 @@ def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
         pending = read_json((yield Query(_CANCELS, (tokens,))), _cancels)
         cancels = [CancelRequest(job_id, reason) for job_id, reason in pending]
     yield Query("UPDATE taskharbor_worker SET seen_at = ? WHERE worker = ?", (step.now, request.worker))
-    ((known,),) = yield Query("SELECT changes()")
+    ((known, watched),) = yield Query(f"SELECT changes(), {IS_WATCHED}", (step.now,))
     return LeaseExtended(
         expires_at=from_micros(step.now + duration),
         lost=[hold.token for hold in request.leases if hold.token not in there],
         cancels=cancels,
         known_worker=bool(known),
+        watched=bool(watched),
     )
 
 

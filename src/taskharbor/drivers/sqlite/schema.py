@@ -175,6 +175,63 @@ MIGRATIONS = (
             "CREATE INDEX taskharbor_flow_expires ON taskharbor_flow (expires_at) WHERE expires_at IS NOT NULL",
         ),
     ),
+    Migration(
+        3,
+        "what jobs report, the feed of events, counters by the minute, dead letters by their errors",
+        (
+            # Beside the jobs, whose rows no report touches.
+            """CREATE TABLE taskharbor_progress (
+    job_id TEXT PRIMARY KEY,
+    progress TEXT NOT NULL
+) WITHOUT ROWID""",
+            """CREATE TABLE taskharbor_log (
+    job_id TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (job_id, fence, number)
+) WITHOUT ROWID""",
+            """CREATE TABLE taskharbor_watch (
+    reader TEXT PRIMARY KEY,
+    until INTEGER NOT NULL
+) WITHOUT ROWID""",
+            # A number is never given twice, as cursors are made of them.
+            """CREATE TABLE taskharbor_event (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    at INTEGER NOT NULL,
+    event TEXT NOT NULL
+)""",
+            "CREATE INDEX taskharbor_event_at ON taskharbor_event (at)",
+            # One row: which feed this is, and the greatest number of the events that were removed.
+            "CREATE TABLE taskharbor_feed (feed INTEGER NOT NULL, removed INTEGER NOT NULL)",
+            "INSERT INTO taskharbor_feed (feed, removed) VALUES (random() & 9223372036854775807, 0)",
+            """CREATE TABLE taskharbor_tally (
+    minute INTEGER NOT NULL,
+    queue TEXT NOT NULL,
+    task TEXT NOT NULL,
+    ending TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    ran INTEGER NOT NULL,
+    PRIMARY KEY (minute, queue, task, ending, worker)
+) WITHOUT ROWID""",
+            # The last error's, so that dead letters are filtered by an index, and no payload is read.
+            "ALTER TABLE taskharbor_dead ADD COLUMN error TEXT",
+            "ALTER TABLE taskharbor_dead ADD COLUMN message TEXT",
+            """UPDATE taskharbor_dead SET error = errors ->> '$[#-1].type', message = errors ->> '$[#-1].message'
+    WHERE errors IS NOT NULL""",
+            """CREATE INDEX taskharbor_dead_look
+    ON taskharbor_dead (id, queue, task, enqueued_at, finished_at, reason, error, message)""",
+            # The few others that an error or a reason can be said of.
+            """CREATE INDEX taskharbor_job_look
+    ON taskharbor_job (id) WHERE errors IS NOT NULL OR stray_reason IS NOT NULL""",
+            """CREATE INDEX taskharbor_history_look
+    ON taskharbor_history (id) WHERE errors IS NOT NULL OR reason IS NOT NULL""",
+        ),
+    ),
 )
 
 WANTED = MIGRATIONS[-1].number

@@ -11,6 +11,11 @@ from taskharbor.driver import (
     Counted,
     DeleteStatus,
     Enqueued,
+    EventAppend,
+    EventPage,
+    EventRead,
+    EventUnwatch,
+    EventWatch,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -21,6 +26,7 @@ from taskharbor.driver import (
     JobEnqueue,
     JobFind,
     JobGet,
+    JobReport,
     JobRequeue,
     JobReserve,
     JobSettle,
@@ -36,16 +42,32 @@ from taskharbor.driver import (
     Request,
     RequeueStatus,
     Reservation,
+    StatisticsRead,
+    StatisticsWrite,
     WorkerAnnounce,
     WorkerForget,
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.sqlite import control, enqueue, flow, lease, look, reserve, settle, upkeep
+from taskharbor.drivers.sqlite import (
+    control,
+    enqueue,
+    event,
+    find,
+    flow,
+    lease,
+    look,
+    report,
+    reserve,
+    settle,
+    statistics,
+    upkeep,
+)
 from taskharbor.drivers.sqlite import queue as queues
 from taskharbor.drivers.sqlite.desk import Desk, OpenTransactions
 from taskharbor.drivers.sqlite.transaction import AnyAsk, Ask, Transactions
 from taskharbor.errors import StoreUnavailable
+from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
@@ -102,10 +124,10 @@ class SqliteStore:
         return await self._desk.ask(Ask(look.job_get, request, writes=False))
 
     async def job_find(self, request: JobFind) -> Sequence[JobRecord]:
-        return await self._desk.ask(Ask(look.job_find, request, writes=False))
+        return await self._desk.ask(Ask(find.job_find, request, writes=False))
 
     async def job_count(self, request: JobCount) -> Sequence[Counted]:
-        return await self._desk.ask(Ask(look.job_count, request, writes=False))
+        return await self._desk.ask(Ask(find.job_count, request, writes=False))
 
     async def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
         return await self._desk.ask(Ask(control.job_cancel, request, writes=True))
@@ -147,6 +169,27 @@ class SqliteStore:
         return await self._desk.ask(
             Ask(upkeep.history_prune, request, writes=True, looks=upkeep.nothing_to_prune)
         )
+
+    async def job_report(self, request: JobReport) -> Sequence[bool]:
+        return await self._desk.ask(Ask(report.job_report, request, writes=bool(request.reports)))
+
+    async def event_watch(self, request: EventWatch) -> str:
+        return await self._desk.ask(Ask(event.event_watch, request, writes=True))
+
+    async def event_unwatch(self, request: EventUnwatch) -> None:
+        await self._desk.ask(Ask(event.event_unwatch, request, writes=True))
+
+    async def event_append(self, request: EventAppend) -> bool:
+        return await self._desk.ask(Ask(event.event_append, request, writes=True, looks=event.nobody_watches))
+
+    async def event_read(self, request: EventRead) -> EventPage:
+        return await self._desk.ask(Ask(event.event_read, request, writes=False))
+
+    async def statistics_write(self, request: StatisticsWrite) -> None:
+        await self._desk.ask(Ask(statistics.statistics_write, request, writes=bool(request.tallies)))
+
+    async def statistics_read(self, request: StatisticsRead) -> Sequence[Tally]:
+        return await self._desk.ask(Ask(statistics.statistics_read, request, writes=False))
 
 
 class BlockingSqliteStore:

@@ -7,19 +7,37 @@ from collections.abc import Sequence
 import msgspec
 
 from taskharbor.clock import duration_micros, from_micros, micros
-from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.driver import (
+    EVENT_RETAIN,
+    STATISTICS_RETAIN,
+    HistoryPrune,
+    Pruned,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+)
 from taskharbor.drivers.sqlite.reserve import STRAYS, Stray
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import TEXTS, Step, json_text
 
 _abilities = msgspec.json.Decoder(list[tuple[list[str], str]])
 
+_EVENTS_KEPT = duration_micros(EVENT_RETAIN)
+_TALLIES_KEPT = duration_micros(STATISTICS_RETAIN)
 _WORTH = """SELECT EXISTS (SELECT 1 FROM taskharbor_history WHERE expires_at <= ?1)
     OR EXISTS (SELECT 1 FROM taskharbor_key WHERE expires_at <= ?1)
     OR EXISTS (SELECT 1 FROM taskharbor_flow WHERE expires_at <= ?1)
-    OR EXISTS (SELECT 1 FROM taskharbor_worker WHERE seen_at + ttl <= ?1)"""
-_DROP_JOBS = """DELETE FROM taskharbor_history WHERE id IN (
-    SELECT id FROM taskharbor_history WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
+    OR EXISTS (SELECT 1 FROM taskharbor_worker WHERE seen_at + ttl <= ?1)
+    OR EXISTS (SELECT 1 FROM taskharbor_watch WHERE until <= ?1)
+    OR EXISTS (SELECT 1 FROM taskharbor_event WHERE at < ?2)
+    OR EXISTS (SELECT 1 FROM taskharbor_tally WHERE minute < ?3)"""
+_ENDED_JOBS = """SELECT id FROM taskharbor_history WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2"""
+_DROP_REPORTS = tuple(
+    f"DELETE FROM {table} WHERE job_id IN ({_ENDED_JOBS})"  # noqa: S608 - our own constants
+    for table in ("taskharbor_progress", "taskharbor_log")
+)
+_DROP_JOBS = f"DELETE FROM taskharbor_history WHERE id IN ({_ENDED_JOBS})"  # noqa: S608 - our own constants
 _DROP_KEYS = """DELETE FROM taskharbor_key WHERE (task, name) IN (
     SELECT task, name FROM taskharbor_key WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
 _DROP_FLOWS = """DELETE FROM taskharbor_flow WHERE id IN (
@@ -30,6 +48,13 @@ _DROP_STRAYS = """DELETE FROM taskharbor_stray WHERE
     NOT EXISTS (SELECT 1 FROM taskharbor_job WHERE stray <> 0 AND stray = taskharbor_stray.id)
     AND NOT EXISTS (SELECT 1 FROM taskharbor_history WHERE stray <> 0 AND stray = taskharbor_stray.id)
     AND NOT EXISTS (SELECT 1 FROM taskharbor_dead WHERE stray <> 0 AND stray = taskharbor_stray.id)"""
+_DROP_EVENTS = """DELETE FROM taskharbor_event WHERE number IN (
+    SELECT number FROM taskharbor_event WHERE at < ? ORDER BY at LIMIT ?)"""
+# Before they go: the last of them.
+_REMOVED = """UPDATE taskharbor_feed SET removed = max(removed, coalesce((SELECT max(number) FROM (
+    SELECT number FROM taskharbor_event WHERE at < ? ORDER BY at LIMIT ?)), 0))"""
+_DROP_TALLIES = "DELETE FROM taskharbor_tally WHERE minute < ?"
+_DROP_WATCHES = "DELETE FROM taskharbor_watch WHERE until <= ?"
 _WORKERS = """SELECT w.worker, w.queues, w.tasks, w.build, w.host, w.pid, w.started_at, w.seen_at,
     coalesce((SELECT sum(l.remaining) FROM taskharbor_lease l WHERE l.worker = w.worker), 0)
     FROM taskharbor_worker w WHERE w.seen_at + w.ttl > ? ORDER BY w.worker"""
@@ -40,12 +65,14 @@ _ABILITIES = """SELECT json_group_array(json_array(json(tasks), build)) FROM tas
 
 def nothing_to_prune(step: Step, request: HistoryPrune) -> Routine[Pruned | None]:
     """Return the answer if nothing has outlived its retention, without writing; None if something has."""
-    ((worth,),) = yield Query(_WORTH, (step.now,))
+    ((worth,),) = yield Query(_WORTH, (step.now, step.now - _EVENTS_KEPT, step.now - _TALLIES_KEPT))
     return None if worth else Pruned(jobs=0, keys=0)
 
 
 def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     """Remove what has outlived its retention."""
+    for statement in _DROP_REPORTS:
+        yield Query(statement, (step.now, request.limit))
     yield Query(_DROP_JOBS, (step.now, request.limit))
     ((jobs,),) = yield Query("SELECT changes()")
     yield Query(_DROP_KEYS, (step.now, request.limit))
@@ -54,7 +81,18 @@ def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     ((flows,),) = yield Query("SELECT changes()")
     yield Query(_DROP_WORKERS, (step.now,))
     yield Query(_DROP_STRAYS)
-    return Pruned(jobs=jobs, keys=keys, more=max(jobs, keys, flows) >= request.limit)
+    events = yield from _prune_feed(step, request)
+    yield Query(_DROP_TALLIES, (step.now - _TALLIES_KEPT,))
+    return Pruned(jobs=jobs, keys=keys, more=max(jobs, keys, flows, events) >= request.limit)
+
+
+def _prune_feed(step: Step, request: HistoryPrune) -> Routine[int]:
+    yield Query(_DROP_WATCHES, (step.now,))
+    old = (step.now - _EVENTS_KEPT, request.limit)
+    yield Query(_REMOVED, old)
+    yield Query(_DROP_EVENTS, old)
+    ((events,),) = yield Query("SELECT changes()")
+    return int(events)
 
 
 def worker_announce(step: Step, request: WorkerAnnounce) -> Routine[None]:
