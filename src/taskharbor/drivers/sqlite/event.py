@@ -30,11 +30,11 @@ IS_WATCHED = "EXISTS (SELECT 1 FROM taskharbor_watch WHERE until > ?)"
 _WATCH = """INSERT INTO taskharbor_watch (reader, until) VALUES (?, ?)
     ON CONFLICT (reader) DO UPDATE SET until = max(until, excluded.until)"""
 _UNWATCH = "DELETE FROM taskharbor_watch WHERE reader IN (SELECT value FROM json_each(?))"
-_APPEND = """INSERT INTO taskharbor_event (id, at, event)
-    SELECT e.value ->> 0, ?2, e.value ->> 1 FROM json_each(?1) e WHERE true ORDER BY e.key
-    ON CONFLICT (id) DO NOTHING"""
-_FEED = """SELECT feed, removed, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'taskharbor_event'), 0)
-    FROM taskharbor_feed"""
+_APPEND = """INSERT INTO taskharbor_event (number, id, at, event)
+    SELECT f.last + 1 + e.key, e.value ->> 0, ?2, e.value ->> 1 FROM taskharbor_feed f CROSS JOIN json_each(?1) e
+    WHERE true ON CONFLICT (id) DO NOTHING"""
+_APPENDED = "UPDATE taskharbor_feed SET last = last + ?"
+_FEED = "SELECT feed, last, removed FROM taskharbor_feed"
 _READ = "SELECT number, event FROM taskharbor_event WHERE number > ? ORDER BY number LIMIT ?"
 
 
@@ -43,7 +43,7 @@ def event_watch(step: Step, request: EventWatch) -> Routine[str]:
     if not request.reader:
         raise OptionError("a reader of the feed has to have a name, by which it is known when it looks again")
     yield Query(_WATCH, (request.reader, step.now + duration_micros(request.ttl)))
-    ((feed, _, last),) = yield Query(_FEED)
+    ((feed, last, _),) = yield Query(_FEED)
     return _cursor(feed, last)
 
 
@@ -65,13 +65,14 @@ def event_append(step: Step, request: EventAppend) -> Routine[bool]:
     for chunk in chunks(request.events):
         rows = [(event.id, json_text(event)) for event in chunk]
         yield Query(_APPEND, (json_text(rows), step.now))
+        yield Query(_APPENDED, (len(rows),))
     return True
 
 
 def event_read(step: Step, request: EventRead) -> Routine[EventPage]:
     """Return events after a cursor."""
     cursor = FeedCursor.read(request.after, _DRIVER) if request.after else None
-    ((feed, removed, last),) = yield Query(_FEED)
+    ((feed, last, removed),) = yield Query(_FEED)
     asked, missed = 0, False
     if cursor is not None:
         # Unknown is one of a file that was removed since, and one that a backup put back has not come to yet.

@@ -197,17 +197,17 @@ MIGRATIONS = (
     reader TEXT PRIMARY KEY,
     until INTEGER NOT NULL
 ) WITHOUT ROWID""",
-            # A number is never given twice, as cursors are made of them.
             """CREATE TABLE taskharbor_event (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     at INTEGER NOT NULL,
     event TEXT NOT NULL
 )""",
             "CREATE INDEX taskharbor_event_at ON taskharbor_event (at)",
-            # One row: which feed this is, and the greatest number of the events that were removed.
-            "CREATE TABLE taskharbor_feed (feed INTEGER NOT NULL, removed INTEGER NOT NULL)",
-            "INSERT INTO taskharbor_feed (feed, removed) VALUES (random() & 9223372036854775807, 0)",
+            # One row: which feed this is, the last number given (none is given twice, as cursors are made of them), and
+            # the greatest of the events that were removed.
+            "CREATE TABLE taskharbor_feed (feed INTEGER NOT NULL, last INTEGER NOT NULL, removed INTEGER NOT NULL)",
+            "INSERT INTO taskharbor_feed (feed, last, removed) VALUES (random() & 9223372036854775807, 0, 0)",
             """CREATE TABLE taskharbor_tally (
     minute INTEGER NOT NULL,
     queue TEXT NOT NULL,
