@@ -62,7 +62,7 @@ def test_no_row_is_written_anew(name: str) -> None:
 
     run = PostgresDriver(url(name)).migrate()
 
-    assert [2, 3] == [migration.number for migration in run]
+    assert list(range(2, schema.WANTED + 1)) == [migration.number for migration in run]
     assert SchemaVersion(schema.WANTED, schema.WANTED) == PostgresDriver(url(name)).schema_version()
     assert before == do(name, f"SELECT {KEPT} FROM job ORDER BY id")
 

@@ -18,7 +18,22 @@ from tests.support.postgres import new_schema_name, server
 
 Connection = psycopg.Connection[TupleRow]
 
-_FILLED_BY_VERBS = ("job", "lease", "history", "key", "stray", "pause", "worker", "input", "flow")
+_FILLED_BY_VERBS = (
+    "job",
+    "lease",
+    "history",
+    "key",
+    "stray",
+    "pause",
+    "worker",
+    "input",
+    "flow",
+    "report",
+    "line",
+    "watcher",
+    "event",
+    "tally",
+)
 _MOVED = "(current_timestamp AT TIME ZONE 'UTC')::date - 1 + slot"
 
 

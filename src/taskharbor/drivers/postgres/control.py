@@ -16,6 +16,7 @@ from taskharbor.driver import (
 from taskharbor.drivers.postgres.cancelling import LOCK_ORDER, NOTE, NOTED, cancel_jobs
 from taskharbor.drivers.postgres.falling import fall, lock_steps, locked_flows, read, resume
 from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
+from taskharbor.drivers.postgres.report import DROP
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, micros_text, real_ids
 from taskharbor.drivers.postgres.step import Step
@@ -47,11 +48,12 @@ INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, guarded,
 SELECT id, task, queue, options, priority, retain, guarded, stray, stray_reason, deliveries, crashes,
     run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, {STEP_COLUMNS}, noted,
     CASE WHEN crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END, greatest(run_at, now) FROM gone, clock"""
-_DELETE = """WITH
+_DELETE = f"""WITH
 live AS (DELETE FROM taskharbor.job j WHERE id = ANY ($1::text::uuid[])
     RETURNING id, task, key, awaited, flow, waits, absorbers, attempt, 'cancelled' AS state),
 ended AS (DELETE FROM taskharbor.history WHERE id = ANY ($2::text::uuid[])
     RETURNING id, task, key, flow, waits, absorbers, attempt, state),
+{DROP.format(ids="$1::text::uuid[] || $2::text::uuid[]")},
 freed AS MATERIALIZED (SELECT id, task, key FROM live WHERE key IS NOT NULL
     UNION ALL SELECT id, task, key FROM ended WHERE key IS NOT NULL ORDER BY task, key),
 keys AS (DELETE FROM taskharbor.key k USING freed g

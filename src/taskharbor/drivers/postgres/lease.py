@@ -44,7 +44,8 @@ kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::te
 heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text RETURNING worker)
 SELECT {micros_of("c.now")}, ARRAY(SELECT token FROM kept), EXISTS (SELECT FROM heard),
     (SELECT coalesce(json_agg(json_build_array(id, cancel)), '[]')::text FROM taskharbor.job
-        WHERE (cancel IS NOT NULL)::integer = 1 AND cancel IS NOT NULL AND token IN (SELECT token FROM said))
+        WHERE (cancel IS NOT NULL)::integer = 1 AND cancel IS NOT NULL AND token IN (SELECT token FROM said)),
+    EXISTS (SELECT FROM taskharbor.watcher w WHERE w.until > c.now)
     FROM clock c"""
 _EXPIRED = f"""SELECT token, worker, jobs::text[], started::text[] FROM taskharbor.lease
     WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0 ORDER BY token"""
@@ -83,7 +84,7 @@ _cancels = msgspec.json.Decoder(list[tuple[str, str]])
 def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
     """Keep a worker's leases, write its starts, tell it of cancels."""
     pairs = [(hold.token, job_id) for hold in request.leases for job_id in (hold.started or (None,))]
-    ((now, kept, known, cancels),) = yield Query(
+    ((now, kept, known, cancels, watched),) = yield Query(
         _EXTEND,
         (
             step.now,
@@ -99,6 +100,7 @@ def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
         lost=[hold.token for hold in request.leases if hold.token not in there],
         cancels=[CancelRequest(job_id, reason) for job_id, reason in _cancels.decode(cancels)],
         known_worker=known,
+        watched=watched,
     )
 
 

@@ -9,7 +9,9 @@ import msgspec
 from taskharbor.clock import from_micros
 from taskharbor.driver import Counted, JobCount, JobFind, JobGet
 from taskharbor.drivers.postgres.delivering import came_in
-from taskharbor.drivers.postgres.routine import Cell, Query, Routine, plain_array, text_array
+from taskharbor.drivers.postgres.filtering import Filter
+from taskharbor.drivers.postgres.report import OF_JOB, TOLD, TOLD_COLUMNS, read_told
+from taskharbor.drivers.postgres.routine import Cell, Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import DEAD, WAITING, Options, micros_of, read_meta, real_ids
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, parked_strays, strays
@@ -37,9 +39,13 @@ _LIVE = f"""SELECT {_SHARED}, {STATE} AS state, j.stray_reason AS reason,
 _HISTORY = f"""SELECT {_SHARED}, j.state, j.reason, NULL::bigint, {micros_of("j.finished_at")}, NULL,
     NULL::bigint, false, false, j.result, j.result_codec
     FROM taskharbor.history j"""
-_BY_ID = f"""{_LIVE} WHERE j.id = ANY ($3::text::uuid[]) UNION ALL {_HISTORY} WHERE j.id = ANY ($3::text::uuid[])"""
-_COUNT = f"""SELECT j.queue, j.task, {STATE} AS state, count(*) FROM taskharbor.job j WHERE {{which}} GROUP BY 1, 2, 3
-    UNION ALL SELECT j.queue, j.task, j.state, count(*) FROM taskharbor.history j WHERE {{which}} GROUP BY 1, 2, 3"""
+_BY_ID = f"""SELECT j.*, {TOLD} FROM ({_LIVE} WHERE j.id = ANY ($3::text::uuid[])
+    UNION ALL {_HISTORY} WHERE j.id = ANY ($3::text::uuid[])) j {OF_JOB}"""
+_COUNT_LIVE = f"""SELECT j.queue, j.task, {STATE} AS state, count(*) FROM taskharbor.job j
+    WHERE {{which}} GROUP BY 1, 2, 3"""
+_COUNT_HISTORY = """SELECT j.queue, j.task, j.state, count(*) FROM taskharbor.history j
+    WHERE {which} GROUP BY 1, 2, 3"""
+_REASONS = {"live": "j.stray_reason", "history": "j.reason"}
 _LEASED = "j.id IN (SELECT pg_catalog.unnest(jobs) FROM taskharbor.lease) AND j.token IS NOT NULL"
 
 
@@ -82,8 +88,13 @@ class _Job(msgspec.Struct, array_like=True):
 def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     """Return one record an id, in order."""
     rows = yield Query(_BY_ID, (step.now, "{}", plain_array(real_ids(request.ids))))
-    jobs = [_Job(*row) for row in rows]
+    jobs = [_Job(*row[:-TOLD_COLUMNS]) for row in rows]
     records = {record.id: record for record in (yield from _records(step, jobs))}
+    for job, row in zip(jobs, rows, strict=True):
+        progress, log = read_told(*row[-TOLD_COLUMNS:])
+        if progress or log:
+            job_id = str(job.id)
+            records[job_id] = msgspec.structs.replace(records[job_id], progress=progress, log=log)
     hollow = {str(job.id): (records[str(job.id)].flow, job.holes) for job in jobs if job.holes}
     for job_id, told in (yield from came_in(hollow)).items():
         records[job_id] = msgspec.structs.replace(records[job_id], step=told)
@@ -99,27 +110,20 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         cells.append(cell)
         return f"${len(cells)}::text"
 
-    conditions: list[str] = []
+    which = Filter(request, parameter, _REASONS)
     if request.after:
         # Any text may be asked for; the server compares what are ids, as text as well.
         after = parameter(request.after)
         whole = f"{after}::uuid" if real_ids([request.after]) else None
         sign = "<" if request.newest_first else ">"
-        conditions.append(f"j.id {sign} {whole}" if whole else f"j.id::text {sign} {after}")
-    if request.queues:
-        conditions.append(f"j.queue = ANY ({parameter(text_array(sorted(request.queues)))}::text[])")
-    if request.tasks:
-        conditions.append(f"j.task = ANY ({parameter(text_array(sorted(request.tasks)))}::text[])")
+        which.add(f"j.id {sign} {whole}" if whole else f"j.id::text {sign} {after}")
     if request.flow:
         if not real_ids([request.flow]):
             return []
-        conditions.append(f"j.flow = {parameter(request.flow)}::uuid AND j.flow IS NOT NULL")
+        which.add(f"j.flow = {parameter(request.flow)}::uuid AND j.flow IS NOT NULL")
     if request.key is not None:
-        conditions.append(f"j.key = {parameter(request.key)}")
-    tables = [
-        " WHERE ".join((table, " AND ".join((*states, *conditions)) or "true"))
-        for table, states in _tables(request.states)
-    ]
+        which.add(f"j.key = {parameter(request.key)}")
+    tables = _tables(request.states, which)
     if not tables:
         return []
     order = "DESC" if request.newest_first else "ASC"
@@ -133,22 +137,28 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
     return (yield from _records(step, [_Job(*row) for row in rows]))
 
 
-def _tables(wanted: frozenset[JobState]) -> list[tuple[str, list[str]]]:
-    """Return which tables hold jobs in these states, each with the conditions for them."""
-    if not wanted:
-        return [(_LIVE, []), (_HISTORY, [])]
-    tables: list[tuple[str, list[str]]] = []
+def _tables(wanted: frozenset[JobState], which: Filter) -> list[str]:
+    """Return statements for those of the tables that can hold jobs in these states."""
+    tables: list[str] = []
     live = sorted(wanted & _LIVE_STATES)
     ended = sorted(wanted & {JobState.SUCCEEDED, JobState.CANCELLED})
-    if live == [JobState.RUNNING]:
-        tables.append((_LIVE, [_LEASED]))  # leased jobs have no index of their own: their leases name them
-    elif live:
-        tables.append((_LIVE, [f"{STATE} IN ({_words(live)})"]))
+    if (live or not wanted) and not which.only_ended:
+        states = [f"{STATE} IN ({_words(live)})"] if wanted else []
+        if live == [JobState.RUNNING]:  # leased jobs have no index of their own: their leases name them
+            states = [_LEASED]
+        tables.append(_where(_LIVE, *states, *which.live))
+    if not wanted:
+        tables.append(_where(_HISTORY, *which.history))
     if ended:
-        tables.append((_HISTORY, [f"j.slot <> {DEAD}", f"j.state IN ({_words(ended)})"]))
+        states = [f"j.slot <> {DEAD}", f"j.state IN ({_words(ended)})"]
+        tables.append(_where(_HISTORY, *states, *which.history))
     if JobState.DEAD in wanted:
-        tables.append((_HISTORY, [f"j.slot = {DEAD}"]))
+        tables.append(_where(_HISTORY, f"j.slot = {DEAD}", *which.history))
     return tables
+
+
+def _where(table: str, *conditions: str) -> str:
+    return f"{table} WHERE {' AND '.join(conditions) or 'true'}"
 
 
 _LIVE_STATES = frozenset(
@@ -171,14 +181,19 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
     """Return counts sorted by queue, task and state."""
     parked = yield from parked_strays(step)
     cells: list[Cell] = [step.now, plain_array(sorted(parked))]
-    which = "true"
-    if request.queues:
-        cells.append(text_array(sorted(request.queues)))
-        which += f" AND j.queue = ANY (${len(cells)}::text::text[])"
-    if request.tasks:
-        cells.append(text_array(sorted(request.tasks)))
-        which += f" AND j.task = ANY (${len(cells)}::text::text[])"
-    rows = yield Query(_COUNT.replace("{which}", which), cells)
+
+    def parameter(cell: str) -> str:
+        cells.append(cell)
+        return f"${len(cells)}::text"
+
+    which = Filter(request, parameter, _REASONS)
+    parts = [_COUNT_HISTORY.replace("{which}", " AND ".join(which.history) or "true")]
+    if not which.only_ended:
+        parts.append(_COUNT_LIVE.replace("{which}", " AND ".join(which.live) or "true"))
+    rows = yield Query(
+        f"SELECT * FROM ({' UNION ALL '.join(parts)}) c WHERE {_NOW} IS NOT NULL AND $2::text IS NOT NULL",
+        cells,
+    )
     return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]
 
 

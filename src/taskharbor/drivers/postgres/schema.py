@@ -185,6 +185,61 @@ MIGRATIONS = (
             "CREATE INDEX history_flow ON taskharbor.history (flow, id) WHERE flow IS NOT NULL",
         ),
     ),
+    Migration(
+        4,
+        "reports of running jobs, the feed of events, counters",
+        (
+            # `look_at`: not before then can its job be gone. Rewritten often, and by no index but the one for that.
+            """CREATE TABLE taskharbor.report (
+    job_id uuid PRIMARY KEY,
+    fence integer NOT NULL,
+    done float8,
+    total float8,
+    note text,
+    at timestamptz,
+    look_at timestamptz NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)""",
+            "CREATE INDEX report_look ON taskharbor.report (look_at)",
+            """CREATE TABLE taskharbor.line (
+    job_id uuid NOT NULL,
+    fence integer NOT NULL,
+    number integer NOT NULL,
+    attempt integer NOT NULL,
+    at timestamptz NOT NULL,
+    text text NOT NULL,
+    PRIMARY KEY (job_id, fence, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)""",
+            "CREATE TABLE taskharbor.watcher (reader text PRIMARY KEY, until timestamptz NOT NULL)",
+            "CREATE INDEX watcher_until ON taskharbor.watcher (until)",
+            # One row: where the feed ends. Whoever appends has it locked until he has committed, so that events become
+            # visible in the order of their numbers. And one that tells up to where it was pruned.
+            """CREATE TABLE taskharbor.feed (
+    store uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    last bigint NOT NULL DEFAULT 0,
+    last_id uuid
+) WITH (fillfactor = 10)""",
+            "INSERT INTO taskharbor.feed DEFAULT VALUES",
+            "CREATE TABLE taskharbor.feed_start (pruned bigint PRIMARY KEY)",
+            "INSERT INTO taskharbor.feed_start VALUES (0)",
+            """CREATE TABLE taskharbor.event (
+    seq bigint PRIMARY KEY,
+    id uuid NOT NULL,
+    kept_at timestamptz NOT NULL,
+    body bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)""",
+            "CREATE UNIQUE INDEX event_id ON taskharbor.event (id)",
+            """CREATE TABLE taskharbor.tally (
+    minute timestamptz NOT NULL,
+    queue text NOT NULL,
+    task text NOT NULL,
+    ending text NOT NULL,
+    worker text NOT NULL,
+    count bigint NOT NULL,
+    ran bigint NOT NULL,
+    PRIMARY KEY (minute, queue, task, ending, worker)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)""",
+        ),
+    ),
 )
 
 WANTED = MIGRATIONS[-1].number
@@ -195,10 +250,11 @@ WANTED = MIGRATIONS[-1].number
 # in full. (Of operators we use those that the server has for exactly these types. `unnest` of several arrays is syntax,
 # as `coalesce` is.)
 _FUNCTIONS = re.compile(
-    r"(?<![\w.$\"])(array_agg|array_cat|ceil|clock_timestamp|count|current_setting|date_part|date_trunc|generate_series|"
+    r"(?<![\w.$\"])(array_agg|array_cat|ceil|clock_timestamp|count|current_setting|date_part|date_trunc|"
+    r"gen_random_uuid|generate_series|"
     r"has_table_privilege|hashtextextended|json_agg|json_build_array|json_build_object|jsonb_array_elements|jsonb_set|"
     r"left|max|min|pg_\w+|row_number|set_config|"
-    r"statement_timestamp|string_agg|sum|to_char|to_jsonb|to_regclass|to_regnamespace)\("
+    r"statement_timestamp|string_agg|strpos|sum|to_char|to_jsonb|to_regclass|to_regnamespace|translate)\("
 )
 
 

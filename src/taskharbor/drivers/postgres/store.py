@@ -10,6 +10,11 @@ from taskharbor.driver import (
     Counted,
     DeleteStatus,
     Enqueued,
+    EventAppend,
+    EventPage,
+    EventRead,
+    EventUnwatch,
+    EventWatch,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -20,6 +25,7 @@ from taskharbor.driver import (
     JobEnqueue,
     JobFind,
     JobGet,
+    JobReport,
     JobRequeue,
     JobReserve,
     JobSettle,
@@ -34,16 +40,20 @@ from taskharbor.driver import (
     Reclaimed,
     RequeueStatus,
     Reservation,
+    StatisticsRead,
+    StatisticsWrite,
     WorkerAnnounce,
     WorkerForget,
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.postgres import control, enqueue, flow, lease, look, settle, upkeep
+from taskharbor.drivers.postgres import control, enqueue, event, flow, lease, look, report, settle, upkeep
 from taskharbor.drivers.postgres import queue as queues
+from taskharbor.drivers.postgres import statistics as counters
 from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk
 from taskharbor.drivers.postgres.gathering import Gathering
 from taskharbor.drivers.postgres.reserve import Walker
+from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
 from taskharbor.settlement import Settled
@@ -144,6 +154,27 @@ class PostgresStore:
 
     async def history_prune(self, request: HistoryPrune) -> Pruned:
         return await self._desk.ask(upkeep.history_prune, request, together=True)
+
+    async def job_report(self, request: JobReport) -> Sequence[bool]:
+        return await self._desk.ask(report.job_report, request)
+
+    async def event_watch(self, request: EventWatch) -> str:
+        return await self._desk.ask(event.event_watch, request)
+
+    async def event_unwatch(self, request: EventUnwatch) -> None:
+        await self._desk.ask(event.event_unwatch, request)
+
+    async def event_append(self, request: EventAppend) -> bool:
+        return await self._desk.ask(event.event_append, request)
+
+    async def event_read(self, request: EventRead) -> EventPage:
+        return await self._desk.ask(event.event_read, request)
+
+    async def statistics_write(self, request: StatisticsWrite) -> None:
+        await self._desk.ask(counters.statistics_write, request)
+
+    async def statistics_read(self, request: StatisticsRead) -> Sequence[Tally]:
+        return await self._desk.ask(counters.statistics_read, request)
 
 
 class BlockingPostgresStore:

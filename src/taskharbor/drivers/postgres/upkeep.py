@@ -8,9 +8,12 @@ import msgspec
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.drivers.postgres.event import prune_events
+from taskharbor.drivers.postgres.report import prune_reports
 from taskharbor.drivers.postgres.routine import Query, Routine, text_array
 from taskharbor.drivers.postgres.rows import instant, interval_of, json_text, micros_of, micros_text
 from taskharbor.drivers.postgres.schema import SLOTS
+from taskharbor.drivers.postgres.statistics import prune_statistics
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK
 from taskharbor.errors import UnusableStoreError
@@ -77,9 +80,12 @@ def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     ((keys,),) = yield Query(_DROP_KEYS, cells)
     ((flows,),) = yield Query(_DROP_FLOWS, cells)
     yield Query(_DROP_WORKERS, (step.now,))
+    full = request.limit <= max(jobs, keys, flows)
+    for prune in (prune_reports, prune_statistics, prune_events):
+        full = (yield from prune(step, request.limit)) or full
     if (yield Query(_ALONE))[0][0]:
         yield Query(_DROP_STRAYS)
-    if request.limit <= max(jobs, keys, flows):
+    if full:
         return Pruned(jobs=jobs, keys=keys, more=True)
     # Last of all, and one partition a time: from its TRUNCATE until the commit nobody can read it.
     emptied, more = yield from _turn_slots(step)
