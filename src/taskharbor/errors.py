@@ -8,6 +8,7 @@
     |   |-- PayloadError          arguments or a result that do not fit the declared type
     |   |   `-- PayloadTooLarge   they fit it, and are larger than a job carries
     |   |-- NoHarborError         a task was used while no harbor was current
+    |   |-- MiddlewareError       a middleware that is none, or that yields twice, or never
     |   |-- BlockingCallError     a blocking form on a running event loop; the message names the `a` form
     |   |-- DeadlockError         waiting for a job's result inside a handler
     |   `-- ResultNotKept         asking for the result of a task that keeps none
@@ -112,6 +113,10 @@ class PayloadTooLarge(PayloadError):
 
 class NoHarborError(UsageError):
     """A task was enqueued while no harbor was current."""
+
+
+class MiddlewareError(UsageError):
+    """A middleware breaks the rules: its methods are generators, with one `yield` for all that they surround."""
 
 
 class BlockingCallError(UsageError):

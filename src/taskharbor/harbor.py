@@ -42,7 +42,8 @@ from taskharbor.flows import Flows
 from taskharbor.following import Follower
 from taskharbor.job import JobRecord
 from taskharbor.sending import Sender
-from taskharbor.task import Registry, TaskDefinition, default_registry
+from taskharbor.task import Middleware, Registry, TaskDefinition, default_registry
+from taskharbor.task.layer import checked_layers
 from taskharbor.task.stored import stored_arguments
 from taskharbor.working import WorkerOptions, run_until_idle, settings_of, until_idle
 
@@ -67,6 +68,7 @@ class Harbor:
         registry: Registry | None = None,
         codec: Codec | None = None,
         codecs: Iterable[Codec] = (),
+        middleware: Iterable[Middleware] = (),
         deps: Lifespan | None = None,
         check: bool = True,
     ) -> None:
@@ -78,6 +80,8 @@ class Harbor:
             registry: the tasks its workers know, by default `default_registry`.
             codec: the wire format of payloads and results, by default JSON. A task's own comes first.
             codecs: further formats that stored payloads may be in; JSON and MessagePack are always among them.
+            middleware: layers around every enqueue and every attempt, the first outermost; see
+                `taskharbor.middleware`.
             deps: builds what handlers get as `ctx.deps`: a function to a context manager, sync or async, entered once
                 by each worker.
             check: decode each payload once at enqueue, so that what no handler could read is refused there.
@@ -93,9 +97,12 @@ class Harbor:
         self._more_codecs = list(codecs)
         self._codecs = CodecBook([*self._more_codecs, self._codec])
         self._lifespan = deps
+        self._middleware = checked_layers(middleware, "Harbor")
         self._check = check
         self._connections = Connections(self._driver)
-        self._sender = Sender(self._driver, self._connections, self._codec, check=check)
+        self._sender = Sender(
+            self._driver, self._connections, self._codec, check=check, middleware=self._middleware
+        )
         self._follower = Follower(self._driver, self._connections)
         # How often it was entered in this context, and what was current before: a thread or task leaves its own blocks.
         self._entered: ContextVar[tuple[Token[Dispatcher | None], ...]] = ContextVar(
@@ -146,7 +153,7 @@ class Harbor:
         return Statistics(self._connections)
 
     def at(self, url: str | Driver) -> Harbor:
-        """Return a harbor on another store, the same in all else: registry, codecs, deps and check.
+        """Return a harbor on another store, the same in all else: registry, codecs, middleware, deps and check.
 
         It is a harbor of its own, to be entered or installed and closed apart from this one. The command line's
         `--url` is this.
@@ -160,6 +167,7 @@ class Harbor:
             registry=self._registry,
             codec=self._codec,
             codecs=self._more_codecs,
+            middleware=self._middleware,
             deps=self._lifespan,
             check=self._check,
         )
@@ -406,6 +414,7 @@ class Harbor:
             self._codec,
             self._lifespan,
             self._connections.close_store,
+            self._middleware,
         )
 
 

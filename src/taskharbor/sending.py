@@ -11,9 +11,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import msgspec
+
 from taskharbor.call import Call, FlowCall, Sent, running_job, sheltered, title
 from taskharbor.codec import Codec
 from taskharbor.connections import Connections
+from taskharbor.departure import Departure
 from taskharbor.driver import (
     Capability,
     Driver,
@@ -27,6 +30,7 @@ from taskharbor.driver import (
 from taskharbor.errors import DuplicateJob, KeyConflict, StoreError, UsageError
 from taskharbor.flow import NewFlow, Sequel
 from taskharbor.job import NewJob, OnConflict, new_job_ids
+from taskharbor.task import Middleware, Outgoing
 
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making a `Sent`
 
@@ -34,9 +38,18 @@ _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as mu
 class Sender:
     """Sends the calls of one harbor. Every batch is stored whole or not at all."""
 
-    def __init__(self, driver: Driver, connections: Connections, codec: Codec, *, check: bool) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        connections: Connections,
+        codec: Codec,
+        *,
+        check: bool,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
         self._driver = driver
         self._connections = connections
+        self._layers = [layer for layer in middleware if layer.surrounds_enqueue]
         self._codec = codec
         self._check = check
         self._block: ContextVar[_Block | None] = ContextVar("taskharbor_using", default=None)
@@ -51,7 +64,21 @@ class Sender:
             DuplicateJob: a key is taken, and its call asked to be told.
             KeyConflict: a key is taken by a job with other arguments.
         """
-        request = self._request(calls, check)
+        departure = self._departure(calls)
+        if departure is None:
+            return self._send(calls, self._request(calls, check))
+        with departure:
+            return departure.told(self._send(calls, self._request(calls, check, departure)))
+
+    async def asend(self, calls: Sequence[Call | FlowCall], *, check: bool | None = None) -> list[Sent]:
+        """Store calls as jobs, and flows; the async form of `send`."""
+        departure = self._departure(calls)
+        if departure is None:
+            return await self._asend(calls, self._request(calls, check))
+        with departure:
+            return departure.told(await self._asend(calls, self._request(calls, check, departure)))
+
+    def _send(self, calls: Sequence[Call | FlowCall], request: JobEnqueue) -> list[Sent]:
         if not (request.jobs or request.flows):
             return []
         with sheltered():
@@ -61,9 +88,7 @@ class Sender:
             with block.sending():
                 return _sent(calls, request, block.joined.job_enqueue(request))
 
-    async def asend(self, calls: Sequence[Call | FlowCall], *, check: bool | None = None) -> list[Sent]:
-        """Store calls as jobs, and flows; the async form of `send`."""
-        request = self._request(calls, check)
+    async def _asend(self, calls: Sequence[Call | FlowCall], request: JobEnqueue) -> list[Sent]:
         if not (request.jobs or request.flows):
             return []
         block = self._claimed()
@@ -105,11 +130,28 @@ class Sender:
 
     def sequel(self, calls: Sequence[Call | FlowCall]) -> Sequel:
         """Return calls and flows as they would be stored, to be stored with a job's success."""
-        request = self._request(calls, None)
+        departure = self._departure(calls)
+        if departure is None:
+            request = self._request(calls, None)
+        else:
+            with departure:
+                request = self._request(calls, None, departure)
         return Sequel(jobs=tuple(request.jobs), flows=tuple(request.flows))
 
-    def _request(self, calls: Sequence[Call | FlowCall], check: bool | None) -> JobEnqueue:
+    def _departure(self, calls: Sequence[Call | FlowCall]) -> Departure | None:
+        """Return the batch's way through middleware, None if there is none around it."""
+        if not calls:
+            return None
+        if self._layers or any(isinstance(call, Call) and call.callee.surrounds_enqueue for call in calls):
+            return Departure(self._layers, calls)
+        return None
+
+    def _request(
+        self, calls: Sequence[Call | FlowCall], check: bool | None, departure: Departure | None = None
+    ) -> JobEnqueue:
         check = self._check if check is None else check
+        if departure is not None:
+            return self._shown_request(calls, departure.outgoing, check=check)
         single = [call for call in calls if isinstance(call, Call)]
         jobs = [
             call.callee.new_job(call.arguments, call.options, self._codec, check=check, job_id=job_id)
@@ -120,6 +162,25 @@ class Sender:
         from taskharbor.workflow.lowering import lower
 
         flows = [lower(call, self._codec, check=check) for call in calls if isinstance(call, FlowCall)]
+        return JobEnqueue(jobs=jobs, flows=flows, all_or_none=True)
+
+    def _shown_request(
+        self, calls: Sequence[Call | FlowCall], outgoing: Sequence[Outgoing], *, check: bool
+    ) -> JobEnqueue:
+        """Return the request for calls that middleware has seen: with the ids it was told and the metadata it left."""
+        jobs: list[NewJob] = []
+        flows: list[NewFlow] = []
+        for call, one in zip(calls, outgoing, strict=True):
+            meta = dict(one.meta)  # who holds on to its own may go on changing that
+            if isinstance(call, Call):
+                job = call.callee.new_job(
+                    call.arguments, call.options, self._codec, check=check, job_id=one.job_id
+                )
+                jobs.append(msgspec.structs.replace(job, meta=meta))
+            else:
+                from taskharbor.workflow.lowering import lower
+
+                flows.append(lower(call, self._codec, check=check, flow_id=one.job_id, meta=meta))
         return JobEnqueue(jobs=jobs, flows=flows, all_or_none=True)
 
     def _claimed(self) -> _Block | None:

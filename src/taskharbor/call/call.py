@@ -37,6 +37,11 @@ class Callee(Protocol):
         """Return whether results are stored."""
         ...
 
+    @property
+    def surrounds_enqueue(self) -> bool:
+        """Return whether it has middleware of its own around its enqueues."""
+        ...
+
     def new_job(
         self,
         arguments: msgspec.Struct,

@@ -9,19 +9,25 @@ registry.py     one name, one task
 partial.py      the arguments without those that earlier steps give
 filling.py      what earlier steps gave, as values of the parameters' types
 stored.py       the arguments of a stored job
+layer.py        what a middleware is: code around enqueues and attempts
+passing.py      one pass through a layer
 context.py      what a handler may ask of its job
 """
 
 from taskharbor.task.context import Context
 from taskharbor.task.decorator import task
 from taskharbor.task.definition import TaskDefinition
+from taskharbor.task.layer import Attempt, Middleware, Outgoing
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, Bound, SyncTask, Task
 
 __all__ = [
     "AsyncTask",
+    "Attempt",
     "Bound",
     "Context",
+    "Middleware",
+    "Outgoing",
     "Registry",
     "SyncTask",
     "Task",

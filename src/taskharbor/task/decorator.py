@@ -17,6 +17,7 @@ from taskharbor.job import DEFAULT_KEY_TTL, DEFAULT_PRIORITY, DEFAULT_QUEUE, DEF
 from taskharbor.retry import Retry
 from taskharbor.task.context import Context
 from taskharbor.task.definition import RunIn, TaskDefinition, TaskOptions
+from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
 from taskharbor.task.reading import Handler, caller_names, read
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, SyncTask
@@ -67,6 +68,7 @@ def task(
     timeout: timedelta | None = None,
     run: RunIn | None = None,
     codec: Codec | None = None,
+    middleware: Iterable[Middleware] = (),
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
@@ -84,6 +86,7 @@ def task(
     timeout: timedelta | None = None,
     run: RunIn | None = None,
     codec: Codec | None = None,
+    middleware: Iterable[Middleware] = (),
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
@@ -103,6 +106,7 @@ def task(
         timeout: how long one attempt may run.
         run: `"process"` runs a sync handler in a process of its own, for work that holds the interpreter's lock.
         codec: its own wire format, instead of the harbor's.
+        middleware: layers around it alone, within the harbor's; the first is the outermost.
         keep_result: False stores no result, and `JobHandle.result` refuses.
         retain: how long a job can be looked up after it succeeded or was cancelled.
         key_ttl: how long an idempotency key stays taken after its job has finished.
@@ -111,6 +115,7 @@ def task(
     Raises:
         TaskDefinitionError: the signature cannot be a task's, or another task has the name.
         OptionError: an option with a value that cannot be.
+        MiddlewareError: a middleware that cannot be put around it.
     """
     _check(
         queue=queue, priority=priority, retry=retry, timeout=timeout, run=run, retain=retain, key_ttl=key_ttl
@@ -130,6 +135,7 @@ def task(
         raise OptionError(f"aliases={aliases!r}: expected a list of names, [{aliases!r}]")
     if codec is not None:
         checked_codec(codec)
+    layers = checked_layers(middleware, "@task")
     if isinstance(fn, str):
         raise TaskDefinitionError(f"@task({fn!r}): the name goes by keyword, @task(name={fn!r})")
     others = tuple(aliases)
@@ -143,7 +149,11 @@ def task(
         reading = read(fn, told, caller_names(depth))
         if run == "process":
             _check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)
-        definition = TaskDefinition(fn, reading, name=told, aliases=others, options=options, codec=codec)
+        if not reading.is_async:
+            refuse_async_only(told, layers)
+        definition = TaskDefinition(
+            fn, reading, name=told, aliases=others, options=options, codec=codec, middleware=layers
+        )
         (registry if registry is not None else default_registry).add(definition)
         return AsyncTask(definition) if reading.is_async else SyncTask(definition)
 

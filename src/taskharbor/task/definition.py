@@ -35,6 +35,7 @@ from taskharbor.task.arguments import (
     spread_for,
 )
 from taskharbor.task.fidelity import differ, first_change
+from taskharbor.task.layer import Middleware
 from taskharbor.task.partial import Partial
 from taskharbor.task.reading import Handler, Reading
 
@@ -79,6 +80,7 @@ class TaskDefinition:
         aliases: tuple[str, ...],
         options: TaskOptions,
         codec: Codec | None,
+        middleware: tuple[Middleware, ...] = (),
     ) -> None:
         """Check that the signature can be carried, and prepare what every call needs.
 
@@ -97,6 +99,10 @@ class TaskDefinition:
         self.options = options
         self.codec = codec
         """The task's own codec; None leaves it to the harbor."""
+        self.middleware = middleware
+        """Layers around this task alone, within the harbor's."""
+        self.surrounds_enqueue = any(layer.surrounds_enqueue for layer in middleware)
+        """Some of them are around its enqueues."""
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)

@@ -9,7 +9,7 @@ import msgspec
 from taskharbor.call import Dispatcher
 from taskharbor.codec import Codec, CodecBook
 from taskharbor.driver import Driver
-from taskharbor.task import Registry
+from taskharbor.task import Middleware, Registry
 from taskharbor.worker.lifespan import Lifespan
 
 
@@ -25,3 +25,5 @@ class Application(msgspec.Struct, frozen=True):
     lifespan: Lifespan | None
     on_loop_end: Callable[[], Awaitable[None]]
     """Closes what the harbor has opened on a worker's own loop."""
+    middleware: tuple[Middleware, ...] = ()
+    """Layers around every task, the first outermost."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 
 from taskharbor.codec import Codec, CodecBook, CodecError
-from taskharbor.errors import PayloadError, TaskDefinitionError
+from taskharbor.errors import MiddlewareError, PayloadError, TaskDefinitionError
 from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, describe
-from taskharbor.task import Registry
+from taskharbor.task import Middleware, Registry
 from taskharbor.task.filling import Filling
 from taskharbor.worker.builtin import BuiltinPlan, builtin_plans
+from taskharbor.worker.layered import plan_for
 from taskharbor.worker.plan import TaskPlan
 from taskharbor.worker.run import Run
 
@@ -24,8 +25,17 @@ logger = logging.getLogger("taskharbor.worker")
 class Plans:
     """The plans of all tasks a worker knows, under every name their jobs may bear."""
 
-    def __init__(self, registry: Registry, codecs: CodecBook, codec: Codec) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        codecs: CodecBook,
+        codec: Codec,
+        middleware: Sequence[Middleware] = (),
+        worker: str = "",
+    ) -> None:
         self._registry = registry
+        self._middleware = middleware
+        self._worker = worker
         self._codecs = codecs
         self._codec = codec
         self._plans: dict[str, TaskPlan] = {}
@@ -41,8 +51,8 @@ class Plans:
             codec = definition.codec or self._codec
             self._codecs.add(codec)
             try:
-                plan = known.get(definition) or TaskPlan(definition, codec)
-            except TaskDefinitionError:
+                plan = known.get(definition) or plan_for(definition, codec, self._middleware, self._worker)
+            except (TaskDefinitionError, MiddlewareError):
                 if not known:  # at start: say so to whoever starts the worker
                     raise
                 logger.exception("a task declared while this worker runs cannot be run by it")

@@ -2,7 +2,7 @@
 
 intake       reserves jobs into a small buffer, starts them as slots come free
 preparing    finds the task, decodes the payload: from a delivery to a `run`, or to why not
-plan         what is called for one task
+plan         what is called for one task; `layered`, `surrounding`: within layers of middleware
 execution    runs handlers: on the loop, in threads (`threads`, `interrupts`), in children (`processes`, `child`)
 settling     writes outcomes down in batches; what the store refuses goes to `sifting`
 leases       keeps leases from a thread of its own, and watches the loop
@@ -123,7 +123,9 @@ class Worker:
     def _furnish(self, store: Store, queues: tuple[str, ...], deps: object) -> None:
         """Make the rooms of this worker, each with what it needs of the others."""
         application, settings = self._application, self._settings
-        plans = Plans(application.registry, application.codecs, application.codec)
+        plans = Plans(
+            application.registry, application.codecs, application.codec, application.middleware, self.name
+        )
         self._leases = Leases()
         self._sight = Sight(settings.lease)
         patience = Patience(self._sight)

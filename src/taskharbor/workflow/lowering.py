@@ -23,16 +23,27 @@ _BETWEEN = "\x1f"
 """Stands between a flow's name, which cannot have it, and its key."""
 
 
-def lower(flow: FlowCall, codec: Codec, *, check: bool) -> NewFlow:
+def lower(
+    flow: FlowCall, codec: Codec, *, check: bool, flow_id: str = "", meta: dict[str, str] | None = None
+) -> NewFlow:
     """Return a flow as it is stored.
+
+    Args:
+        flow: what is to be stored.
+        codec: the harbor's.
+        check: decode each payload once.
+        flow_id: from `new_job_ids`; "" makes one.
+        meta: the flow's, instead of what its options say; what is new in it goes to every step as well.
 
     Raises:
         FlowError: steps that cannot be joined so.
         PayloadError: arguments do not fit a signature.
     """
     options = flow.options
-    maker = Maker(codec, check=check, digest=options.key is not UNSET)
-    walk = Walk(maker)
+    given = options.meta if meta is None else meta
+    added = {name: text for name, text in given.items() if options.meta.get(name) != text}
+    maker = Maker(codec, check=check, digest=options.key is not UNSET, meta=added)
+    walk = Walk(maker, flow_id)
     spool = Spool()
     try:
         for job in walk.steps(flow.node):
@@ -46,11 +57,11 @@ def lower(flow: FlowCall, codec: Codec, *, check: bool) -> NewFlow:
     return NewFlow(
         id=walk.flow,
         name=options.name,
-        meta=options.meta,
+        meta=given,
         steps=spool,
         keyed=tuple(maker.keyed),
         own_key=options.key is not UNSET,
-        on_failure=_on_failure(options, codec, check=check),
+        on_failure=_on_failure(options, Maker(codec, check=check, meta=added)),
         absorbing=walk.absorbing,
     )
 
@@ -90,12 +101,12 @@ def _keyed(job: NewJob, options: FlowOptions, maker: Maker) -> NewJob:
     return job
 
 
-def _on_failure(options: FlowOptions, codec: Codec, *, check: bool) -> NewJob | None:
+def _on_failure(options: FlowOptions, maker: Maker) -> NewJob | None:
     """Return the job to store when the flow fails; its only input is the failure."""
     if options.on_failure is None:
         return None
     call, place = options.on_failure
-    (job,) = Walk.with_place(Maker(codec, check=check), place).steps(call)
+    (job,) = Walk.with_place(maker, place).steps(call)
     holes = () if job.step is None else job.step.holes
     if any(hole.many for hole in holes):
         raise FlowError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import GenericAlias
 from typing import cast
 
@@ -24,16 +24,19 @@ _replace = msgspec.structs.replace
 class Maker:
     """Makes the jobs of one flow."""
 
-    def __init__(self, codec: Codec, *, check: bool, digest: bool = False) -> None:
-        """Prepare it; `codec` is the harbor's. `digest` is for flows with a key."""
+    def __init__(
+        self, codec: Codec, *, check: bool, digest: bool = False, meta: Mapping[str, str] | None = None
+    ) -> None:
+        """Prepare it; `codec` is the harbor's. `digest` is for flows with a key, `meta` goes to every step."""
         self._codec = codec
         self._check = check
+        self._meta = meta
         self._hash = hashlib.sha256() if digest else None
         self.keyed: list[NewJob] = []
 
     def within(self) -> Maker:
         """Return one for the body of an `each`, which counts for what tells flows apart."""
-        inner = Maker(self._codec, check=self._check)
+        inner = Maker(self._codec, check=self._check, meta=self._meta)
         inner._hash = self._hash
         return inner
 
@@ -66,6 +69,8 @@ class Maker:
         # What others wait for has to be kept until they have it, whatever the task declares.
         keep = job.keep_result or any(edge.slot >= 0 for edge in draft.edges)
         job = _replace(job, id=draft.id, step=step, keep_result=keep)
+        if self._meta:
+            job = _replace(job, meta={**self._meta, **job.meta})
         if job.key is not None:
             self.keyed.append(job)
         return job

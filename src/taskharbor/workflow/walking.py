@@ -25,14 +25,15 @@ from taskharbor.workflow.making import Maker, internal
 class Walk:
     """The steps of one flow."""
 
-    def __init__(self, maker: Maker) -> None:
+    def __init__(self, maker: Maker, flow: str = "") -> None:
+        """Prepare it; `flow` is the flow's id, if it is known already."""
         self._maker = maker
         self._local: Iterator[int] | None = None
         """Numbers for local ids, within an `each`."""
         self._kinds: dict[int, Kind] = {}
         self._uses: dict[int, list[Target]] = {}
         self._numbers = count()
-        self.flow = ""
+        self.flow = flow
         self.absorbing = False
 
     @classmethod
@@ -236,7 +237,6 @@ class Walk:
 
     def _draft(self, *, first: bool) -> Draft:
         job_id = new_job_id() if self._local is None else f"@{next(self._local)}"
-        draft = Draft(job_id, next(self._numbers), edges=[], leads=[], holes=[], inputs=[])
         if first:
-            self.flow = draft.id
-        return draft
+            self.flow = job_id = self.flow or job_id
+        return Draft(job_id, next(self._numbers), edges=[], leads=[], holes=[], inputs=[])
