@@ -407,7 +407,7 @@ def test_a_taken_key_is_told_and_the_rest_done(shop: Shop) -> None:
     [
         ([], "give the ids of dead letters, or --all"),
         (["x", "--all"], "give the ids of dead letters, or --all"),
-        (["x", "--queue", "q"], "--queue and --task go with --all"),
+        (["x", "--queue", "q"], "filters go with --all; ids say which dead letters already"),
     ],
 )
 def test_ids_and_all_exclude_each_other(shop: Shop, arguments: list[str], why: str) -> None:

@@ -196,7 +196,7 @@ def test_info_tells_what_is_in_the_store(shop: Shop, tmp_path: Path) -> None:
     assert ("mail", True, 1) == (queue["name"], queue["paused"], queue["ready"])
     (worker,) = told["workers"]
     assert {"default", "mail"} == set(worker["queues"])
-    assert "paused by me: stamps are out" in shown
+    assert " ago by me: stamps are out" in shown
     assert worker["worker"] in shown
 
 

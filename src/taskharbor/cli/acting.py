@@ -112,6 +112,11 @@ def act(
     return well
 
 
+def told(status: Status) -> str:
+    """Return what became of one job, in words."""
+    return _TOLD[status]
+
+
 def tell(job_id: str, status: Status, *, as_json: bool, words: Mapping[StrEnum, str] = _TOLD) -> bool:
     """Print what became of one job, in `words`, and return whether it was done."""
     done = status in _DONE

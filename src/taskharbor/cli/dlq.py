@@ -1,43 +1,35 @@
-"""`taskharbor dlq`: dead letters, listed and requeued, one by one or all that match."""
+"""`taskharbor dlq`: dead letters, listed, shown, requeued, purged and exported, one by one or all that match."""
 
 from __future__ import annotations
 
-from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from taskharbor.cli.acting import NoIdsArgument, ReasonOption, YesOption, act, ids_of, operator, tell
+from taskharbor.cli.acting import IdsArgument, NoIdsArgument, ReasonOption, YesOption, ids_of
+from taskharbor.cli.bulk import AllOption, DryRunOption, Order, carry_out
 from taskharbor.cli.exits import Exit
-from taskharbor.cli.listing import (
-    DEAD_COLUMNS,
-    AfterOption,
-    Filter,
-    JsonOption,
-    LimitOption,
-    OldestOption,
-    QueueFilter,
-    TaskFilter,
-    hint_unknown_tasks,
-    pages,
-    show_list,
-)
-from taskharbor.cli.output import confirm, line, note, progress, to_the_end
+from taskharbor.cli.export import export_jobs
+from taskharbor.cli.filters import Age, Filter, filtered
+from taskharbor.cli.listing import DEAD_COLUMNS, AfterOption, JsonOption, LimitOption, OldestOption, show_list
+from taskharbor.cli.showing import show_jobs
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.values import listed
-from taskharbor.driver import RequeueStatus
-from taskharbor.errors import OptionError
-from taskharbor.harbor import Harbor
+from taskharbor.cli.verbs import PURGE, RETRY
 from taskharbor.job import JobState
 
-commands = typer.Typer(no_args_is_help=True, help="Look at dead letters, and requeue them.")
+commands = typer.Typer(no_args_is_help=True, help="Look at dead letters, requeue, export and purge them.")
+
+_NOUN = "dead letter"
+_DEAD = (JobState.DEAD,)
 
 
 @commands.command("list")
+@filtered(Age.DIED, by_state=False)
 def list_dead(
     ctx: typer.Context,
-    queue: QueueFilter = None,
-    task: TaskFilter = None,
+    *,
+    wanted: Filter,
     after: AfterOption = "",
     limit: LimitOption = 50,
     oldest_first: OldestOption = False,
@@ -47,12 +39,11 @@ def list_dead(
 ) -> None:
     """List dead letters, each with its last error."""
     with opened(ctx) as harbor:
-        wanted = _dead(queue, task)
         show_list(
             harbor,
-            wanted,
+            wanted.of(_DEAD),
             DEAD_COLUMNS,
-            nothing=_nothing(wanted),
+            nothing=f"No such {_NOUN}s." if wanted.is_given() else f"No {_NOUN}s.",
             after=after,
             limit=limit,
             oldest_first=oldest_first,
@@ -60,67 +51,120 @@ def list_dead(
         )
 
 
+@commands.command("show")
+def show(
+    ctx: typer.Context,
+    ids: IdsArgument,
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Show all that is known of dead letters, as `jobs show` does: arguments, log, every attempt's error."""
+    with opened(ctx) as harbor:
+        well = show_jobs(harbor, ids_of(ids), as_json=as_json)
+    if not well:
+        raise typer.Exit(Exit.FAILED)
+
+
 @commands.command("requeue")
+@filtered(Age.DIED, by_state=False)
 def requeue(
     ctx: typer.Context,
     ids: NoIdsArgument = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters that match, in pages.")] = False,
-    queue: QueueFilter = None,
-    task: TaskFilter = None,
+    *,
+    every: AllOption = False,
+    wanted: Filter,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     reason: ReasonOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Make dead letters ready again, with all their attempts: those named, or with --all those that match."""
-    if bool(ids) == every:
-        raise OptionError("dlq requeue: give the ids of dead letters, or --all")
-    if ids and (queue or task):
-        raise OptionError("dlq requeue: --queue and --task go with --all; ids say which jobs already")
+    """Make dead letters ready again, with all their attempts: those named, or with `--all` those that match."""
+    order = Order(
+        command="dlq requeue",
+        verb=RETRY,
+        noun=_NOUN,
+        ids=ids or (),
+        every=every,
+        wanted=wanted,
+        reason=reason,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+    )
+    _carry_out(ctx, order)
+
+
+@commands.command("purge")
+@filtered(Age.DIED, by_state=False)
+def purge(
+    ctx: typer.Context,
+    ids: NoIdsArgument = None,
+    *,
+    every: AllOption = False,
+    wanted: Filter,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Remove dead letters for good, with their arguments: those named, or with `--all` those that match.
+
+    Nothing else removes a dead letter; `dlq export` keeps a copy.
+    """
+    order = Order(
+        command="dlq purge",
+        verb=PURGE,
+        noun=_NOUN,
+        asks=True,
+        ids=ids or (),
+        every=every,
+        wanted=wanted,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+    )
+    _carry_out(ctx, order)
+
+
+@commands.command("export")
+@filtered(Age.DIED, by_state=False)
+def export(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Where to; compressed if it ends in .gz. Standard output without it.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    wanted: Filter,
+    arguments: Annotated[
+        bool,
+        typer.Option(
+            "--arguments",
+            help="With their arguments, decoded where they can be. They may be nobody else's business.",
+        ),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Replace the file if it is there, unasked.")
+    ] = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Write dead letters as lines of JSON, oldest first: all, or those that match. They stay where they are."""
     with opened(ctx) as harbor:
-        if every:
-            well = _requeue_all(harbor, _dead(queue, task), yes=yes, reason=reason, as_json=as_json)
-        else:
-            by = operator()
-            well = act(
-                ids_of(ids or ()),
-                lambda some: harbor.jobs.requeue(some, reason=reason, by=by),
-                as_json=as_json,
-            )
+        export_jobs(harbor, wanted, file, noun=_NOUN, states=_DEAD, with_arguments=arguments, yes=yes)
+
+
+def _carry_out(ctx: typer.Context, order: Order) -> None:
+    order.check()
+    with opened(ctx) as harbor:
+        well = carry_out(harbor, order)
     if not well:
         raise typer.Exit(Exit.FAILED)
-
-
-def _dead(queue: list[str] | None, task: list[str] | None) -> Filter:
-    return Filter(states=(JobState.DEAD,), queues=listed(queue), tasks=tuple(task or ()))
-
-
-def _nothing(wanted: Filter) -> str:
-    return "No such dead letters." if wanted.queues or wanted.tasks else "No dead letters."
-
-
-def _requeue_all(harbor: Harbor, wanted: Filter, *, yes: bool, reason: str, as_json: bool) -> bool:
-    """Requeue page after page, and return whether all could be."""
-    counted = harbor.jobs.count(queues=wanted.queues, tasks=wanted.tasks)
-    total = sum(some.count for some in counted if some.state is JobState.DEAD)
-    if not total:
-        note(_nothing(wanted))
-        hint_unknown_tasks(harbor, wanted.tasks)
-        return True
-    confirm(f"Requeue {total:,} dead letter{'' if total == 1 else 's'}?", yes=yes)
-    by = operator()
-    found: Counter[RequeueStatus] = Counter()
-    with to_the_end(), progress("requeue", total) as advance:
-        # One that dies again meanwhile stands before `after`, and is not met twice.
-        for page in pages(harbor, wanted):
-            ids = [record.id for record in page]
-            for job_id, status in zip(ids, harbor.jobs.requeue(ids, reason=reason, by=by), strict=True):
-                found[status] += 1
-                if as_json or status is not RequeueStatus.REQUEUED:
-                    tell(job_id, status, as_json=as_json)
-            advance(len(page))
-    if not as_json:
-        line(f"{found[RequeueStatus.REQUEUED]:,} requeued")
-    # Removed or requeued by somebody else meanwhile: nothing is left to do about those.
-    return not found[RequeueStatus.KEY_TAKEN]

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from taskharbor.cli import dlq, flows, jobs
+from taskharbor.cli import dlq, flows, jobs, queues
 from taskharbor.cli.enqueue import enqueue
 from taskharbor.cli.exits import Exit, code_of
 from taskharbor.cli.info import info, installed_version
 from taskharbor.cli.migrate import migrate
 from taskharbor.cli.output import ReaderGone, hush, note
+from taskharbor.cli.stats import stats
 from taskharbor.cli.target import CommonApp, UrlOption
 from taskharbor.cli.tasks import tasks
 from taskharbor.cli.worker import worker
+from taskharbor.cli.workers import workers
 from taskharbor.errors import TaskHarborError
 
 # Locals in a traceback may hold payloads, which do not belong on a terminal or in a log.
@@ -53,6 +55,9 @@ app.command()(tasks)
 app.add_typer(jobs.commands, name="jobs")
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(flows.commands, name="flows")
+app.add_typer(queues.commands, name="queues")
+app.command()(workers)
+app.command()(stats)
 app.command()(migrate)
 app.command()(info)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 import typer
 
 from taskharbor.cli.exits import code_of
 from taskharbor.cli.listing import JsonOption
-from taskharbor.cli.output import json_line, line, note, told_time
+from taskharbor.cli.output import json_line, line, note
+from taskharbor.cli.queues import show_queues
 from taskharbor.cli.store import file_of, refuse_missing, schema_of, url_of, where_of
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, Target, UrlOption, default_file, harbor_of, target_of
-from taskharbor.driver import QueueInfo, SchemaVersion, WorkerInfo, WorkerList
+from taskharbor.cli.workers import show_workers
+from taskharbor.driver import QueueInfo, SchemaVersion, WorkerInfo
 from taskharbor.drivers import available_drivers
 from taskharbor.errors import TaskHarborError
 
@@ -98,7 +101,7 @@ def _look(target: Target) -> StoreView:
             capabilities=sorted(driver.capabilities),
             schema=schema_of(driver),
             queues=harbor.queues.list(),
-            workers=harbor.ask(lambda store: store.worker_list(WorkerList())),
+            workers=harbor.workers.list(),
         )
     finally:
         harbor.close()
@@ -123,35 +126,12 @@ def _show(found: Info) -> None:
     if store.schema is not None:
         rows.append(("Schema", f"version {store.schema.present} of {store.schema.wanted}"))
     table((), rows)
+    now = datetime.now(UTC)
     if store.queues:
         line()
-        table(
-            ("queue", "ready", "scheduled", "parked", "waiting", "running", ""),
-            [_queue_row(queue) for queue in store.queues],
-        )
+        show_queues(store.queues, now)
     line()
-    if not store.workers:
+    if store.workers:
+        show_workers(store.workers, now)
+    else:
         line("No live worker.")
-        return
-    table(
-        ("worker", "running", "queues", "tasks", "build", "since"),
-        [_worker_row(worker) for worker in store.workers],
-    )
-
-
-def _queue_row(queue: QueueInfo) -> Sequence[str]:
-    counts = (queue.ready, queue.scheduled, queue.parked, queue.waiting, queue.running)
-    by = f" by {queue.paused_by}" if queue.paused_by else ""
-    why = f": {queue.reason}" if queue.reason else ""
-    return (queue.name, *(f"{count:,}" for count in counts), f"paused{by}{why}" if queue.paused else "")
-
-
-def _worker_row(worker: WorkerInfo) -> Sequence[str]:
-    return (
-        worker.worker,
-        str(worker.running),
-        ", ".join(worker.queues),
-        str(len(worker.tasks)),
-        worker.build,
-        told_time(worker.started_at),
-    )

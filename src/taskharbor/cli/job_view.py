@@ -13,6 +13,7 @@ from taskharbor.codec import Codec
 from taskharbor.errors import PayloadError
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord
+from taskharbor.report import LogLine, Progress
 from taskharbor.step import DeliveredStep
 
 
@@ -56,6 +57,8 @@ def for_people(
         yield f"{'result':<12}" + (
             bytes(read).decode() if read is not None else unreadable(record.result, record.result_codec)
         )
+    for one in record.log:
+        yield f"{'log':<12}{told_time(one.at)}  {told_attempt(one, record)}{one.text}"
     for error in record.errors:
         by = f", {error.worker}" if error.worker else ""
         yield f"{'error':<12}attempt {error.attempt}, {told_time(error.at)}{by}"
@@ -85,6 +88,20 @@ def _facts(record: JobRecord) -> Iterator[tuple[str, str]]:
     yield "started", "yes" if record.started else ""
     yield "cancel", "asked for" if record.cancel_requested else ""
     yield "refused by", ", ".join(record.refused_by)
+    yield "progress", "" if record.progress is None else told_progress(record.progress)
+
+
+def told_progress(progress: Progress) -> str:
+    """Return how far a job is: `30 of 120 (25%): rows`."""
+    total = "" if progress.total is None else f" of {progress.total:,.12g}"
+    part = "" if progress.fraction is None else f" ({progress.fraction:.0%})"
+    note = f": {progress.note}" if progress.note else ""
+    return f"{progress.done:,.12g}{total}{part}{note}"
+
+
+def told_attempt(one: LogLine, record: JobRecord) -> str:
+    """Return by which attempt a line was written, where there were several."""
+    return f"[{one.attempt}] " if record.attempt > 1 or one.attempt > 1 else ""
 
 
 def _told_arguments(harbor: Harbor, record: JobRecord) -> Iterator[str]:

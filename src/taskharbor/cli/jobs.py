@@ -1,65 +1,29 @@
-"""`taskharbor jobs`: look at jobs, retry them, cancel them, delete them."""
+"""`taskharbor jobs`: look at jobs, watch them, retry them, cancel them, delete them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
-
 import typer
 
-from taskharbor.cli.acting import IdsArgument, ReasonOption, YesOption, act, batches, ids_of, operator
+from taskharbor.cli.acting import IdsArgument, NoIdsArgument, ReasonOption, YesOption, ids_of
+from taskharbor.cli.bulk import AllOption, DryRunOption, Order, carry_out
 from taskharbor.cli.exits import Exit
-from taskharbor.cli.input_view import inputs_for_programs, told_inputs
-from taskharbor.cli.job_view import for_people, for_programs
-from taskharbor.cli.listing import (
-    JOB_COLUMNS,
-    AfterOption,
-    Filter,
-    JsonOption,
-    LimitOption,
-    OldestOption,
-    QueueFilter,
-    TaskFilter,
-    show_list,
-    states_of,
-    told_states,
-)
-from taskharbor.cli.output import confirm, json_line, line, note
-from taskharbor.cli.step_view import told_place
+from taskharbor.cli.filters import Age, Filter, filtered
+from taskharbor.cli.listing import JOB_COLUMNS, AfterOption, JsonOption, LimitOption, OldestOption, show_list
+from taskharbor.cli.showing import show_jobs
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.values import listed
-from taskharbor.control import not_found
-from taskharbor.driver import JobGet
-from taskharbor.harbor import Harbor
-from taskharbor.job import JobRecord
+from taskharbor.cli.verbs import CANCEL, DELETE, RETRY
 
-commands = typer.Typer(no_args_is_help=True, help="Look at jobs, retry them, cancel them, delete them.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Look at jobs, watch them, retry them, cancel them, delete them."
+)
 
 
 @commands.command("list")
+@filtered(Age.ENQUEUED)
 def list_jobs(
     ctx: typer.Context,
-    state: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state",
-            metavar="STATES",
-            help=f"Only in these states; with commas, or repeated: {told_states()}.",
-            show_default="all",
-        ),
-    ] = None,
-    queue: QueueFilter = None,
-    task: TaskFilter = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", metavar="TEXT", help="Only with this idempotency key.", show_default="with any or none"
-        ),
-    ] = None,
-    flow: Annotated[
-        str,
-        typer.Option("--flow", metavar="ID", help="Only steps of this flow.", show_default="of any or none"),
-    ] = "",
+    *,
+    wanted: Filter,
     after: AfterOption = "",
     limit: LimitOption = 50,
     oldest_first: OldestOption = False,
@@ -68,9 +32,6 @@ def list_jobs(
     _url: UrlOption = None,
 ) -> None:
     """List jobs, those enqueued last first."""
-    wanted = Filter(
-        states=states_of(state), queues=listed(queue), tasks=tuple(task or ()), key=key, flow=flow
-    )
     with opened(ctx) as harbor:
         show_list(
             harbor,
@@ -92,51 +53,56 @@ def show(
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Show all that is known of jobs: times, arguments, result, every attempt's error, what people did."""
-    well = True
-    first = True
+    """Show all that is known of jobs: times, arguments, progress, result, log, every error, what people did."""
     with opened(ctx) as harbor:
-        for batch in batches(ids_of(ids)):
-            records = _records(harbor, batch)
-            for job_id, record in zip(batch, records, strict=True):
-                if record is None:
-                    note(str(not_found(job_id)))
-                    well = False
-                elif as_json:
-                    json_line(for_programs(harbor, record, inputs_for_programs(harbor, record)))
-                else:
-                    if not first:
-                        line()
-                    first = False
-                    for told in for_people(
-                        harbor, record, told_place(harbor, record), told_inputs(harbor, record)
-                    ):
-                        line(told)
+        well = show_jobs(harbor, ids_of(ids), as_json=as_json)
     if not well:
         raise typer.Exit(Exit.FAILED)
 
 
 @commands.command("retry")
+@filtered(Age.ENQUEUED)
 def retry(
     ctx: typer.Context,
-    ids: IdsArgument,
+    ids: NoIdsArgument = None,
+    *,
+    every: AllOption = False,
+    wanted: Filter,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
     reason: ReasonOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Make dead or cancelled jobs ready again, with all their attempts."""
-    with opened(ctx) as harbor:
-        by = operator()
-        well = act(ids_of(ids), lambda some: harbor.jobs.requeue(some, reason=reason, by=by), as_json=as_json)
-    if not well:
-        raise typer.Exit(Exit.FAILED)
+    """Make dead or cancelled jobs ready again, with all their attempts.
+
+    Those named; or with `--all` those that match, which are dead letters unless `--state` says otherwise.
+    """
+    order = Order(
+        command="jobs retry",
+        verb=RETRY,
+        ids=ids or (),
+        every=every,
+        wanted=wanted,
+        reason=reason,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+    )
+    _carry_out(ctx, order)
 
 
 @commands.command("cancel")
+@filtered(Age.ENQUEUED)
 def cancel(
     ctx: typer.Context,
-    ids: IdsArgument,
+    ids: NoIdsArgument = None,
+    *,
+    every: AllOption = False,
+    wanted: Filter,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
     reason: ReasonOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
@@ -144,19 +110,32 @@ def cancel(
 ) -> None:
     """Cancel jobs: at once where they wait, within a third of a lease where they run.
 
-    With a step its whole flow is cancelled, unless the flow takes that step's failure as a value.
+    Those named; or with `--all` those that match and have not ended. With a step its whole flow is cancelled, unless
+    the flow takes that step's failure as a value.
     """
-    with opened(ctx) as harbor:
-        by = operator()
-        well = act(ids_of(ids), lambda some: harbor.jobs.cancel(some, reason=reason, by=by), as_json=as_json)
-    if not well:
-        raise typer.Exit(Exit.FAILED)
+    order = Order(
+        command="jobs cancel",
+        verb=CANCEL,
+        ids=ids or (),
+        every=every,
+        wanted=wanted,
+        reason=reason,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+    )
+    _carry_out(ctx, order)
 
 
 @commands.command("delete")
+@filtered(Age.ENQUEUED)
 def delete(
     ctx: typer.Context,
-    ids: IdsArgument,
+    ids: NoIdsArgument = None,
+    *,
+    every: AllOption = False,
+    wanted: Filter,
+    dry_run: DryRunOption = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
     _app: AppOption = None,
@@ -164,17 +143,26 @@ def delete(
 ) -> None:
     """Remove jobs for good, with their arguments, results and keys, in whatever state; running ones are left.
 
-    With a step that has not succeeded its flow is cancelled, unless it takes that step's failure as a value.
+    Those named; or with `--all` those that match. With a step that has not succeeded its flow is cancelled, unless it
+    takes that step's failure as a value.
     """
+    order = Order(
+        command="jobs delete",
+        verb=DELETE,
+        asks=True,
+        ids=ids or (),
+        every=every,
+        wanted=wanted,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+    )
+    _carry_out(ctx, order)
+
+
+def _carry_out(ctx: typer.Context, order: Order) -> None:
+    order.check()
     with opened(ctx) as harbor:
-        many = (
-            "all jobs that standard input names" if "-" in ids else f"{len(ids):,} job{'s'[: len(ids) > 1]}"
-        )
-        confirm(f"Delete {many} for good?", yes=yes)
-        well = act(ids_of(ids), harbor.jobs.delete, as_json=as_json)
+        well = carry_out(harbor, order)
     if not well:
         raise typer.Exit(Exit.FAILED)
-
-
-def _records(harbor: Harbor, ids: Sequence[str]) -> Sequence[JobRecord | None]:
-    return harbor.ask(lambda store: store.job_get(JobGet(ids=ids)))

@@ -6,38 +6,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, TypeAlias, TypeVar
 
-import msgspec
 import typer
 
+from taskharbor.cli.filters import Filter
 from taskharbor.cli.job_view import for_programs
 from taskharbor.cli.output import json_line, note, told_time
 from taskharbor.cli.tables import table
-from taskharbor.cli.values import listed
-from taskharbor.errors import OptionError, nearest
+from taskharbor.driver import JobGet
+from taskharbor.errors import nearest
 from taskharbor.flow import FlowRecord
 from taskharbor.harbor import Harbor
 from taskharbor.job import TERMINAL, JobRecord, JobState
 
 Kept = TypeVar("Kept", JobRecord, FlowRecord)
-PAGE = 500
+PAGE = 1_000
+"""Jobs that are read at once."""
 
-UNFINISHED = "unfinished"
-"""Stands for every state that is not terminal."""
-_STATES = [state.value for state in JobState]
-
-QueueFilter: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--queue",
-        metavar="NAMES",
-        help="Only of these queues; with commas, or repeated.",
-        show_default="all",
-    ),
-]
-TaskFilter: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--task", metavar="NAME", help="Only of this task; repeatable.", show_default="all"),
-]
 AfterOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -56,39 +40,6 @@ OldestOption: TypeAlias = Annotated[
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON lines, for programs.")]
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs are meant; empty means any."""
-
-    states: Sequence[JobState] = ()
-    queues: Sequence[str] = ()
-    tasks: Sequence[str] = ()
-    key: str | None = None
-    flow: str = ""
-
-
-def told_states() -> str:
-    """Return the states that can be asked for."""
-    return f"{', '.join(_STATES)}; or {UNFINISHED}, which is all that have not ended"
-
-
-def states_of(given: Sequence[str] | None) -> Sequence[JobState]:
-    """Return the states that are named.
-
-    Raises:
-        OptionError: there is no such state.
-    """
-    found: list[JobState] = []
-    for name in listed(given):
-        if name == UNFINISHED:
-            found.extend(state for state in JobState if state not in TERMINAL)
-        elif name in _STATES:
-            found.append(JobState(name))
-        else:
-            hint = nearest(name, [*_STATES, UNFINISHED])
-            raise OptionError(f"--state {name!r}: no job has this state{hint}; there are {told_states()}")
-    return found
-
-
 def pages(
     harbor: Harbor,
     wanted: Filter,
@@ -102,13 +53,12 @@ def pages(
     def find(after: str, size: int) -> Sequence[JobRecord]:
         return harbor.jobs.find(
             states=wanted.states,
-            queues=wanted.queues,
-            tasks=wanted.tasks,
             key=wanted.key,
             flow=wanted.flow,
             after=after,
             limit=size,
             newest_first=newest_first,
+            **wanted.counted(),
         )
 
     return pages_of(find, after=after, limit=limit)
@@ -128,6 +78,11 @@ def pages_of(
             return
         after = found[-1].id
         left = None if left is None else left - len(found)
+
+
+def look_up(harbor: Harbor, ids: Sequence[str]) -> Sequence[JobRecord | None]:
+    """Return the jobs with these ids, in order; None where there is none."""
+    return harbor.ask(lambda store: store.job_get(JobGet(ids=ids)))
 
 
 def why_of(job: JobRecord) -> str:

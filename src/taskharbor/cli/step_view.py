@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
-from taskharbor.cli.listing import Filter, pages
+from taskharbor.cli.filters import Filter
+from taskharbor.cli.listing import pages
 from taskharbor.errors import JobNotFound
 from taskharbor.flow import FlowRecord, FlowState
 from taskharbor.harbor import Harbor

@@ -72,6 +72,12 @@ def told_length(length: timedelta) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600}h"
 
 
+def told_age(age: timedelta) -> str:
+    """Return how long ago something was, in whole seconds at least: `0s`, `14m3s`; clocks differ by less than that."""
+    seconds = max(int(age.total_seconds()), 0)
+    return f"{seconds}s" if seconds < 60 else told_length(timedelta(seconds=seconds))
+
+
 def size(text: str) -> int:
     """Return the bytes in a size written as `512M` or `1.5G`, by 1024.
 

@@ -1,0 +1,153 @@
+"""Does one thing to many jobs: to those that are named, or with `--all` to all that match, page by page.
+
+Memory is that of one page, however many there are. What is met once is not met again: pages go by id, and a job that
+was requeued and has died meanwhile stands before the place where the next page begins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, TypeAlias
+
+import msgspec
+import typer
+
+from taskharbor.cli.acting import Status, act, batches, ids_of, operator, tell, told
+from taskharbor.cli.filters import Filter, counts_of
+from taskharbor.cli.listing import hint_unknown_tasks, look_up, pages
+from taskharbor.cli.output import confirm, line, note, progress, to_the_end
+from taskharbor.cli.rehearsal import rehearse
+from taskharbor.cli.verbs import Verb
+from taskharbor.control import not_found
+from taskharbor.errors import OptionError
+from taskharbor.harbor import Harbor
+from taskharbor.job import JobRecord, JobState
+
+AllOption: TypeAlias = Annotated[bool, typer.Option("--all", help="All that match the filters, in pages.")]
+DryRunOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Change nothing: count them, and decode each with today's signature of its task. Ends with 1 if some "
+        "could not run.",
+    ),
+]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done, and to which jobs."""
+
+    command: str
+    """As it is typed, for what is said of it."""
+    verb: Verb
+    noun: str = "job"
+    ids: Sequence[str] = ()
+    every: bool = False
+    wanted: Filter
+    reason: str = ""
+    asks: bool = False
+    """It asks before it is done to named jobs, too."""
+    dry_run: bool = False
+    yes: bool = False
+    as_json: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            OptionError: neither ids nor `--all`, or both; filters without `--all`; or `--all` without a filter, where
+                that would be too much.
+        """
+        if bool(self.ids) == self.every:
+            raise OptionError(f"{self.command}: give the ids of {_many(self.noun)}, or --all")
+        if self.ids and self.wanted.is_given():
+            raise OptionError(
+                f"{self.command}: filters go with --all; ids say which {_many(self.noun)} already"
+            )
+        if self.every and self.verb.needs_filter and not self.wanted.is_given():
+            raise OptionError(
+                f"{self.command}: --all by itself means every job of every application on this store; narrow it down, "
+                "by --queue or --task for example"
+            )
+
+
+def carry_out(harbor: Harbor, order: Order) -> bool:
+    """Do what is ordered, and return whether it could be done to all.
+
+    Raises:
+        OptionError: as `Order.check`; or it has to be asked for, and nobody is there to answer.
+        Exit: the answer was no.
+    """
+    order.check()
+    if order.every:
+        return _to_all(harbor, order, order.wanted.of(order.verb.states))
+    if order.dry_run:
+        return rehearse(harbor, _named(harbor, order.ids), order.verb, order.noun, as_json=order.as_json)
+    if order.asks:
+        which = (
+            f"all {_many(order.noun)} that standard input names"
+            if "-" in order.ids
+            else _counted(len(order.ids), order.noun)
+        )
+        confirm(_question(order, which), yes=order.yes)
+    by = operator()
+    return act(
+        ids_of(order.ids), lambda some: order.verb.do(harbor, some, order.reason, by), as_json=order.as_json
+    )
+
+
+def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
+    counts = counts_of(harbor, wanted)
+    total = sum(len(page) for page in pages(harbor, wanted)) if counts is None else sum(counts.values())
+    if not total:
+        note(f"No such {_many(order.noun)}." if order.wanted.is_given() else f"No {_many(order.noun)}.")
+        hint_unknown_tasks(harbor, wanted.tasks)
+        return True
+    if order.dry_run:
+        found = pages(harbor, wanted)
+        return rehearse(harbor, found, order.verb, order.noun, total=total, as_json=order.as_json)
+    confirm(_question(order, _counted(total, order.noun) + _told_states(counts)), yes=order.yes)
+    by = operator()
+    answers: Counter[Status] = Counter()
+    with to_the_end(), progress(order.verb.asked.lower(), total) as advance:
+        for page in pages(harbor, wanted):
+            ids = [record.id for record in page]
+            for job_id, status in zip(ids, order.verb.do(harbor, ids, order.reason, by), strict=True):
+                answers[status] += 1
+                if order.as_json or told(status) != order.verb.done:
+                    tell(job_id, status, as_json=order.as_json)
+            advance(len(page))
+    if not order.as_json:
+        done = sum(count for status, count in answers.items() if told(status) == order.verb.done)
+        line(f"{done:,} {order.verb.done}")
+    return order.verb.fine.issuperset(answers)
+
+
+def _named(harbor: Harbor, ids: Iterable[str]) -> Iterator[Sequence[JobRecord]]:
+    """Yield the jobs that are named, page by page; those that are not there are told."""
+    for batch in batches(ids_of(ids)):
+        records = look_up(harbor, batch)
+        for job_id, record in zip(batch, records, strict=True):
+            if record is None:
+                note(str(not_found(job_id)))
+        yield [record for record in records if record is not None]
+
+
+def _question(order: Order, which: str) -> str:
+    return f"{order.verb.asked} {which}{' for good' if order.verb.for_good else ''}?"
+
+
+def _told_states(counts: Mapping[JobState, int] | None) -> str:
+    """Return how many are in which state, where there are several."""
+    if counts is None or len(counts) < 2:
+        return ""
+    return f" ({', '.join(f'{count:,} {state.value}' for state, count in counts.items())})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun if count == 1 else _many(noun)}"
+
+
+def _many(noun: str) -> str:
+    return f"{noun}s"
