@@ -31,7 +31,7 @@ from taskharbor.call import (
     uninstall,
 )
 from taskharbor.call.options import check_duration
-from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec
+from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec, found_codec
 from taskharbor.connections import Connections
 from taskharbor.control import Jobs, Queues, Statistics, Workers
 from taskharbor.driver import Driver, Store
@@ -75,8 +75,8 @@ class Harbor:
         """Join a store and tasks. Connects to nothing yet.
 
         Args:
-            url: a driver's URL, such as `memory://`, or a driver. By default `TASKHARBOR_URL`, else
-                `sqlite:///taskharbor.db`.
+            url: a driver's URL, such as `memory://`, or a driver. By default `TASKHARBOR_URL`, else what
+                `taskharbor.toml` or `[tool.taskharbor]` in pyproject.toml says, else `sqlite:///taskharbor.db`.
             registry: the tasks its workers know, by default `default_registry`.
             codec: the wire format of payloads and results, by default JSON. A task's own comes first.
             codecs: further formats that stored payloads may be in; JSON and MessagePack are always among them.
@@ -89,9 +89,11 @@ class Harbor:
         Raises:
             DriverURLError: no driver understands the URL.
             MissingExtraError: the driver needs a package that is not installed.
+            OptionError: a wrong setting in the environment or the file, if it has to look there.
+            DeploymentError: that file cannot be read.
         """
         _check_parts(registry, deps)
-        self._driver = open_driver(url)
+        self._driver = _configured_driver() if url is None else open_driver(url)
         self._registry = default_registry if registry is None else registry
         self._codec: Codec = JsonCodec() if codec is None else checked_codec(codec)
         self._more_codecs = list(codecs)
@@ -309,8 +311,7 @@ class Harbor:
                 not known here.
         """
         definition = self._registry.get(record.task)
-        own = definition.codec
-        codec = own if own is not None and own.name == record.codec else self._codecs.find(record.codec)
+        codec = found_codec(record.codec, definition.codec, self._codecs)
         if codec is None:
             raise PayloadError(
                 f"the payload of job {record.id} is written with the codec {record.codec!r}, which this harbor does "
@@ -414,8 +415,15 @@ class Harbor:
             self._codec,
             self._lifespan,
             self._connections.close_store,
+            self._hub,
             self._middleware,
         )
+
+
+def _configured_driver() -> Driver:
+    from taskharbor.settings.store import configured_driver  # which looks for a file, and reads it
+
+    return configured_driver()
 
 
 def _check_parts(registry: object, lifespan: object) -> None:

@@ -11,8 +11,10 @@ from typing_extensions import TypeVar
 from taskharbor.call.call import Callee
 from taskharbor.call.dispatcher import Dispatcher, refuse_in_handler, refuse_on_loop
 from taskharbor.call.options import check_note
+from taskharbor.codec import found_codec
 from taskharbor.errors import JobCancelled, JobFailed, PayloadError, ResultNotKept, UsageError
 from taskharbor.job import AttemptError, JobRecord, JobState
+from taskharbor.report import LogLine, Progress
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -72,6 +74,34 @@ class JobHandle(Generic[R_co]):
     async def astatus(self) -> JobStatus:
         """Return where the job stands; the async form of `status`."""
         return status_of(await self._dispatcher.alook(self.id))
+
+    def progress(self) -> Progress | None:
+        """Return how far the handler last said the job is (`ctx.progress`), in whatever attempt; None if it never did.
+
+        Raises:
+            JobNotFound: the store has no such job (any more).
+            BlockingCallError: on a running event loop.
+        """
+        refuse_on_loop("JobHandle.progress()", "handle.aprogress()")
+        return self._dispatcher.look(self.id).progress
+
+    async def aprogress(self) -> Progress | None:
+        """Return how far the handler last said the job is; the async form of `progress`."""
+        return (await self._dispatcher.alook(self.id)).progress
+
+    def log(self) -> tuple[LogLine, ...]:
+        """Return the last lines that the handler wrote (`ctx.log`), in all attempts, oldest first; at most 200.
+
+        Raises:
+            JobNotFound: the store has no such job (any more).
+            BlockingCallError: on a running event loop.
+        """
+        refuse_on_loop("JobHandle.log()", "handle.alog()")
+        return self._dispatcher.look(self.id).log
+
+    async def alog(self) -> tuple[LogLine, ...]:
+        """Return the last lines that the handler wrote; the async form of `log`."""
+        return (await self._dispatcher.alook(self.id)).log
 
     def result(self, timeout: timedelta | None = None) -> R_co:
         """Wait until the job has ended, and return what its handler returned.
@@ -159,9 +189,7 @@ class JobHandle(Generic[R_co]):
             raise ResultNotKept(
                 f"job {record.id} of task {record.task!r} succeeded, and its result was not kept"
             )
-        own = self._callee.codec
-        known = own is not None and own.name == record.result_codec
-        codec = own if known else self._dispatcher.codecs.find(record.result_codec)
+        codec = found_codec(record.result_codec, self._callee.codec, self._dispatcher.codecs)
         if codec is None:
             raise PayloadError(
                 f"the result of job {record.id} of task {record.task!r} was written with the codec "

@@ -10,7 +10,7 @@ import msgspec
 from taskharbor.call.call import Call
 from taskharbor.call.graph import Each, Group, Node, Then, title
 from taskharbor.call.parts import PARTS, read_parts
-from taskharbor.codec import CodecBook, CodecError
+from taskharbor.codec import CodecBook, CodecError, found_codec
 from taskharbor.errors import PayloadError, ResultNotKept
 from taskharbor.flow import Failure, Success
 
@@ -51,8 +51,7 @@ class CallReader:
         callee = self._callee
         if data is None:
             raise ResultNotKept(f"a step of task {callee.name!r} succeeded, and its result was not kept")
-        own = callee.codec
-        found = own if own is not None and own.name == codec else codecs.find(codec)
+        found = found_codec(codec, callee.codec, codecs)
         if found is None:
             raise PayloadError(
                 f"a result of task {callee.name!r} was written with the codec {codec!r}, which this harbor does not "

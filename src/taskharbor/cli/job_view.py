@@ -9,7 +9,7 @@ import msgspec
 from taskharbor.call.parts import PARTS
 from taskharbor.cli.output import json_text, told_time
 from taskharbor.cli.readable import compact, together, unreadable
-from taskharbor.codec import Codec
+from taskharbor.codec import Codec, found_codec
 from taskharbor.errors import PayloadError
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord
@@ -166,9 +166,4 @@ def _result(harbor: Harbor, record: JobRecord) -> msgspec.Raw | None:
 
 def _codec(harbor: Harbor, record: JobRecord) -> Codec | None:
     definition = harbor.registry.find(record.task)
-    own = None if definition is None else definition.codec
-    return (
-        own
-        if own is not None and own.name == record.result_codec
-        else harbor.codecs.find(record.result_codec)
-    )
+    return found_codec(record.result_codec, None if definition is None else definition.codec, harbor.codecs)

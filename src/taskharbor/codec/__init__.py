@@ -1,10 +1,12 @@
 """Wire formats: how arguments and results become bytes, and how the bytes find their format again."""
 
-from taskharbor.codec.book import CodecBook, checked_codec
+from taskharbor.codec.book import CodecBook, found_codec
 from taskharbor.codec.codec import Codec, CodecError, Encode
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
+from taskharbor.codec.guard import checked_codec, decoder_of, encoder_of
 from taskharbor.codec.hooks import TypeHook, hook_for, register_type
 from taskharbor.codec.lists import join, split
+from taskharbor.codec.wrapping import Marked, WrappingCodec, bare, rewrapped, wrapped
 
 __all__ = [
     "Codec",
@@ -12,11 +14,19 @@ __all__ = [
     "CodecError",
     "Encode",
     "JsonCodec",
+    "Marked",
     "MsgpackCodec",
     "TypeHook",
+    "WrappingCodec",
+    "bare",
     "checked_codec",
+    "decoder_of",
+    "encoder_of",
+    "found_codec",
     "hook_for",
     "join",
     "register_type",
+    "rewrapped",
     "split",
+    "wrapped",
 ]

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from taskharbor.codec import Codec, CodecError, hook_for
+from taskharbor.codec import Codec, CodecError, decoder_of, encoder_of, hook_for
 from taskharbor.errors import PayloadError, TaskDefinitionError, nearest
 from taskharbor.task.reading import UNPACK, Handler, Kind, Parameter, describe_type
 
@@ -143,13 +143,17 @@ def check_types(task: str, parameters: Sequence[Parameter], returns: object, cod
     Raises:
         TaskDefinitionError: one of them has no codec; names it, its type, and what to do.
     """
+    try:
+        encode = encoder_of(codec)
+    except TypeError as error:
+        raise TaskDefinitionError(f"task {task!r} cannot be carried: {error}") from error
     for parameter in parameters:
         where = f"task {task!r}, parameter {parameter.name!r}"
         decode = _decoder(where, parameter.type, codec)
         if parameter.kind in (Kind.VAR_POSITIONAL, Kind.VAR_KEYWORD) or parameter.required:
             continue
         try:
-            decode(codec.encoder()(parameter.default))
+            decode(encode(parameter.default))
         except CodecError as error:
             raise TaskDefinitionError(
                 f"{where}: its default {parameter.default!r} does not fit its type {describe_type(parameter.type)} "
@@ -163,8 +167,8 @@ def _decoder(where: str, kind: object, codec: Codec) -> Callable[[bytes], object
     try:
         custom = sorted({_written(found) for found in custom_types(kind) if not codec.supports(found)})
         if not custom:
-            return codec.decoder(cast("type[object]", kind))
-    except TypeError as error:
+            return decoder_of(codec, cast("type[object]", kind))
+    except Exception as error:  # a user's codec may raise anything when it is asked
         raise TaskDefinitionError(
             f"{where}: its type {told} has no codec: {error}; use types msgspec supports "
             "(https://jcristharif.com/msgspec/supported-types.html)"

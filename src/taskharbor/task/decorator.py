@@ -21,6 +21,7 @@ from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
 from taskharbor.task.reading import Handler, caller_names, read
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, SyncTask
+from taskharbor.task.upgrading import Upgrade, checked_upgrade
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +70,7 @@ def task(
     run: RunIn | None = None,
     codec: Codec | None = None,
     middleware: Iterable[Middleware] = (),
+    upgrade: Upgrade | None = None,
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
@@ -87,6 +89,7 @@ def task(
     run: RunIn | None = None,
     codec: Codec | None = None,
     middleware: Iterable[Middleware] = (),
+    upgrade: Upgrade | None = None,
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
@@ -107,6 +110,7 @@ def task(
         run: `"process"` runs a sync handler in a process of its own, for work that holds the interpreter's lock.
         codec: its own wire format, instead of the harbor's.
         middleware: layers around it alone, within the harbor's; the first is the outermost.
+        upgrade: makes today's arguments of those stored under another signature; both are plain data, by name.
         keep_result: False stores no result, and `JobHandle.result` refuses.
         retain: how long a job can be looked up after it succeeded or was cancelled.
         key_ttl: how long an idempotency key stays taken after its job has finished.
@@ -136,6 +140,8 @@ def task(
     if codec is not None:
         checked_codec(codec)
     layers = checked_layers(middleware, "@task")
+    if upgrade is not None:
+        checked_upgrade(upgrade)
     if isinstance(fn, str):
         raise TaskDefinitionError(f"@task({fn!r}): the name goes by keyword, @task(name={fn!r})")
     others = tuple(aliases)
@@ -152,7 +158,14 @@ def task(
         if not reading.is_async:
             refuse_async_only(told, layers)
         definition = TaskDefinition(
-            fn, reading, name=told, aliases=others, options=options, codec=codec, middleware=layers
+            fn,
+            reading,
+            name=told,
+            aliases=others,
+            options=options,
+            codec=codec,
+            middleware=layers,
+            upgrade=upgrade,
         )
         (registry if registry is not None else default_registry).add(definition)
         return AsyncTask(definition) if reading.is_async else SyncTask(definition)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from taskharbor.call import Options
-from taskharbor.codec import Codec, CodecError, Encode, JsonCodec
+from taskharbor.codec import Codec, CodecError, Encode, JsonCodec, decoder_of, encoder_of
 from taskharbor.errors import PayloadError, PayloadTooLarge
 from taskharbor.job import (
     DEFAULT_KEY_TTL,
@@ -38,6 +38,7 @@ from taskharbor.task.fidelity import differ, first_change
 from taskharbor.task.layer import Middleware
 from taskharbor.task.partial import Partial
 from taskharbor.task.reading import Handler, Reading
+from taskharbor.task.upgrading import Upgrade
 
 RunIn: TypeAlias = Literal["process"]
 
@@ -81,6 +82,7 @@ class TaskDefinition:
         options: TaskOptions,
         codec: Codec | None,
         middleware: tuple[Middleware, ...] = (),
+        upgrade: Upgrade | None = None,
     ) -> None:
         """Check that the signature can be carried, and prepare what every call needs.
 
@@ -103,6 +105,8 @@ class TaskDefinition:
         """Layers around this task alone, within the harbor's."""
         self.surrounds_enqueue = any(layer.surrounds_enqueue for layer in middleware)
         """Some of them are around its enqueues."""
+        self.upgrade = upgrade
+        """What makes today's arguments of those that were stored under another signature; see `upgrading`."""
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
@@ -137,12 +141,12 @@ class TaskDefinition:
         known = self._coders.get(codec.name)
         if known is not None and known[0] is codec:
             return known[1]
-        if codec is not self.codec and not isinstance(codec, JsonCodec):  # JSON was checked at declaration
+        if codec is not self.codec and type(codec) is not JsonCodec:  # which was checked at declaration
             check_types(self.name, self.reading.parameters, self.reading.returns, codec)
         coder = Coder(
-            codec.encoder(),
-            codec.decoder(self.arguments_type),
-            codec.decoder(cast("type[object]", self.reading.returns)),
+            encoder_of(codec),
+            decoder_of(codec, self.arguments_type),
+            decoder_of(codec, cast("type[object]", self.reading.returns)),
             self._blank(codec.name),
         )
         self._coders[codec.name] = codec, coder

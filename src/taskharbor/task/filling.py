@@ -8,7 +8,19 @@ from typing import Any, cast
 import msgspec
 
 from taskharbor.call.parts import PARTS, read_parts
-from taskharbor.codec import Codec, CodecBook, CodecError, JsonCodec, join, split
+from taskharbor.codec import (
+    Codec,
+    CodecBook,
+    CodecError,
+    JsonCodec,
+    WrappingCodec,
+    bare,
+    decoder_of,
+    join,
+    rewrapped,
+    split,
+    wrapped,
+)
 from taskharbor.step import DeliveredStep, Hole, Input
 
 _JSON = JsonCodec()
@@ -48,7 +60,9 @@ class Filling:
 
     def _elements(self, parts: Sequence[Input], *, tolerant: bool) -> list[tuple[str, bytes]]:
         if tolerant:
-            return [(_JSON.name, self._in_json(part, tolerant=True)) for part in parts]
+            # In the layers of what came in: what was encrypted is not written down in the clear.
+            layers = rewrapped(self._first(parts), _JSON)
+            return [(layers.name, wrapped(layers, self._in_json(part, tolerant=True))) for part in parts]
         return [(part.codec, _value(part)) for part in parts]
 
     def codec(self, name: str) -> Codec:
@@ -81,16 +95,17 @@ class Filling:
         if part.codec == PARTS:
             gathered = read_parts(data)
             return self._many(gathered.inputs, kind, tolerant=gathered.tolerant)
-        return self._decode(part.codec, kind, data)
+        return self._decode(self.codec(part.codec), kind, data)
 
     def _many(self, parts: Sequence[Input], kind: object, *, tolerant: bool) -> object:
         names = {part.codec for part in parts if not part.failed}
         if not tolerant and len(names) == 1 and PARTS not in names:
             (name,) = names
-            whole = join(self.codec(name), [_value(part) for part in parts])
+            codec, elements = bare(self.codec(name), [_value(part) for part in parts])
+            whole = join(codec, elements)
             if whole is not None:
-                return self._decode(name, kind, whole)
-        return self._decode(_JSON.name, kind, self.in_json(parts, tolerant=tolerant))
+                return self._decode(codec, kind, whole)
+        return self._decode(_JSON, kind, self.in_json(parts, tolerant=tolerant))
 
     def in_json(self, parts: Sequence[Input], *, tolerant: bool) -> bytes:
         """Return a list of results as JSON, whatever each was written in.
@@ -109,18 +124,33 @@ class Filling:
             data = self.in_json(gathered.inputs, tolerant=gathered.tolerant)
         elif part.codec != _JSON.name:
             # As it is in its own format: what that writes of a type, JSON writes of the same.
-            data = _JSON.encoder()(self.codec(part.codec).decoder(_ANY)(data))
+            codec, (data,) = bare(self.codec(part.codec), [data])
+            if type(codec) is not JsonCodec:
+                data = _JSON.encoder()(decoder_of(codec, _ANY)(data))
         return msgspec.json.encode({"type": "success", "value": msgspec.Raw(data)}) if tolerant else data
 
-    def _decode(self, name: str, kind: object, data: bytes) -> object:
-        codec = self.codec(name)
-        key = (name, kind)
+    def _first(self, parts: Sequence[Input]) -> Codec:
+        """Return the first layered codec that parts are written in, those within them too; JSON if there is none."""
+        for part in parts:
+            if part.failed:
+                continue
+            found = (
+                self._first(read_parts(_value(part)).inputs)
+                if part.codec == PARTS
+                else self.codec(part.codec)
+            )
+            if isinstance(found, WrappingCodec):
+                return found
+        return _JSON
+
+    def _decode(self, codec: Codec, kind: object, data: bytes) -> object:
+        key = (codec.name, kind)
         try:
             known = self._decoders.get(key)
         except TypeError:  # a type that cannot be hashed
-            return codec.decoder(cast("type[object]", kind))(data)
+            return decoder_of(codec, cast("type[object]", kind))(data)
         if known is None or known[0] is not codec:
-            known = self._decoders[key] = codec, codec.decoder(cast("type[object]", kind))
+            known = self._decoders[key] = codec, decoder_of(codec, cast("type[object]", kind))
         return known[1](data)
 
 

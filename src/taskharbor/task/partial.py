@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from taskharbor.codec import Codec
+from taskharbor.codec import Codec, decoder_of
 from taskharbor.task.arguments import arguments_type
 from taskharbor.task.reading import Parameter
 
@@ -30,5 +30,5 @@ class Partial:
         """Return a strict function from bytes to what is left; it raises `CodecError`."""
         known = self._decoders.get(codec.name)
         if known is None or known[0] is not codec:
-            known = self._decoders[codec.name] = codec, codec.decoder(self._type)
+            known = self._decoders[codec.name] = codec, decoder_of(codec, self._type)
         return known[1]

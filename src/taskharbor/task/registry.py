@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from taskharbor.errors import TaskDefinitionError, UnknownTaskError, nearest
 from taskharbor.task.definition import TaskDefinition
+from taskharbor.task.upgrading import mark_of_upgrade
 
 _Place: TypeAlias = tuple[str, str, int]
 
@@ -66,9 +67,12 @@ class Registry:
         return frozenset(self._by_name)
 
     def build(self, codecs: list[str]) -> str:
-        """Return a digest of what this build can decode: its tasks, their signatures, its codecs (rule 16)."""
+        """Return a digest of what this build can decode: its tasks, signatures, upgrades and codecs (rule 16).
+
+        `codecs` are what `CodecBook.abilities` returns.
+        """
         parts = [
-            f"{name}={definition.fingerprint:016x}"
+            f"{name}={definition.fingerprint:016x}{mark_of_upgrade(definition.upgrade)}"
             for name, definition in sorted(self._by_name.copy().items())
         ]
         return hashlib.sha256("\n".join([*codecs, "", *parts]).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -11,6 +12,7 @@ from taskharbor.job import JobRecord, JobState
 from taskharbor.step import DeliveredStep, Hole
 from taskharbor.task.definition import TaskDefinition
 from taskharbor.task.filling import Filling
+from taskharbor.task.upgrading import needs_upgrade, plain_arguments, upgraded
 
 _EMPTIED = frozenset({JobState.SUCCEEDED, JobState.CANCELLED})
 """States in which what came in is not kept any more."""
@@ -28,8 +30,10 @@ def stored_arguments(
         codecs: returns what results of earlier steps may be written with.
 
     Raises:
-        PayloadError: what is there does not fit the signature.
+        PayloadError: what is there does not fit the signature; or it has to be upgraded, and is not there whole.
     """
+    if needs_upgrade(definition, record.fingerprint):
+        return _upgraded(definition, record, codec, codecs)
     step = record.step
     if step is None or not step.holes:
         return definition.read_arguments(record.payload, codec)
@@ -40,6 +44,25 @@ def stored_arguments(
             **msgspec.structs.asdict(given(record.payload)),
             **Filling(codecs()).values(there, definition.parameter_type),
         }
+    except CodecError as error:
+        raise definition.unfit("arguments", error) from error
+
+
+def _upgraded(
+    definition: TaskDefinition, record: JobRecord, codec: Codec, codecs: Callable[[], CodecBook]
+) -> dict[str, object]:
+    try:
+        values = plain_arguments(record.payload, codec)
+        step = record.step
+        if step is not None and step.holes:
+            there = DeliveredStep(step.flow, tuple(_filled(step, record)), step.inputs)
+            if len(there.holes) < len(step.holes):
+                raise CodecError(
+                    "it was stored under another signature, and the task's upgrade takes all arguments, some of which "
+                    "come from steps of its flow and are not there"
+                )
+            values |= Filling(codecs()).values(there, lambda _: Any)
+        return msgspec.structs.asdict(upgraded(definition, values, codec))
     except CodecError as error:
         raise definition.unfit("arguments", error) from error
 

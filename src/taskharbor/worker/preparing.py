@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from taskharbor.codec import Codec, CodecBook, CodecError
-from taskharbor.errors import MiddlewareError, PayloadError, TaskDefinitionError
+from taskharbor.errors import MiddlewareError, OptionError, PayloadError, TaskDefinitionError
 from taskharbor.job import Delivery
 from taskharbor.outcome import Outcome, Rejected, Strayed, describe
-from taskharbor.task import Middleware, Registry
+from taskharbor.step import DeliveredStep
+from taskharbor.task import Middleware, Registry, TaskDefinition
 from taskharbor.task.filling import Filling
+from taskharbor.task.upgrading import needs_upgrade, plain_arguments, upgraded
 from taskharbor.worker.builtin import BuiltinPlan, builtin_plans
 from taskharbor.worker.layered import plan_for
 from taskharbor.worker.plan import TaskPlan
@@ -49,10 +51,10 @@ class Plans:
         plans: dict[str, TaskPlan] = {**self._builtin}
         for definition in self._registry:
             codec = definition.codec or self._codec
-            self._codecs.add(codec)
             try:
+                self._codecs.add(codec)
                 plan = known.get(definition) or plan_for(definition, codec, self._middleware, self._worker)
-            except (TaskDefinitionError, MiddlewareError):
+            except (TaskDefinitionError, MiddlewareError, OptionError):
                 if not known:  # at start: say so to whoever starts the worker
                     raise
                 logger.exception("a task declared while this worker runs cannot be run by it")
@@ -61,7 +63,7 @@ class Plans:
                 plans[name] = plan
         self._plans = plans
         self.tasks = frozenset(plans)
-        self.build = self._registry.build(self._codecs.names())
+        self.build = self._registry.build(self._codecs.abilities())
         self._seen = self._registry.version
 
     @property
@@ -78,22 +80,14 @@ class Plans:
         plan = self._plans.get(delivery.task)
         if plan is None:
             return Strayed(unknown_task(delivery))
-        read: Callable[[bytes], msgspec.Struct] | None
-        if isinstance(plan, BuiltinPlan):
-            read = partial(plan.work, delivery)
-        elif delivery.step is not None and delivery.step.holes:
-            read = self._hole_reader(plan, delivery)
-        else:
-            read = plan.readers.get(delivery.codec) or self._reader(plan, delivery.codec)
-        if read is None:
-            known = ", ".join(self._codecs.names())
-            return Strayed(
-                f"its payload is written with the codec {delivery.codec!r}, which this worker does not have (it has "
-                f"{known}); pass it as Harbor(codecs=[...])",
-                self.build,
-            )
         try:
-            arguments = read(delivery.payload)
+            arguments = self._arguments(plan, delivery)
+        except _UnknownCodec as error:
+            return Strayed(str(error), self.build)
+        except (
+            TaskDefinitionError
+        ) as error:  # the codec is here, and cannot carry the task's types in this build
+            return self._unreadable(plan, delivery, CodecError(str(error), foreign=True), worker)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a user's codec may raise anything, and must not end the worker
@@ -101,29 +95,45 @@ class Plans:
             return self._unreadable(plan, delivery, told, worker)
         return Run(delivery, plan, arguments, deps)
 
-    def _reader(self, plan: TaskPlan, codec_name: str) -> Callable[[bytes], msgspec.Struct] | None:
-        codec = self._codecs.find(codec_name)
+    def _arguments(self, plan: TaskPlan, delivery: Delivery) -> msgspec.Struct:
+        if isinstance(plan, BuiltinPlan):
+            return plan.work(delivery, delivery.payload)
+        definition, step = plan.definition, delivery.step
+        if definition.upgrade is not None and needs_upgrade(definition, delivery.fingerprint):
+            return self._upgraded(definition, delivery)
+        if step is not None and step.holes:
+            return self._filled(definition, delivery, step)
+        read = plan.readers.get(delivery.codec)
+        if read is None:
+            read = definition.coder(self._codec_of(delivery)).decode_arguments
+            plan.readers[delivery.codec] = read
+        return read(delivery.payload)
+
+    def _codec_of(self, delivery: Delivery) -> Codec:
+        codec = self._codecs.find(delivery.codec)
         if codec is None:
-            return None
-        plan.readers[codec_name] = read = plan.definition.coder(codec).decode_arguments
-        return read
+            raise _UnknownCodec(
+                f"its payload is written with the codec {delivery.codec!r}, which this worker does not have (it has "
+                f"{', '.join(self._codecs.names())}); pass it as Harbor(codecs=[...])",
+            )
+        return codec
 
-    def _hole_reader(self, plan: TaskPlan, delivery: Delivery) -> Callable[[bytes], msgspec.Struct] | None:
-        """Return what reads a payload and fills its holes; None if the payload's codec is not known."""
-        codec, definition, step = self._codecs.find(delivery.codec), plan.definition, delivery.step
-        if codec is None or step is None:
-            return None
+    def _filled(self, definition: TaskDefinition, delivery: Delivery, step: DeliveredStep) -> msgspec.Struct:
+        codec = self._codec_of(delivery)
         names = frozenset(hole.parameter for hole in step.holes)
+        if delivery.fingerprint != definition.fingerprint and not names <= definition.parameter_names:
+            missing = sorted(names - definition.parameter_names)
+            raise CodecError(f"the task has no parameter {missing[0]!r}")
+        given = msgspec.structs.asdict(definition.partial(names).decoder(codec)(delivery.payload))
+        values = self._filling.values(step, definition.parameter_type)
+        return definition.arguments_type(**given, **values)
 
-        def read(data: bytes) -> msgspec.Struct:
-            if delivery.fingerprint != definition.fingerprint and not names <= definition.parameter_names:
-                missing = sorted(names - definition.parameter_names)
-                raise CodecError(f"the task has no parameter {missing[0]!r}")
-            given = msgspec.structs.asdict(definition.partial(names).decoder(codec)(data))
-            values = self._filling.values(step, definition.parameter_type)
-            return definition.arguments_type(**given, **values)
-
-        return read
+    def _upgraded(self, definition: TaskDefinition, delivery: Delivery) -> msgspec.Struct:
+        codec = self._codec_of(delivery)
+        values = plain_arguments(delivery.payload, codec)
+        if delivery.step is not None:
+            values |= self._filling.values(delivery.step, lambda _: Any)
+        return upgraded(definition, values, codec)
 
     def _unreadable(self, plan: TaskPlan, delivery: Delivery, error: CodecError, worker: str) -> Outcome:
         told = (
@@ -137,6 +147,10 @@ class Plans:
                 describe(problem, attempt=delivery.attempt, worker=worker), "its payload cannot be decoded"
             )
         return Strayed(told, self.build)
+
+
+class _UnknownCodec(CodecError):
+    """The worker does not have what the payload is written with."""
 
 
 def unknown_task(delivery: Delivery) -> str:

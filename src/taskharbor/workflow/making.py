@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from taskharbor.call import Call, Placeholder
 from taskharbor.call.expansion import write_expansion
-from taskharbor.codec import Codec, CodecError
+from taskharbor.codec import Codec, CodecError, decoder_of, encoder_of
 from taskharbor.errors import FlowError, PayloadError
 from taskharbor.job import PAYLOAD_LIMIT, NewJob
 from taskharbor.step import Step
@@ -112,7 +112,7 @@ class Maker:
             parameter = taker.draft.holes[taker.slot].parameter
             kind = GenericAlias(list, (call.callee.parameter_type(parameter),))
             try:
-                (call.callee.codec or self._codec).decoder(cast("type[object]", kind))(data)
+                decoder_of(call.callee.codec or self._codec, cast("type[object]", kind))(data)
             except CodecError as error:
                 raise PayloadError(
                     f"the list given to each(...) does not fit the parameter {parameter!r} of task "
@@ -128,7 +128,7 @@ class Maker:
         own = None if taker is None else taker.callee.codec
         codec = own or self._codec
         try:
-            return codec.name, codec.encoder()(items)
+            return codec.name, encoder_of(codec)(items)
         except CodecError as error:
             raise FlowError(f"{items!r:.80} cannot be sent: {error} at {error.path}") from error
 
