@@ -1,0 +1,92 @@
+"""A thread that notices what has gone on for too long, without being told of all that has not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from taskharbor.call import sheltered
+
+T = TypeVar("T")
+
+_LINGER_SECONDS = 1.0
+"""How long the thread waits for more to watch before it ends."""
+
+
+class Watch(Generic[T]):
+    """Calls `late` once for each thing that is not discarded within a time of its being added.
+
+    All have the same time, so they come to be late in the order in which they were added: the thread sleeps until the
+    first that is there may be late, and looks again. `add` wakes it only if it had nothing to wait for.
+
+    Jobs' threads call `add` and `discard`, and may be interrupted between any two steps; so what those two do is done
+    by single steps of the interpreter, or where no interrupt lands.
+    """
+
+    def __init__(self, after_seconds: float, late: Callable[[T], None]) -> None:
+        """Prepare it; there is no thread before there is something to watch."""
+        self._after = after_seconds
+        self._late = late
+        self._due: dict[int, tuple[float, T]] = {}
+        """When each will be late, on the monotonic clock, in that order."""
+        self._idle = True
+        """The thread waits for something to come, or there is none."""
+        self._come = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, thing: T) -> None:
+        """Watch something from now on."""
+        self._due[id(thing)] = time.monotonic() + self._after, thing
+        # After that, and not before: the thread says that it is idle, and then looks whether something came.
+        if self._idle:
+            self._wake()
+
+    def discard(self, thing: T) -> None:
+        """Watch it no longer."""
+        self._due.pop(id(thing), None)
+
+    def _wake(self) -> None:
+        with sheltered(), self._lock:
+            self._idle = False
+            self._come.set()
+            if self._thread is None:
+                thread = threading.Thread(target=self._watch, name="taskharbor-watch", daemon=True)
+                try:
+                    thread.start()
+                except (
+                    RuntimeError
+                ):  # no more threads to be had, or the interpreter ends: the job goes unwatched
+                    self._idle = True
+                else:
+                    self._thread = thread
+
+    def _watch(self) -> None:
+        while True:
+            first = next(iter(list(self._due.values())), None)
+            if first is None:
+                if self._nothing_came():
+                    return
+                continue
+            due, thing = first
+            left = due - time.monotonic()
+            if left > 0:
+                time.sleep(left)
+            elif self._due.pop(id(thing), None) is not None:
+                self._late(thing)
+
+    def _nothing_came(self) -> bool:
+        """Wait for something to come; return True if the thread may end."""
+        self._come.clear()
+        self._idle = True
+        if self._due or self._come.wait(_LINGER_SECONDS):
+            self._idle = False
+            return False
+        with self._lock:
+            if self._come.is_set() or self._due:
+                self._idle = False
+                return False
+            self._thread = None
+            return True
