@@ -12,6 +12,7 @@ from taskharbor.cli.listing import JOB_COLUMNS, AfterOption, JsonOption, LimitOp
 from taskharbor.cli.showing import show_jobs
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.verbs import CANCEL, DELETE, RETRY
+from taskharbor.cli.watch import watch
 
 commands = typer.Typer(
     no_args_is_help=True, help="Look at jobs, watch them, retry them, cancel them, delete them."
@@ -58,6 +59,9 @@ def show(
         well = show_jobs(harbor, ids_of(ids), as_json=as_json)
     if not well:
         raise typer.Exit(Exit.FAILED)
+
+
+commands.command("watch")(watch)
 
 
 @commands.command("retry")
