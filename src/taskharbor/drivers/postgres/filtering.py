@@ -8,8 +8,8 @@ from string import ascii_lowercase, ascii_uppercase
 from taskharbor.driver import JobFilter
 from taskharbor.drivers.postgres.routine import text_array
 
-# Whoever asks gives text in lower case; only A to Z count as such, whatever the database's locale says of others.
-_LOWER = f"translate({{}}, '{ascii_uppercase}', '{ascii_lowercase}')"
+# In this collation A to Z are all that has a case, whatever the database's locale says.
+_LOWER = 'lower({} COLLATE pg_catalog."C")'
 _LAST_ERROR = "(j.errors -> -1 ->> '{}')"
 _LOWERED = str.maketrans(ascii_uppercase, ascii_lowercase)
 

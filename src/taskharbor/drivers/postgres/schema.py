@@ -253,8 +253,8 @@ _FUNCTIONS = re.compile(
     r"(?<![\w.$\"])(array_agg|array_cat|ceil|clock_timestamp|count|current_setting|date_part|date_trunc|"
     r"gen_random_uuid|generate_series|"
     r"has_table_privilege|hashtextextended|json_agg|json_build_array|json_build_object|jsonb_array_elements|jsonb_set|"
-    r"left|max|min|pg_\w+|row_number|set_config|"
-    r"statement_timestamp|string_agg|strpos|sum|to_char|to_jsonb|to_regclass|to_regnamespace|translate)\("
+    r"left|lower|max|min|pg_\w+|row_number|set_config|"
+    r"statement_timestamp|string_agg|strpos|sum|to_char|to_jsonb|to_regclass|to_regnamespace)\("
 )
 
 
