@@ -18,12 +18,16 @@ from taskharbor.job import AttemptError, Delivery
 from taskharbor.outcome import Failed, Outcome, Succeeded
 from taskharbor.retry import RetryNumbers
 from taskharbor.settlement import REFUSED, Settled, SettleKind, Settlement, SettleStatus
+from taskharbor.telemetry import Hub, Tallies
 from taskharbor.worker import patience, sifting
+from taskharbor.worker.journal import Journal
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.plan import TaskPlan
+from taskharbor.worker.reporting import Reporting
 from taskharbor.worker.run import Run
 from taskharbor.worker.settling import BATCH_BYTES, Settling
 from taskharbor.worker.sight import Sight
+from taskharbor.worker.telling import Telling
 from tests.support.work import (
     ENOUGH,
     LEASE,
@@ -232,7 +236,9 @@ def batches_of(outcomes: Sequence[Outcome]) -> list[list[Settlement]]:
     async def main() -> None:
         sight = Sight(ENOUGH)
         store = cast("Store", cast("object", Taking()))
-        settling = Settling(store, Patience(sight), sight, "me", on_settled)
+        telling = Telling(Hub(), Journal(store, worker="me"), Tallies(), worker="me")
+        reporting = Reporting(store, telling.progressed, worker="me")
+        settling = Settling(store, Patience(sight), sight, "me", on_settled, telling, reporting)
         settling.finish_runs([_ended(f"job-{number}", outcome) for number, outcome in enumerate(outcomes)])
         writing = asyncio.ensure_future(settling.run())
         await aeventually(lambda: settling.pending == 0)

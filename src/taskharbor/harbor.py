@@ -45,6 +45,7 @@ from taskharbor.sending import Sender
 from taskharbor.task import Middleware, Registry, TaskDefinition, default_registry
 from taskharbor.task.layer import checked_layers
 from taskharbor.task.stored import stored_arguments
+from taskharbor.telemetry import Events, Hub, Results
 from taskharbor.working import WorkerOptions, run_until_idle, settings_of, until_idle
 
 if TYPE_CHECKING:
@@ -101,9 +102,15 @@ class Harbor:
         self._lifespan = deps
         self._middleware = checked_layers(middleware, "Harbor")
         self._check = check
+        self._hub = Hub()
         self._connections = Connections(self._driver)
         self._sender = Sender(
-            self._driver, self._connections, self._codec, check=check, middleware=self._middleware
+            self._driver,
+            self._connections,
+            self._codec,
+            check=check,
+            hub=self._hub,
+            middleware=self._middleware,
         )
         self._follower = Follower(self._driver, self._connections)
         # How often it was entered in this context, and what was current before: a thread or task leaves its own blocks.
@@ -132,7 +139,7 @@ class Harbor:
     @property
     def jobs(self) -> Jobs:
         """Return what can be done with stored jobs by hand."""
-        return Jobs(self._connections)
+        return Jobs(self._connections, self._hub)
 
     @property
     def flows(self) -> Flows:
@@ -153,6 +160,16 @@ class Harbor:
     def statistics(self) -> Statistics:
         """Return what workers have counted, by minute, queue, task and ending."""
         return Statistics(self._connections)
+
+    @property
+    def events(self) -> Events:
+        """Return what subscribes to events of this process: `harbor.events(kinds=JobDead)`."""
+        return Events(self._hub)
+
+    @property
+    def results(self) -> Results:
+        """Return what subscribes to typed results of a task's jobs: `harbor.results(resize)`."""
+        return Results(self._hub, self._codecs)
 
     def at(self, url: str | Driver) -> Harbor:
         """Return a harbor on another store, the same in all else: registry, codecs, middleware, deps and check.
@@ -215,11 +232,13 @@ class Harbor:
     def close(self) -> None:
         """Close its connections, but for those that belong to event loops still running. Idempotent."""
         uninstall(self)
+        self._hub.close()
         self._connections.close()
 
     async def aclose(self) -> None:
         """Close its connections, this event loop's among them. Idempotent."""
         uninstall(self)
+        self._hub.close()
         await self._connections.aclose()
 
     # --- sending

@@ -31,6 +31,8 @@ from taskharbor.errors import DuplicateJob, KeyConflict, StoreError, UsageError
 from taskharbor.flow import NewFlow, Sequel
 from taskharbor.job import NewJob, OnConflict, new_job_ids
 from taskharbor.task import Middleware, Outgoing
+from taskharbor.telemetry import Hub
+from taskharbor.telemetry.announcing import TOLD_BY_PRODUCERS, tell_enqueued
 
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making a `Sent`
 
@@ -45,6 +47,7 @@ class Sender:
         codec: Codec,
         *,
         check: bool,
+        hub: Hub,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self._driver = driver
@@ -52,6 +55,7 @@ class Sender:
         self._layers = [layer for layer in middleware if layer.surrounds_enqueue]
         self._codec = codec
         self._check = check
+        self._hub = hub
         self._block: ContextVar[_Block | None] = ContextVar("taskharbor_using", default=None)
 
     def send(self, calls: Sequence[Call | FlowCall], *, check: bool | None = None) -> list[Sent]:
@@ -83,20 +87,29 @@ class Sender:
             return []
         with sheltered():
             block = self._claimed()
-            if block is None:
-                return _sent(calls, request, self._connections.producer().job_enqueue(request))
-            with block.sending():
-                return _sent(calls, request, block.joined.job_enqueue(request))
+            if block is not None:  # whether these jobs come to be is decided by the caller's commit: nothing is told
+                with block.sending():
+                    return _sent(calls, request, block.joined.job_enqueue(request))
+            answers = self._connections.producer().job_enqueue(request)
+            if self._hub.active:
+                tell_enqueued(self._hub, request, answers)
+        if self._hub.active:
+            self._hub.wait_for_room(TOLD_BY_PRODUCERS)
+        return _sent(calls, request, answers)
 
     async def _asend(self, calls: Sequence[Call | FlowCall], request: JobEnqueue) -> list[Sent]:
         if not (request.jobs or request.flows):
             return []
         block = self._claimed()
-        if block is None:
-            store = await self._connections.store()
-            return _sent(calls, request, await store.job_enqueue(request))
-        with block.sending():
-            return _sent(calls, request, await block.joined.ajob_enqueue(request))
+        if block is not None:
+            with block.sending():
+                return _sent(calls, request, await block.joined.ajob_enqueue(request))
+        store = await self._connections.store()
+        answers = await store.job_enqueue(request)
+        if self._hub.active:
+            tell_enqueued(self._hub, request, answers)
+            await self._hub.room(TOLD_BY_PRODUCERS)
+        return _sent(calls, request, answers)
 
     @contextmanager
     def using(self, connection: object) -> Generator[None]:

@@ -22,6 +22,8 @@ from taskharbor.driver import (
     Store,
 )
 from taskharbor.job import JobRecord, JobState
+from taskharbor.telemetry import Hub
+from taskharbor.telemetry.announcing import tell_requeued
 
 T = TypeVar("T")
 
@@ -29,9 +31,10 @@ T = TypeVar("T")
 class Jobs:
     """Looking at jobs, and acting on them by hand. Every method has an `a` form for event loops."""
 
-    def __init__(self, asks: Asks) -> None:
-        """Made by the harbor."""
+    def __init__(self, asks: Asks, hub: Hub) -> None:
+        """Made by the harbor; `hub` is told of what is requeued."""
         self._asks = asks
+        self._hub = hub
 
     def get(self, job_id: str) -> JobRecord:
         """Return all that the store knows of a job.
@@ -125,7 +128,7 @@ class Jobs:
         """
         check_notes(reason, by)
         request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
-        return self._block("requeue", lambda store: store.job_requeue(request))
+        return self._block("requeue", lambda store: self._requeue(store, request))
 
     async def arequeue(
         self, ids: Sequence[str], *, reason: str = "", by: str = ""
@@ -133,7 +136,12 @@ class Jobs:
         """Make dead or cancelled jobs ready again; the async form of `requeue`."""
         check_notes(reason, by)
         request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
-        return await self._asks.aask(lambda store: store.job_requeue(request))
+        return await self._asks.aask(lambda store: self._requeue(store, request))
+
+    async def _requeue(self, store: Store, request: JobRequeue) -> Sequence[RequeueStatus]:
+        answers = await store.job_requeue(request)
+        await tell_requeued(self._hub, store, request.ids, answers)
+        return answers
 
     def delete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
         """Remove jobs for good, and return one answer each, in order. Running ones are left."""

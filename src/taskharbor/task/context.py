@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Generic, Protocol
 
 from typing_extensions import TypeVar
 
-from taskharbor.call import Signature, current_dispatcher, sendables
+from taskharbor.call import Signature, current_dispatcher, sendables, sheltered
 from taskharbor.errors import JobCancelled, UsageError
 from taskharbor.flow import Sequel
 from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id, new_token
+from taskharbor.report import LogLine, Progress
 from taskharbor.retry import RetryNumbers
+from taskharbor.task.told import Told, checked_line, checked_progress
 
 Deps = TypeVar("Deps", default=None)
 D = TypeVar("D")
+
+_making = threading.Lock()
+"""Held while the first word of a handler makes a place for its words, which two of its threads may do at once."""
 
 
 class StopSignal(Protocol):
@@ -34,21 +40,32 @@ class Context(Generic[Deps]):
     `Deps` is the type of the harbor's dependencies; plain `Context` means none are used.
     """
 
-    __slots__ = ("_delivery", "_sequels", "_stop", "asked", "deps")
+    __slots__ = ("_delivery", "_hear", "_sequels", "_stop", "_told", "asked", "deps", "reports")
 
     deps: Deps
     """What the harbor's `deps` lifespan yielded; one object for all jobs of a worker."""
     asked: list[Signature[object]]
     """What `enqueue_on_success` was given; for unit tests, with a detached context."""
+    reports: list[Progress | LogLine]
+    """What `progress` and `log` made of what they were given; only for unit tests, with a detached context."""
 
-    def __init__(self, deps: Deps, delivery: Delivery, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        delivery: Delivery,
+        stop: StopSignal,
+        hear: Callable[[Told], None] | None = None,
+    ) -> None:
         """Made by the worker; for calling `task.fn` by hand, see `Context.detached`."""
         self.deps = deps
         self._delivery = delivery
         self._stop = stop
         # Appended to, which threads can do at once.
         self._sequels: list[Sequel] = []
+        self._hear = hear
+        self._told: Told | None = None
         self.asked = []
+        self.reports = []
 
     # With a type variable of its own: on the bare class `Deps` stands for its default, None.
     @staticmethod
@@ -142,6 +159,48 @@ class Context(Generic[Deps]):
         step = self._delivery.step
         return None if step is None else step.flow or None
 
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Tell how far the job is: for whoever looks at it, and for those who listen to `JobProgressed`.
+
+        As often as you like: the worker keeps the latest, and writes it down about twice a second and when the attempt
+        ends. It survives a retry. Never blocks, and callable from any thread.
+
+        Args:
+            done: how much is done, in whatever unit; 0 or more.
+            total: of how much; None where that is not known.
+            note: what it is at, in a few words; the first 200 characters are kept.
+
+        Raises:
+            OptionError: a number below zero, or that is none; a note that is no text.
+        """
+        progress = checked_progress(done, total, note)
+        self.told.note(progress)
+        if self._hear is None:
+            self.reports.append(progress)
+
+    def log(self, text: str) -> None:
+        """Add a line to the job's own log, which is kept with the job: `handle.log()`, `taskharbor jobs show`.
+
+        Written down as progress is. The last 200 lines of a job are kept, of all its attempts, and of each line the
+        first 1000 characters. Never blocks, and callable from any thread. For what the operators of your service
+        should read, use `logging`.
+
+        Raises:
+            OptionError: it is no text.
+        """
+        written = self.told.write(checked_line(text))
+        if self._hear is None:
+            self.reports.append(written)
+
+    @property
+    def told(self) -> Told:
+        """Return what the handler has told and nobody has taken yet."""
+        if self._told is None:
+            with sheltered(), _making:
+                if self._told is None:
+                    self._told = Told(self._delivery, self._hear or _nobody)
+        return self._told
+
     def enqueue_on_success(self, *signatures: Signature[object]) -> None:
         """Have calls, or flows, stored together with the success of this job, in one transaction, or never.
 
@@ -192,6 +251,10 @@ class Context(Generic[Deps]):
         reason = self._stop.stop_reason
         if reason is not None:
             raise JobCancelled(f"job {self.job_id} should stop: {reason}", job_id=self.job_id)
+
+
+def _nobody(_told: Told) -> None:
+    """Hear nothing."""
 
 
 class _NeverStop:

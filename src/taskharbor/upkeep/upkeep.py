@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
-from taskharbor.driver import HistoryPrune, LeaseExtend, LeaseReclaim, Store
+from taskharbor.driver import HistoryPrune, LeaseExtend, LeaseReclaim, Reclaimed, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import SettleKind
 
@@ -33,14 +33,19 @@ class Upkeep:
         lost: Callable[[], None],
         worker: str,
         on_own: Callable[[Sequence[str]], None],
+        on_reclaimed: Callable[[Sequence[Reclaimed]], Awaitable[None]],
     ) -> None:
-        """Prepare it; the last three keep the worker's sight of the store (rule 5)."""
+        """Prepare it; `observed`, `seen` and `lost` keep the worker's sight of the store (rule 5).
+
+        `on_own` is told which of the worker's own jobs it has reclaimed, `on_reclaimed` of all.
+        """
         self._store = store
         self._every = lease.total_seconds() / 3
         self._observed = observed
         self._seen = seen
         self._worker = worker
         self._on_own = on_own
+        self._on_reclaimed = on_reclaimed
         self._lease = lease
         self._lost = lost
 
@@ -80,6 +85,7 @@ class Upkeep:
                 job.worker,
                 _FATES.get(job.fate, job.fate.value),
             )
+        await self._on_reclaimed(reclaimed)
 
     async def prune(self) -> None:
         """Remove what has outlived its retention, in steps that leave room for others."""

@@ -10,6 +10,7 @@ from taskharbor.call import Dispatcher
 from taskharbor.codec import Codec, CodecBook
 from taskharbor.driver import Driver
 from taskharbor.task import Middleware, Registry
+from taskharbor.telemetry import Hub
 from taskharbor.worker.lifespan import Lifespan
 
 
@@ -25,5 +26,7 @@ class Application(msgspec.Struct, frozen=True):
     lifespan: Lifespan | None
     on_loop_end: Callable[[], Awaitable[None]]
     """Closes what the harbor has opened on a worker's own loop."""
+    hub: Hub
+    """Where those in this process listen to what happens."""
     middleware: tuple[Middleware, ...] = ()
     """Layers around every task, the first outermost."""

@@ -14,8 +14,10 @@ from taskharbor.codec import MsgpackCodec
 from taskharbor.errors import TaskHarborError
 from taskharbor.job import AttemptError, Delivery
 from taskharbor.outcome import Reject, RetryLater, Snooze, describe
+from taskharbor.report import Report
 from taskharbor.task import Context, Task, TaskDefinition
 from taskharbor.task.context import IN_CHILD
+from taskharbor.worker.child_words import ChildWords
 
 WIRE = MsgpackCodec()
 """How arguments and results travel, whatever codec the payload was stored in."""
@@ -50,12 +52,18 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     reject: str | None = None
 
 
+class Words(msgspec.Struct, frozen=True, tag=True):
+    """The handler told something of itself, and goes on."""
+
+    report: Report
+
+
 Answer: TypeAlias = Returned | Raised
 
 encode_request = msgspec.msgpack.Encoder().encode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 _encode_answer = msgspec.msgpack.Encoder().encode
-decode_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+decode_answer: msgspec.msgpack.Decoder[Answer | Words] = msgspec.msgpack.Decoder(Answer | Words)
 
 
 class Pipe(Protocol):
@@ -89,18 +97,26 @@ def child_main(pipe: Pipe) -> None:
             request = _decode_request(pipe.recv_bytes())
         except (EOFError, OSError):
             return
-        answer = _encode_answer(_serve(request))
+        words = ChildWords(lambda report: _send_words(pipe, report))
+        answer = _encode_answer(_serve(request, words))
+        words.end()
         try:
             pipe.send_bytes(answer)
         except OSError:
             return
 
 
-def _serve(request: Request) -> Answer:
+def _send_words(pipe: Pipe, report: Report) -> None:
+    # Never beside the answer, which is sent when the thread that sends words has ended.
+    with contextlib.suppress(OSError):
+        pipe.send_bytes(_encode_answer(Words(report)))
+
+
+def _serve(request: Request, words: ChildWords) -> Answer:
     try:
         definition = _find(request)
         coder = definition.coder(WIRE)
-        context = Context(None, request.delivery, IN_CHILD)
+        context = Context(None, request.delivery, IN_CHILD, words.hear)
         value = definition.spread(
             definition.fn,
             coder.decode_arguments(request.arguments),

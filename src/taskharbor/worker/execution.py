@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -18,8 +19,10 @@ from taskharbor.outcome import Outcome
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.plan import UnfitResult
 from taskharbor.worker.processes import Children
+from taskharbor.worker.reporting import Reporting
 from taskharbor.worker.run import Run, Stop
 from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.telling import Telling
 from taskharbor.worker.threads import Threads
 
 
@@ -50,6 +53,8 @@ class Execution:
         worker: str,
         on_ends: Callable[[list[Run]], None],
         on_bug: Callable[[Exception], None],
+        telling: Telling,
+        reporting: Reporting,
     ) -> None:
         """Make it for the running loop; `on_ends` is called there, with each run once.
 
@@ -60,6 +65,8 @@ class Execution:
         self._worker = worker
         self._on_ends = on_ends
         self._on_bug = on_bug
+        self._telling = telling
+        self._hear = reporting.hear
         # What every handler's context starts from: the worker's own, so that no job sees what another has set.
         self._base = copy_context()
         self._base.run(enter, dispatcher)
@@ -76,6 +83,7 @@ class Execution:
     def start(self, run: Run) -> None:
         """Start a handler in a slot that was taken for it."""
         self._leases.begin(run)
+        run.on_news = self._hear
         if run.plan.is_async:
             run.interrupt = _CANCEL
             run.task = self._loop.create_task(
@@ -116,7 +124,10 @@ class Execution:
             outcome = run.stopped(self._worker)
         else:
             run.started = True
+            run.began = time.monotonic()
             running_job.set(run)
+            if self._telling.heeded:
+                self._telling.began(run)
             if run.delivery.timeout is not None:
                 self._arm(run)
             try:
@@ -165,11 +176,15 @@ class Execution:
     def _begin(self, run: Run) -> None:
         """Note that a sync handler begins now; its timeout counts from here."""
         run.started = True
+        run.began = time.monotonic()
+        if self._telling.heeded:
+            self._telling.began(run)
         if run.delivery.timeout is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
                 self._loop.call_soon_threadsafe(self._arm, run)
 
     def _ended_in_thread(self, run: Run) -> None:
+        run.ended = time.monotonic()
         late = self._late
         if late is not None:
             late(run)
@@ -183,6 +198,7 @@ class Execution:
                 self._collecting = False
 
     def _ended_on_loop(self, run: Run) -> None:
+        run.ended = time.monotonic()
         if self._late is not None:
             self._late(run)
             return

@@ -52,9 +52,10 @@ class Intake:
         finish: Callable[[Delivery, Outcome], None],
         settling: Settling,
         suspended: Callable[[], bool],
+        full: Callable[[], bool],
         on_refresh: Callable[[], None],
     ) -> None:
-        """Prepare it; `finish` takes the outcome of what never ran."""
+        """Prepare it; `finish` takes the outcome of what never ran; while `full` says so nothing is started."""
         self._driver = driver
         self._store = store
         self._settings = settings
@@ -68,6 +69,7 @@ class Intake:
         self._finish = finish
         self._settling = settling
         self._suspended = suspended
+        self._full = full
         self._on_refresh = on_refresh
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
@@ -188,7 +190,7 @@ class Intake:
             subscription.close()
 
     def _wants_more(self) -> bool:
-        if self._suspended() or self._settling.pending > _UNSETTLED_LIMIT:
+        if self._suspended() or self._full() or self._settling.pending > _UNSETTLED_LIMIT:
             return False
         if self._held_back:
             return self._execution.free > len(self._buffer)
@@ -285,7 +287,7 @@ class Intake:
         """Start buffered jobs while there are free slots."""
         execution = self._execution
         while self._buffer and execution.free > 0 and not self._stopping:
-            if self._settling.pending > _UNSETTLED_LIMIT:
+            if self._settling.pending > _UNSETTLED_LIMIT or self._full():
                 return
             delivery = self._buffer.popleft()
             if delivery.cancel_requested:

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Final
 
-from taskharbor.driver import CancelRequest, Driver, JobSettle, LeaseExtend, Store
+from taskharbor.driver import CancelRequest, Driver, JobReport, JobSettle, LeaseExtend, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import settlement
 from taskharbor.worker.leases import Leases, Unreported
@@ -50,6 +50,7 @@ class Keeper:
         on_unknown: Callable[[], None],
         on_resume: Callable[[], None],
         on_trouble: Callable[[], None],
+        on_watched: Callable[[bool], None],
     ) -> None:
         """Prepare it; the callbacks are called in the worker's loop."""
         self._driver = driver
@@ -62,6 +63,8 @@ class Keeper:
         self._on_unknown = on_unknown
         self._on_resume = on_resume
         self._on_trouble = on_trouble
+        self._on_watched = on_watched
+        self._feed_watched = False
         self._failing = False
         self._watched = asyncio.get_running_loop()
         self._watchdog = Watchdog(
@@ -197,6 +200,9 @@ class Keeper:
             self._tell(self._on_lost, answer.lost)
         if not answer.known_worker and not self._stopping:
             self._tell(self._on_unknown)
+        if answer.watched or self._feed_watched:
+            self._feed_watched = answer.watched
+            self._tell(self._on_watched, answer.watched)
 
     def _interrupt_threads(self, cancels: Sequence[CancelRequest]) -> None:
         # Handlers in threads and processes can be stopped even while the worker's loop is blocked.
@@ -212,6 +218,10 @@ class Keeper:
     async def _settle_late(self, store: Store) -> None:
         while self._ended:
             run = self._ended[0]
+            report = None if run.told is None else run.told.take()
+            if report is not None:
+                with contextlib.suppress(StoreUnavailable):
+                    await store.job_report(JobReport(reports=[report]))
             await store.job_settle(
                 JobSettle(settlements=[settlement(run.ending(self._worker), run.delivery)])
             )

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,11 +34,14 @@ from taskharbor.worker.child import (
     Pipe,
     Request,
     Returned,
+    Words,
     child_main,
     decode_answer,
     encode_request,
     kind_name,
 )
+from taskharbor.worker.layered import LayeredPlan
+from taskharbor.worker.layered_child import ask_within_layers
 from taskharbor.worker.run import Run
 
 if TYPE_CHECKING:
@@ -85,15 +89,21 @@ class _Child:
         """Return a block like any other: nothing is raised in the thread that waits for a child."""
         return nullcontext()
 
-    def ask(self, request: bytes) -> bytes | None:
-        """Return the answer; None if the child ends before it gives one."""
+    def ask(self, request: bytes, on_words: Callable[[Words], None]) -> Answer | None:
+        """Return the answer; None if the child ends before it gives one. `on_words` hears what its handler tells."""
         try:
             self.pipe.send_bytes(request)
             # Not the pipe alone: a process that the handler has started may hold its other end open.
             from multiprocessing.connection import wait
 
-            wait([self.pipe, self.process.sentinel])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
-            return self.pipe.recv_bytes() if self.pipe.poll() else None
+            while True:
+                wait([self.pipe, self.process.sentinel])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+                if not self.pipe.poll():
+                    return None
+                message = decode_answer.decode(self.pipe.recv_bytes())
+                if not isinstance(message, Words):
+                    return message
+                on_words(message)
         except (EOFError, OSError):
             return None
 
@@ -147,14 +157,21 @@ class Children:
             if run.stop is not None:
                 return run.stopped(worker)
             begin(run)
-            answer = child.ask(encode_request(_request(run, worker)))
+            ask = partial(
+                child.ask,
+                encode_request(_request(run, worker)),
+                lambda words: run.context.told.take_over(words.report),
+            )
+            if isinstance(run.plan, LayeredPlan):
+                return ask_within_layers(run.plan, run, ask, partial(_lost, child), partial(_outcome, run))
+            answer = ask()
         finally:
             run.interrupt = None
             child.take(None)
             self._put_back(child)
-        return (
-            self._lost(run, child, worker) if answer is None else _outcome(run, decode_answer.decode(answer))
-        )
+        if answer is not None:
+            return _outcome(run, answer)
+        return run.stopped(worker) if run.stop is not None else run.failed(_lost(child), worker)
 
     def _take(self) -> _Child:
         while self._idle:
@@ -176,17 +193,12 @@ class Children:
         else:
             child.close()
 
-    def _lost(self, run: Run, child: _Child, worker: str) -> Outcome:
-        if run.stop is not None:
-            return run.stopped(worker)
-        child.process.join(timeout=1)
-        code = child.process.exitcode
-        how = (
-            f"was killed by signal {-code}"
-            if code is not None and code < 0
-            else f"ended with exit code {code}"
-        )
-        return run.failed(ChildLost(f"the child process running this job {how}"), worker)
+
+def _lost(child: _Child) -> ChildLost:
+    child.process.join(timeout=1)
+    code = child.process.exitcode
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+    return ChildLost(f"the child process running this job {how}")
 
 
 def _request(run: Run, worker: str) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Protocol, cast
@@ -29,6 +30,7 @@ from taskharbor.outcome import (
     describe,
 )
 from taskharbor.task import Context
+from taskharbor.task.told import Told
 from taskharbor.worker.plan import TaskPlan, UnfitResult
 
 
@@ -48,8 +50,11 @@ class Run:
         "_context",
         "_deps",
         "arguments",
+        "began",
         "delivery",
+        "ended",
         "interrupt",
+        "on_news",
         "outcome",
         "plan",
         "reported",
@@ -58,6 +63,7 @@ class Run:
         "stop_reason",
         "task",
         "timer",
+        "told",
     )
 
     def __init__(self, delivery: Delivery, plan: TaskPlan, arguments: msgspec.Struct, deps: object) -> None:
@@ -78,6 +84,14 @@ class Run:
         """What drives an async handler."""
         self.timer: asyncio.TimerHandle | None = None
         self.outcome: Outcome | None = None
+        self.began = 0.0
+        """When its handler began, on the monotonic clock; 0 if it has not."""
+        self.ended = 0.0
+        """When it ended."""
+        self.told: Told | None = None
+        """What its handler tells of itself, once it has told anything."""
+        self.on_news: Callable[[Run], None] | None = None
+        """Called, in any thread, when there is something to take from `told`."""
 
     @property
     def job_id(self) -> str:
@@ -88,8 +102,18 @@ class Run:
     def context(self) -> Context[object]:
         """Return what its handler sees of it; made when first asked for, since most handlers never ask."""
         if self._context is None:
-            self._context = Context(self._deps, self.delivery, self)
+            self._context = Context(self._deps, self.delivery, self, self._hear)
         return self._context
+
+    def _hear(self, told: Told) -> None:
+        self.told = told
+        if self.on_news is not None:
+            self.on_news(self)
+
+    @property
+    def seconds(self) -> float | None:
+        """Return for how long its handler ran; None if it never began."""
+        return self.ended - self.began if self.began else None
 
     def shelter(self) -> AbstractContextManager[None]:
         """Return a block in which its handler is not interrupted."""

@@ -16,9 +16,11 @@ from taskharbor.job import PAYLOAD_LIMIT, Delivery
 from taskharbor.outcome import Outcome
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
 from taskharbor.worker.patience import Patience
+from taskharbor.worker.reporting import Reporting
 from taskharbor.worker.run import Run
 from taskharbor.worker.sifting import Sifting
 from taskharbor.worker.sight import Sight
+from taskharbor.worker.telling import Telling
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -44,8 +46,12 @@ class Settling:
         sight: Sight,
         worker: str,
         on_settled: Callable[[Sequence[Settlement], Sequence[Settled]], None],
+        telling: Telling,
+        reporting: Reporting,
     ) -> None:
         """Prepare it; `on_settled` is called with each batch and the store's answers, one each, in order."""
+        self._telling = telling
+        self._reporting = reporting
         self._worker = worker
         self._store = store
         self._patience = patience
@@ -65,6 +71,7 @@ class Settling:
         written = settlement(outcome, delivery)
         if written.kind in _TROUBLE:
             self._note_trouble(written, delivery)
+        self._telling.note(delivery, None)
         self._add([written])
 
     def finish_runs(self, runs: Sequence[Run]) -> None:
@@ -73,6 +80,9 @@ class Settling:
         for run in runs:
             written = settlement(run.ending(self._worker), run.delivery)
             settlements.append(written)
+            self._telling.note(run.delivery, run.seconds)
+            if run.told is not None:
+                self._reporting.last_words(run)
             if written.kind is _SUCCEED:
                 result = written.result
                 if result is not None and len(result) > _HEAVY:
@@ -101,6 +111,10 @@ class Settling:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
+            if self._telling.full:
+                await self._telling.room()
+            if self._reporting.owed:
+                await self._reporting.write_last()
             batch = self._next_batch()
             answers = await self._settle(batch)
             if answers is None:
@@ -122,6 +136,7 @@ class Settling:
 
     def _answered(self, batch: Sequence[Settlement], answers: Sequence[Settled]) -> None:
         self.pending -= len(batch)
+        self._telling.ended(batch, answers)
         self._on_settled(batch, answers)
 
     async def _settle(self, batch: list[Settlement]) -> Sequence[Settled] | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -57,8 +57,13 @@ class Stopping:
         register: Register,
         background: Background,
         halt: asyncio.Event,
+        on_begin: Callable[[], None],
+        last_words: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Prepare it; nothing happens before `begin`. Once `halt` is set, running handlers have no grace."""
+        """Prepare it; nothing happens before `begin`. Once `halt` is set, running handlers have no grace.
+
+        `on_begin` is called first; `last_words` writes what else the worker has to write, when all outcomes are.
+        """
         self._worker = worker
         self._settings = settings
         self._patience = max(settings.halt.total_seconds(), _LEAST_SECONDS)
@@ -70,6 +75,8 @@ class Stopping:
         self._register = register
         self._background = background
         self._halt = halt
+        self._on_begin = on_begin
+        self._last_words = last_words
         self._task: asyncio.Task[list[str]] | None = None
         self._ended = asyncio.Event()
         """A handler ended since this was cleared."""
@@ -129,10 +136,12 @@ class Stopping:
             self._keeper.join(self._settings.halt.total_seconds())
 
     async def _stop(self, reserving: asyncio.Task[None], writing: asyncio.Task[None]) -> list[str]:
+        self._on_begin()
         await self._drain(reserving)
         await self._halt_runs()
         unfinished = self._abandon()
         await self._write_out(writing)
+        await self._within_reason(self._last_words(), "last words")
         await self._background.cancel()
         self._keeper.stop(unfinished)
         if not unfinished:
