@@ -1,0 +1,390 @@
+"""Layers that hang, raise, swallow or break the rules: nothing is lost, the error is clear, the worker goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from taskharbor import (
+    AsyncTask,
+    Harbor,
+    JobCancelled,
+    JobFailed,
+    JobState,
+    Registry,
+    Retry,
+    SyncTask,
+    task,
+)
+from taskharbor.middleware import Attempt, Middleware
+from tests.support.work import LEASE, MS, SECOND, await_event, spin, states
+
+ONCE = Retry(max_attempts=1)
+TWICE = Retry(max_attempts=2, base=timedelta(0))
+
+AnyTask = SyncTask[[], int] | AsyncTask[[], int]
+Declare = Callable[..., AnyTask]
+
+
+def declare_sync(registry: Registry, begun: threading.Event, *, stay: bool, **options: Any) -> AnyTask:
+    @task(name="work", registry=registry, **options)
+    def work() -> int:
+        begun.set()
+        if stay:
+            spin()
+        return 1
+
+    return work
+
+
+def declare_async(registry: Registry, begun: threading.Event, *, stay: bool, **options: Any) -> AnyTask:
+    @task(name="work", registry=registry, **options)
+    async def work() -> int:
+        begun.set()
+        if stay:
+            await asyncio.Event().wait()
+        return 1
+
+    return work
+
+
+both_colours = pytest.mark.parametrize("declare", [declare_sync, declare_async], ids=["def", "async-def"])
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+# --- each layer below misbehaves in its way
+
+
+class Broken(Exception):
+    """Raised by a layer."""
+
+
+class RaisesBefore(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        if not attempt.has_result:
+            raise Broken("before")
+        yield
+
+
+class RaisesAfter(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        yield
+        raise Broken("after")
+
+
+class Exits(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        yield
+        raise SystemExit(3)
+
+
+class YieldsTwice(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        yield
+        yield
+
+
+class ClingsOn(Middleware):
+    """Yields once more even where it is closed for that."""
+
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        yield
+        with contextlib.suppress(GeneratorExit):
+            yield
+        yield
+
+
+class NeverYields(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        if attempt.has_result:
+            yield
+
+
+class IsNoGenerator(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        return cast("Iterator[None]", None)
+
+
+class AsyncRaisesBefore(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        if not attempt.has_result:
+            raise Broken("before")
+        yield
+
+
+class AsyncRaisesAfter(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        yield
+        raise Broken("after")
+
+
+class AsyncYieldsTwice(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        yield
+        yield
+
+
+class AsyncNeverYields(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        if attempt.has_result:
+            yield
+
+
+EITHER = [
+    (RaisesBefore(), "Broken", "before"),
+    (RaisesAfter(), "Broken", "after"),
+    (Exits(), "SystemExit", "3"),
+    (YieldsTwice(), "MiddlewareError", "`YieldsTwice.run` of the middleware yielded twice"),
+    (ClingsOn(), "MiddlewareError", "`ClingsOn.run` of the middleware yielded twice"),
+    (NeverYields(), "MiddlewareError", "`NeverYields.run` of the middleware returned without its `yield`"),
+    (IsNoGenerator(), "MiddlewareError", "`IsNoGenerator.run` of the middleware returned a NoneType"),
+]
+ASYNC = [
+    (AsyncRaisesBefore(), "Broken", "before"),
+    (AsyncRaisesAfter(), "Broken", "after"),
+    (AsyncYieldsTwice(), "MiddlewareError", "`AsyncYieldsTwice.arun` of the middleware yielded twice"),
+    (AsyncNeverYields(), "MiddlewareError", "`AsyncNeverYields.arun` of the middleware returned without"),
+]
+
+
+@pytest.mark.parametrize(
+    ("declare", "layer", "error", "told"),
+    [
+        *((declare_sync, *case) for case in EITHER),
+        *((declare_async, *case) for case in EITHER + ASYNC),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Middleware) else "",
+)
+def test_a_bug_in_a_layer_fails_the_attempt_and_not_the_worker(
+    url: str, declare: Declare, layer: Middleware, error: str, told: str
+) -> None:
+    registry = Registry()
+    work = declare(registry, threading.Event(), stay=False, retry=TWICE, middleware=[layer])
+
+    @task(registry=registry)
+    def sound() -> str:
+        return "well"
+
+    with Harbor(url, registry=registry) as harbor:
+        broken, beside = work.enqueue(), sound.enqueue()
+        harbor.run_until_idle()
+
+        with pytest.raises(JobFailed) as failed:
+            broken.result()
+        assert "well" == beside.result()
+
+    assert failed.value.attempts == 2
+    assert failed.value.error_type.rpartition(".")[2] == error
+    assert told in failed.value.error_message
+
+
+class Swallows(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        with contextlib.suppress(BaseException):
+            yield
+
+
+class AsyncSwallows(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        with contextlib.suppress(BaseException):
+            yield
+
+
+swallowing = pytest.mark.parametrize(
+    ("declare", "layer"),
+    [(declare_sync, Swallows()), (declare_async, Swallows()), (declare_async, AsyncSwallows())],
+    ids=["def", "async-def", "arun"],
+)
+
+
+@swallowing
+def test_a_swallowed_failure_goes_on_and_says_who_swallowed_it(
+    declare: Declare, layer: Middleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+    work = declare(registry, threading.Event(), stay=False, retry=ONCE, middleware=[layer, RaisesAfter()])
+
+    with Harbor("memory://", registry=registry) as harbor, caplog.at_level(logging.WARNING):
+        job = work.enqueue()
+        harbor.run_until_idle()
+        with pytest.raises(JobFailed) as failed:
+            job.result()
+
+    name = type(layer).__name__
+    assert failed.value.error_message == "after"
+    assert f"`{name}.{'arun' if name == 'AsyncSwallows' else 'run'}` of the middleware caught this" in (
+        failed.value.remote_traceback
+    )
+    assert f"caught Broken of job {job.id} (task 'work') and gave no result" in caplog.text
+
+
+@swallowing
+def test_a_swallowed_timeout_is_a_timeout(url: str, declare: Declare, layer: Middleware) -> None:
+    registry = Registry()
+    work = declare(registry, threading.Event(), stay=True, retry=ONCE, middleware=[layer], timeout=50 * MS)
+
+    with Harbor(url, registry=registry) as harbor:
+        job = work.enqueue()
+        harbor.run_until_idle()
+        with pytest.raises(JobFailed) as failed:
+            job.result()
+
+    assert failed.value.error_type == "taskharbor.errors.JobTimeout"
+
+
+@swallowing
+def test_a_swallowed_cancel_is_a_cancel(url: str, declare: Declare, layer: Middleware) -> None:
+    registry, begun = Registry(), threading.Event()
+    work = declare(registry, begun, stay=True, retry=ONCE, middleware=[layer])
+
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        job = work.enqueue()
+        await_event(begun)
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.result(timeout=20 * SECOND)
+
+        assert harbor.look(job.id).state is JobState.CANCELLED
+
+
+@swallowing
+def test_a_swallowed_shutdown_hands_the_job_back(url: str, declare: Declare, layer: Middleware) -> None:
+    registry, begun = Registry(), threading.Event()
+    work = declare(registry, begun, stay=True, middleware=[layer])
+
+    with Harbor(url, registry=registry) as harbor:
+        with harbor.worker_thread(grace=timedelta(0)):
+            job = work.enqueue()
+            await_event(begun)
+
+        assert harbor.look(job.id).state is JobState.READY
+        assert harbor.look(job.id).attempt == 0
+
+
+def test_a_swallowed_cancel_with_a_result_in_its_place_is_a_success() -> None:
+    class Saves(Middleware):
+        def run(self, attempt: Attempt) -> Iterator[None]:
+            try:
+                yield
+            except asyncio.CancelledError:
+                attempt.replace_result(7)
+
+    registry = Registry()
+    work = declare_async(registry, threading.Event(), stay=True, middleware=[Saves()], timeout=50 * MS)
+
+    with Harbor("memory://", registry=registry) as harbor:
+        job = work.enqueue()
+        harbor.run_until_idle()
+
+        assert 7 == job.result()
+
+
+# --- layers that hang
+
+
+class HangsBefore(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        spin()
+        yield
+
+
+class HangsAfter(Middleware):
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        yield
+        spin()
+
+
+class AsyncHangsBefore(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+
+class AsyncHangsAfter(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        yield
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("declare", "layer"),
+    [
+        (declare_sync, HangsBefore()),
+        (declare_sync, HangsAfter()),
+        (declare_async, AsyncHangsBefore()),
+        (declare_async, AsyncHangsAfter()),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Middleware) else "",
+)
+def test_a_layer_that_hangs_is_ended_by_the_jobs_timeout(
+    url: str, declare: Declare, layer: Middleware
+) -> None:
+    registry, order = Registry(), list[str]()
+
+    class Outside(Middleware):
+        def run(self, attempt: Attempt) -> Iterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                order.append(type(error).__name__)
+                raise
+
+    work = declare(
+        registry, threading.Event(), stay=False, retry=ONCE, middleware=[Outside(), layer], timeout=50 * MS
+    )
+
+    with Harbor(url, registry=registry) as harbor:
+        job = work.enqueue()
+        counts = harbor.run_until_idle()
+        with pytest.raises(JobFailed) as failed:
+            job.result()
+
+    assert counts.settled == {"dead": 1}
+    assert failed.value.error_type == "taskharbor.errors.JobTimeout"
+    assert order == ["CancelledError" if declare is declare_async else "JobInterrupt"]
+
+
+def test_interrupts_that_land_anywhere_leave_no_layer_open_and_no_job_behind() -> None:
+    """Timeouts at all instants of a short job: each layer that was gone into is left, and each job ends."""
+    registry = Registry()
+    inside, done = list[str](), list[str]()
+
+    class Counts(Middleware):
+        def run(self, attempt: Attempt) -> Iterator[None]:
+            try:
+                inside.append(attempt.context.job_id)
+                yield
+            finally:
+                done.append(attempt.context.job_id)
+
+    @task(registry=registry, retry=ONCE)
+    def work(rounds: int) -> int:
+        return sum(range(rounds))
+
+    with Harbor("memory://", registry=registry, middleware=[Counts(), Counts(), Counts()]) as harbor:
+        harbor.enqueue_many(
+            [
+                work.options(timeout=timedelta(microseconds=20 * number)).s(number * 20)
+                for number in range(1, 151)
+            ]
+        )
+        harbor.run_until_idle(concurrency=4)
+        ended = states(harbor)
+
+    assert sum(ended.values()) == 150
+    assert set(ended) <= {"succeeded", "dead"}
+    # An interrupt may land between the `try` and the line that counts.
+    assert set(inside) <= set(done)
+    assert len(inside) <= len(done)
