@@ -111,7 +111,8 @@ def test_it_needs_the_application(shop: Shop) -> None:
     assert (3, "") == (ended.code, ended.out)
     assert (
         ended.err
-        == "Error: enqueue needs your tasks: say where they are, --app module:harbor (or TASKHARBOR_APP)\n"
+        == "Error: enqueue needs your tasks: say where they are, --app module:harbor (or TASKHARBOR_APP, or app = in "
+        "taskharbor.toml)\n"
     )
 
 

@@ -38,7 +38,7 @@ EVERYTHING = [
 
 @pytest.fixture(autouse=True)
 def no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("APP", "URL", "PROCESS", "PROCESSES", "LEASE", "QUEUES"):
+    for name in ("APP", "URL", "PROCESS", "PROCESSES", "LEASE", "QUEUES", "CONFIG"):
         monkeypatch.delenv(f"TASKHARBOR_{name}", raising=False)
 
 
@@ -163,7 +163,6 @@ def test_the_help_tells_the_defaults_that_a_worker_has() -> None:
             name
         ].show_default
     assert set(WorkerSettings.__struct_fields__) - {"owns_process"} <= set(options)
-    assert (defaults.grace, defaults.halt) == (launching.GRACE, launching.HALT)
 
 
 # --- who runs

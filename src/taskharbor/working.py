@@ -32,10 +32,11 @@ class WorkerOptions(TypedDict, total=False, closed=True):
 
 
 def settings_of(options: WorkerOptions) -> WorkerSettings:
-    """Return the keywords as settings.
+    """Return the keywords as settings; what they leave out comes from the environment and the file, if there.
 
     Raises:
-        OptionError: one that does not exist, or a value that cannot be.
+        OptionError: one that does not exist, or a value that cannot be, here or there.
+        DeploymentError: the file of settings cannot be read.
     """
     from taskharbor.worker import WorkerSettings
 
@@ -45,7 +46,39 @@ def settings_of(options: WorkerOptions) -> WorkerSettings:
             raise OptionError(
                 f"a worker has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
             )
-    return WorkerSettings(**options)
+    merged: WorkerOptions = {**configured(), **options}
+    return WorkerSettings(**merged)
+
+
+def configured() -> WorkerOptions:
+    """Return what the environment and the nearest file of settings say of a worker; see `taskharbor.settings`.
+
+    Raises:
+        OptionError: a setting that does not exist, or a value that cannot be.
+        DeploymentError: the file cannot be read.
+    """
+    from taskharbor.settings import load_settings
+
+    loaded = load_settings()
+    settings = loaded.settings
+    found: WorkerOptions = {}
+    if loaded.given("queues"):
+        found["queues"] = settings.queues
+    if loaded.given("concurrency"):
+        found["concurrency"] = settings.concurrency
+    if loaded.given("handler_processes"):
+        found["handler_processes"] = settings.handler_processes
+    if loaded.given("lease"):
+        found["lease"] = settings.lease
+    if loaded.given("grace"):
+        found["grace"] = settings.grace
+    if loaded.given("halt"):
+        found["halt"] = settings.halt
+    if loaded.given("prefetch"):
+        found["prefetch"] = settings.prefetch
+    if loaded.given("stall"):
+        found["stall"] = settings.stall
+    return found
 
 
 async def until_idle(worker: Worker, within: timedelta) -> WorkerCounts:

@@ -23,14 +23,20 @@ from taskharbor.harbor import Harbor
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
-def load(app: str) -> Harbor:
+def load(app: str, *, beside: Path | None = None) -> Harbor:
     """Return the application's harbor.
+
+    Args:
+        app: what names it.
+        beside: a folder that its modules may lie in, besides the working directory: that of the file which names it.
 
     Raises:
         DeploymentError: it cannot be imported, or holds no Harbor; says which module, which line of it, and what there
             is instead.
     """
     place, attribute = _split(app)
+    if beside is not None:
+        _make_importable(beside)
     module = _imported(app, place)
     return _the_harbor_of(app, module) if not attribute else _harbor_at(app, module, attribute)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,13 +14,27 @@ from taskharbor.cli.exits import code_of
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note
 from taskharbor.cli.queues import show_queues
-from taskharbor.cli.store import file_of, refuse_missing, schema_of, url_of, where_of
+from taskharbor.cli.store import file_of, refuse_missing, schema_of, server_of, url_of, where_of
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, Target, UrlOption, default_file, harbor_of, target_of
 from taskharbor.cli.workers import show_workers
 from taskharbor.driver import QueueInfo, SchemaVersion, WorkerInfo
 from taskharbor.drivers import available_drivers
 from taskharbor.errors import TaskHarborError
+from taskharbor.settings import Loaded, Shown, load_settings
+
+_PACKAGES = (
+    "msgspec",
+    "typer",
+    "rich",
+    "psycopg",
+    "psycopg-pool",
+    "redis",
+    "cryptography",
+    "watchfiles",
+    "uvloop",
+)
+"""Whose versions a bug report needs, where they are installed."""
 
 
 class StoreView(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +45,10 @@ class StoreView(msgspec.Struct, frozen=True, kw_only=True):
     where: str | None
     """Which database the driver works on, in words; None for a file, of which the URL says all."""
     driver: str
+    server: str | None
+    """What stores the jobs, with its version; None if the driver does not tell."""
+    round_trip_ms: float
+    """How long one small question took, once connected."""
     capabilities: Sequence[str]
     schema: SchemaVersion | None
     queues: Sequence[QueueInfo]
@@ -43,18 +62,27 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     platform: str
     msgspec: str
+    packages: dict[str, str]
     drivers: dict[str, str]
+    settings: Sequence[Shown]
+    """Each setting, without secrets, and where it came from."""
+    config: str | None
+    """The file of settings that was read."""
     store: StoreView | None = None
 
 
 def installed_version() -> str:
     """Return the version that is installed."""
+    return _version("taskharbor") or "unknown (not installed)"  # run from a source tree
+
+
+def _version(package: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version  # slow to import
 
     try:
-        return version("taskharbor")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown (not installed)"
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def info(
@@ -63,21 +91,29 @@ def info(
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """Show versions and drivers; and, where a store is named or found, its tables, queues and live workers."""
+    """Show versions, drivers, and each setting with where it came from.
+
+    Where a store is named or found, also whether it can be reached, how long that takes, and what is in it.
+    """
     target = target_of(ctx)
     store: StoreView | None = None
+    loaded: Loaded | None = None
     problem: TaskHarborError | None = None
-    if target.named() or default_file().exists():
-        try:
+    try:
+        loaded = load_settings({"app": target.app, "url": target.url})
+        if target.named() or default_file().exists():
             store = _look(target)
-        except TaskHarborError as error:  # the versions are told all the same
-            problem = error
+    except TaskHarborError as error:  # the versions are told all the same
+        problem = error
     found = Info(
         taskharbor=installed_version(),
         python=platform.python_version(),
         platform=platform.platform(),
         msgspec=msgspec.__version__,
+        packages={name: version for name in _PACKAGES if (version := _version(name)) is not None},
         drivers=dict(sorted(available_drivers().items())),
+        settings=[] if loaded is None else loaded.shown(),
+        config=None if loaded is None or loaded.file is None else str(loaded.file),
         store=store,
     )
     if as_json:
@@ -94,14 +130,20 @@ def _look(target: Target) -> StoreView:
     try:
         refuse_missing(harbor)
         driver = harbor.driver
+        workers = harbor.workers.list()  # the first question connects, too
+        begun = time.perf_counter()
+        queues = harbor.queues.list()
+        took = time.perf_counter() - begun
         return StoreView(
-            url=url_of(target.url, target.app, driver),
+            url=url_of(target.url, target.application(), driver),
             where=None if file_of(driver) else where_of(driver),
             driver=driver.name,
+            server=server_of(driver),
+            round_trip_ms=round(took * 1000, 3),
             capabilities=sorted(driver.capabilities),
             schema=schema_of(driver),
-            queues=harbor.queues.list(),
-            workers=harbor.workers.list(),
+            queues=queues,
+            workers=workers,
         )
     finally:
         harbor.close()
@@ -113,19 +155,18 @@ def _show(found: Info) -> None:
         ("Python", found.python),
         ("Platform", found.platform),
         ("msgspec", found.msgspec),
+        ("Packages", ", ".join(f"{name} {version}" for name, version in found.packages.items())),
         *((f"{scheme}://", origin) for scheme, origin in found.drivers.items()),
     ]
     store = found.store
-    if store is None:
-        table((), rows)
-        return
-    rows.append(("Store", store.url or store.driver))
-    if store.where is not None:
-        rows.append(("Database", store.where))
-    rows.append(("Offers", ", ".join(store.capabilities)))
-    if store.schema is not None:
-        rows.append(("Schema", f"version {store.schema.present} of {store.schema.wanted}"))
+    if store is not None:
+        rows.extend(_store_rows(store))
     table((), rows)
+    if found.settings:
+        line()
+        table(("setting", "value", "from"), [(one.name, one.value, one.origin) for one in found.settings])
+    if store is None:
+        return
     now = datetime.now(UTC)
     if store.queues:
         line()
@@ -135,3 +176,15 @@ def _show(found: Info) -> None:
         show_workers(store.workers, now)
     else:
         line("No live worker.")
+
+
+def _store_rows(store: StoreView) -> Iterator[tuple[str, str]]:
+    yield "Store", store.url or store.driver
+    if store.where is not None:
+        yield "Database", store.where
+    if store.server is not None:
+        yield "Server", store.server
+    yield "Answers in", f"{store.round_trip_ms:.1f} ms"
+    yield "Offers", ", ".join(store.capabilities)
+    if store.schema is not None:
+        yield "Schema", f"version {store.schema.present} of {store.schema.wanted}"

@@ -22,6 +22,7 @@ from taskharbor.cli.target import Target, harbor_of
 from taskharbor.cli.values import told_duration
 from taskharbor.driver import Capability, require
 from taskharbor.errors import TaskHarborError
+from taskharbor.settings import Settings
 from taskharbor.supervisor import PROCESS_VARIABLE, Exit, supervise
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("taskharbor.worker")
 
-GRACE = timedelta(seconds=30)
-HALT = timedelta(seconds=5)
-"""As `WorkerSettings` has them, which would bring the worker and asyncio into the supervisor."""
+_BY_ITSELF = Settings()
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,8 +116,8 @@ def launch(orders: Orders, processes: int) -> int:
         lambda: supervise(
             orders.command(),
             processes=processes,
-            grace=GRACE if orders.grace is None else orders.grace,
-            halt=HALT if orders.halt is None else orders.halt,
+            grace=_BY_ITSELF.grace if orders.grace is None else orders.grace,
+            halt=_BY_ITSELF.halt if orders.halt is None else orders.halt,
             until_idle=orders.until_idle,
         )
     )
@@ -147,7 +146,7 @@ def _tell_store(target: Target, harbor: Harbor) -> None:
     """Log which store is served: a worker at the wrong one waits there in peace, for ever."""
     path = file_of(harbor.driver)
     new = "" if path is None or os.path.exists(path) else ", which is not there yet, and is made now"
-    told = url_of(target.url, target.app, harbor.driver)
+    told = url_of(target.url, target.application(), harbor.driver)
     if told is None:
         where = where_of(harbor.driver)
         told = f"the application's own ({harbor.driver.name}{f': {where}' if where else ''})"

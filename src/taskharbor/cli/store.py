@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from taskharbor.driver import Capability, Driver, MigratingDriver, SchemaVersion
-from taskharbor.drivers.registry import DEFAULT_URL
 from taskharbor.errors import DeploymentError, redacted
 from taskharbor.harbor import Harbor
+from taskharbor.settings import load_settings
 
 
 def refuse_missing(harbor: Harbor) -> None:
@@ -45,6 +45,12 @@ def where_of(driver: Driver) -> str | None:
     return where if isinstance(where, str) else None
 
 
+def server_of(driver: Driver) -> str | None:
+    """Return what stores the jobs, with its version; None if the driver does not tell. May ask it."""
+    server: object = getattr(driver, "server", None)
+    return server if isinstance(server, str) else None
+
+
 def url_of(url: str | None, app: str | None, driver: Driver) -> str | None:
     """Return the URL of a store, without secrets, its file with its whole path; None if only the application knows it.
 
@@ -57,7 +63,7 @@ def url_of(url: str | None, app: str | None, driver: Driver) -> str | None:
     if path is not None:
         return f"{driver.name}:///{path}"
     if url or not app:
-        return redacted(url or os.environ.get("TASKHARBOR_URL") or DEFAULT_URL)
+        return redacted(url or load_settings().settings.url)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +12,16 @@ import typer
 
 from taskharbor.cli.application import load
 from taskharbor.cli.store import refuse_missing
-from taskharbor.drivers.registry import DEFAULT_URL
 from taskharbor.errors import DeploymentError
 from taskharbor.harbor import Harbor
+from taskharbor.settings import load_settings
+from taskharbor.settings.declared import DEFAULT_URL
 
 APP_HELP = (
     "Your application: module:harbor, module, or path/to/file.py:harbor; a Harbor, or what returns one."
 )
 URL_HELP = "The store, such as sqlite:///jobs.db, instead of the application's own."
-_NO_URL = "the application's; TASKHARBOR_URL; sqlite:///taskharbor.db"
+_NO_URL = "the application's; TASKHARBOR_URL; the settings' file; sqlite:///taskharbor.db"
 
 
 class Target(msgspec.Struct):
@@ -32,7 +32,14 @@ class Target(msgspec.Struct):
 
     def named(self) -> bool:
         """Return whether anybody said which store is meant."""
-        return bool(self.app or self.url or os.environ.get("TASKHARBOR_URL"))
+        if self.app or self.url:
+            return True
+        loaded = load_settings()
+        return loaded.given("app") or loaded.given("url")
+
+    def application(self) -> str | None:
+        """Return which application is meant: what was said here, else what the settings say."""
+        return self.app or load_settings().settings.app
 
 
 def target_of(ctx: typer.Context) -> Target:
@@ -61,7 +68,11 @@ def _take_url(ctx: typer.Context, value: str | None) -> str | None:
 AppOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--app", metavar="APP", help=APP_HELP, show_default="TASKHARBOR_APP, else none", callback=_take_app
+        "--app",
+        metavar="APP",
+        help=APP_HELP,
+        show_default="TASKHARBOR_APP; the settings' file; else none",
+        callback=_take_app,
     ),
 ]
 UrlOption: TypeAlias = Annotated[
@@ -75,7 +86,7 @@ CommonApp: TypeAlias = Annotated[
         metavar="APP",
         envvar="TASKHARBOR_APP",
         help=APP_HELP,
-        show_default="none",
+        show_default="the settings' file; else none",
         callback=_take_app,
     ),
 ]
@@ -92,18 +103,26 @@ def harbor_of(target: Target, *, tasks: str = "") -> Harbor:
         DeploymentError: the application cannot be imported; or it is needed, and was not named; or nobody said which
             store is meant, and there is none here.
         DriverURLError: no driver understands the URL.
+        OptionError: a wrong setting, in the environment or the file.
     """
-    if target.app:
-        harbor = load(target.app)
+    app, beside = target.app, None
+    if not app:
+        loaded = load_settings()
+        app = loaded.settings.app
+        if loaded.file is not None and loaded.origins["app"].startswith("file "):
+            beside = loaded.file.parent
+    if app:
+        harbor = load(app, beside=beside)
         return harbor.at(target.url) if target.url else harbor
     if tasks:
         raise DeploymentError(
-            f"{tasks} needs your tasks: say where they are, --app module:harbor (or TASKHARBOR_APP)"
+            f"{tasks} needs your tasks: say where they are, --app module:harbor (or TASKHARBOR_APP, or app = in "
+            "taskharbor.toml)"
         )
     if not target.named() and not default_file().exists():
         raise DeploymentError(
             f"which store? There is no {default_file().name} in {Path.cwd()}; give --app module:harbor, --url URL, or "
-            "set TASKHARBOR_APP or TASKHARBOR_URL"
+            "set TASKHARBOR_APP or TASKHARBOR_URL, or app or url in taskharbor.toml"
         )
     return Harbor(target.url)
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import typer
 
-_UNITS = {
-    "w": timedelta(weeks=1),
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-    "us": timedelta(microseconds=1),
-}
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_DURATION = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _UNITS))
-_SIZE = re.compile(rf"(?P<number>{_NUMBER})(?:(?P<unit>[KMGT])(?:i?B)?|B)", re.IGNORECASE)
+from taskharbor.settings import text as text_values
+
+told_duration = text_values.told_duration
+told_size = text_values.told_size
 
 
 def duration(text: str) -> timedelta:
@@ -28,33 +19,10 @@ def duration(text: str) -> timedelta:
     Raises:
         BadParameter: it is written otherwise. A bare number is refused: nobody knows its unit.
     """
-    found = _DURATION.fullmatch(text.strip())
-    if found is None or not found[0]:
-        raise typer.BadParameter(_no_duration(text))
     try:
-        return sum(
-            (unit * float(found[name]) for name, unit in _UNITS.items() if found[name]), start=timedelta(0)
-        )
-    except OverflowError as error:
-        raise typer.BadParameter(f"{text!r} is longer than can be counted") from error
-
-
-def _no_duration(text: str) -> str:
-    if re.fullmatch(_NUMBER, text.strip()):
-        return f"{text!r} has no unit; write {text.strip()}s for seconds, {text.strip()}m for minutes"
-    return f"{text!r} is no duration; write 30s, 5m, 1h30m or 500ms (w, d, h, m, s, ms, us, the longer ones first)"
-
-
-def told_duration(length: timedelta) -> str:
-    """Return a duration as `duration` reads it: `1h30m`."""
-    parts: list[str] = []
-    for name, unit in _UNITS.items():
-        if name == "w":  # "7d" reads better than "1w"
-            continue
-        count, length = divmod(length, unit)
-        if count:
-            parts.append(f"{count}{name}")
-    return "".join(parts) or "0s"
+        return text_values.duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def told_length(length: timedelta) -> str:
@@ -84,20 +52,10 @@ def size(text: str) -> int:
     Raises:
         BadParameter: it is written otherwise.
     """
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no size; write 512M or 1.5G (K, M, G, T, by 1024)")
-    return int(float(found["number"]) * 1024 ** (" KMGT".index((found["unit"] or " ").upper())))
-
-
-def told_size(count: int) -> str:
-    """Return so many bytes as people read them: `56.4M`; the largest unit of which there is one, to a tenth."""
-    number, unit = float(count), "B"
-    for larger in "KMGT":
-        if number < 1024:
-            break
-        number, unit = number / 1024, larger
-    return f"{number:.1f}".removesuffix(".0") + unit
+    try:
+        return text_values.size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def instant(text: str) -> datetime:

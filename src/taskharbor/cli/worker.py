@@ -1,10 +1,10 @@
-"""`taskharbor worker`: its options, all of them. `launching` does the rest."""
+"""`taskharbor worker`: its options, over what the environment and the settings' file say. `launching` does the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,9 @@ from taskharbor.cli.logs import LogFormat, LogLevel
 from taskharbor.cli.target import AppOption, UrlOption, target_of
 from taskharbor.cli.values import duration, listed, size, told_duration
 from taskharbor.errors import OptionError
+from taskharbor.settings import load_settings
+
+T = TypeVar("T")
 
 _SHORTEST = timedelta(milliseconds=100)
 
@@ -44,7 +47,7 @@ def worker(
         ),
     ] = None,
     processes: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--processes",
             "-p",
@@ -52,8 +55,9 @@ def worker(
             min=1,
             envvar="TASKHARBOR_PROCESSES",
             help="How many worker processes; above 1 a supervisor starts them and keeps them alive.",
+            show_default="1",
         ),
-    ] = 1,
+    ] = None,
     handler_processes: Annotated[
         int | None,
         typer.Option(
@@ -159,18 +163,25 @@ def worker(
         ),
     ] = None,
     log_level: Annotated[
-        LogLevel,
+        LogLevel | None,
         typer.Option(
             "--log-level",
             metavar="LEVEL",
             envvar="TASKHARBOR_LOG_LEVEL",
             help="debug, info, warning or error.",
+            show_default="info",
         ),
-    ] = LogLevel.INFO,
+    ] = None,
     log_format: Annotated[
-        LogFormat,
-        typer.Option("--log-format", metavar="FORMAT", envvar="TASKHARBOR_LOG_FORMAT", help="text or json."),
-    ] = LogFormat.TEXT,
+        LogFormat | None,
+        typer.Option(
+            "--log-format",
+            metavar="FORMAT",
+            envvar="TASKHARBOR_LOG_FORMAT",
+            help="text or json.",
+            show_default="text",
+        ),
+    ] = None,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
@@ -180,24 +191,46 @@ def worker(
     for name, value in (("--lease", lease), ("--stall", stall)):
         if value is not None and value < _SHORTEST:
             raise OptionError(f"{name} {told_duration(value)}: expected at least {told_duration(_SHORTEST)}")
+    loaded = load_settings(
+        {
+            "queues": _queues(queues) if queues else None,
+            "concurrency": concurrency,
+            "processes": processes,
+            "handler_processes": handler_processes,
+            "lease": lease,
+            "grace": grace,
+            "halt": halt,
+            "prefetch": prefetch,
+            "stall": stall,
+            "max_jobs": max_jobs,
+            "max_memory": max_memory,
+            "log_level": log_level,
+            "log_format": log_format,
+        }
+    )
+    settings = loaded.settings
+
+    def told(name: str, value: T) -> T | None:  # a worker has its own defaults
+        return value if loaded.given(name) else None
+
     orders = Orders(
         target=target_of(ctx),
-        queues=_queues(queues) if queues else None,
-        concurrency=concurrency,
-        handler_processes=handler_processes,
-        lease=lease,
-        grace=grace,
-        halt=halt,
-        prefetch=prefetch,
-        stall=stall,
-        max_jobs=max_jobs,
-        max_memory=max_memory,
+        queues=None if settings.queues is None else list(settings.queues),
+        concurrency=told("concurrency", settings.concurrency),
+        handler_processes=told("handler_processes", settings.handler_processes),
+        lease=told("lease", settings.lease),
+        grace=told("grace", settings.grace),
+        halt=told("halt", settings.halt),
+        prefetch=settings.prefetch,
+        stall=told("stall", settings.stall),
+        max_jobs=settings.max_jobs,
+        max_memory=settings.max_memory,
         until_idle=until_idle,
         within=within or timedelta(0),
-        log_level=log_level,
-        log_format=log_format,
+        log_level=LogLevel(settings.log_level),
+        log_format=LogFormat(settings.log_format),
     )
-    raise typer.Exit(launch(orders, processes))
+    raise typer.Exit(launch(orders, settings.processes))
 
 
 def _queues(given: Sequence[str]) -> list[str]:

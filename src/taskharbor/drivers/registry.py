@@ -6,12 +6,9 @@ driver; `docs/driver-contract.md` shows one.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterable
 from functools import reduce
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from taskharbor.driver import Driver
@@ -22,9 +19,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "taskharbor.drivers"
-DEFAULT_URL = "sqlite:///taskharbor.db"
-
-logger = logging.getLogger("taskharbor")
 
 OpenDriver = Callable[[str], Driver]
 
@@ -80,31 +74,18 @@ def available_drivers() -> dict[str, str]:
     return dict(sorted({**found, **dict.fromkeys(_OWN, "taskharbor")}.items()))
 
 
-def open_driver(url: str | Driver | None) -> Driver:
-    """Return the driver itself, or the one for a URL; None means `TASKHARBOR_URL`, else `sqlite:///taskharbor.db`.
+def open_driver(url: str | Driver) -> Driver:
+    """Return the driver itself, or the one for a URL.
 
     Raises:
         DriverURLError: it is neither, or no driver answers to its scheme.
         MissingExtraError: the driver is there but a package it needs is not.
     """
-    if url is None:
-        return _default_driver()
     if isinstance(url, str):
         return driver_for(url)
     if not callable(getattr(url, "connect", None)):
         raise DriverURLError(f"Harbor({url!r}): expected a driver's URL such as 'memory://', or a driver")
     return url
-
-
-def _default_driver() -> Driver:
-    url = os.environ.get("TASKHARBOR_URL", "")
-    if url:
-        try:
-            return driver_for(url)
-        except DriverURLError as error:
-            raise DriverURLError(f"TASKHARBOR_URL: {error}") from error
-    logger.info("no URL was given: using %s", Path(DEFAULT_URL.partition(":///")[2]).absolute())
-    return driver_for(DEFAULT_URL)
 
 
 def driver_for(url: str) -> Driver:

@@ -1,0 +1,128 @@
+"""Each setting there is: its name, its type, its default, and what it means."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Final, Literal, TypeAlias, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+DEFAULT_URL: Final = "sqlite:///taskharbor.db"
+WORKER_TABLE: Final = "worker"
+"""The table of the file that holds what a worker is told."""
+_TOP: Final = frozenset({"url", "app"})
+
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an application's deployment may say; docs/reference/settings.md has it as a table."""
+
+    url: Annotated[str, Meta(description="The store, for a `Harbor()` that is given none.")] = DEFAULT_URL
+    app: Annotated[
+        str | None,
+        Meta(
+            description="Your application, for the command line: `module:harbor` or `path/to/file.py:harbor`."
+        ),
+    ] = None
+    queues: Annotated[
+        tuple[str, ...] | None,
+        Meta(description="Queues to serve; by default `default`, and every queue that a task declares."),
+    ] = None
+    concurrency: Annotated[
+        Count, Meta(description="How many handlers may run at once in each worker process.")
+    ] = 50
+    processes: Annotated[
+        Count,
+        Meta(description="How many worker processes `taskharbor worker` starts; above 1 under a supervisor."),
+    ] = 1
+    handler_processes: Annotated[
+        Count,
+        Meta(description='How many processes of each worker run the handlers of `run="process"` tasks.'),
+    ] = 2
+    lease: Annotated[
+        timedelta, Meta(description="How long jobs are kept from others without a sign of life.")
+    ] = timedelta(seconds=30)
+    grace: Annotated[
+        timedelta, Meta(description="How long a stop waits for running handlers before it cancels them.")
+    ] = timedelta(seconds=30)
+    halt: Annotated[
+        timedelta, Meta(description="How long a stop then waits for cancelled handlers to end.")
+    ] = timedelta(seconds=5)
+    prefetch: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Jobs to hold unstarted, beyond the free slots; by default a tenth of a second's work."
+        ),
+    ] = None
+    stall: Annotated[
+        timedelta, Meta(description="An event loop that has not turned for so long is blocked.")
+    ] = timedelta(minutes=1)
+    max_jobs: Annotated[
+        Count | None,
+        Meta(description="`taskharbor worker` recycles a process after so many jobs; by default never."),
+    ] = None
+    max_memory: Annotated[
+        Count | None,
+        Meta(
+            description="`taskharbor worker` recycles a process that has grown beyond so much memory; by default "
+            "never."
+        ),
+    ] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="What `taskharbor worker` logs.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="How `taskharbor worker` writes its log.")
+    ] = "text"
+
+
+NAMES: Final = Settings.__struct_fields__
+SHORTEST: Final = {
+    "lease": timedelta(milliseconds=100),
+    "stall": timedelta(milliseconds=100),
+}
+"""Durations that may not be nothing."""
+DURATIONS: Final = frozenset({"lease", "grace", "halt", "stall"})
+SIZES: Final = frozenset({"max_memory"})
+LISTS: Final = frozenset({"queues"})
+
+
+def table_of(name: str) -> str:
+    """Return in which table of the file a setting stands; "" for the top."""
+    return "" if name in _TOP else WORKER_TABLE
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"TASKHARBOR_{name.upper()}"
+
+
+def type_of(name: str) -> object:
+    """Return the type of a setting, with what msgspec is told of it."""
+    hints: dict[str, object] = get_type_hints(Settings, include_extras=True)
+    return hints[name]
+
+
+def meaning_of(name: str) -> str:
+    """Return what a setting means, in a sentence."""
+    found = (part.description for part in get_args(type_of(name)) if isinstance(part, Meta))
+    return next((text for text in found if text), "")
+
+
+def kind_of(name: str) -> str:
+    """Return what a setting's value is, as errors and the reference say it."""
+    if name in DURATIONS:
+        return "a duration, such as 30s, 5m or 1h30m"
+    if name in SIZES:
+        return "a size, such as 512M or 1.5G"
+    if name in LISTS:
+        return "a list of names"
+    return {
+        "url": "a driver's URL, such as sqlite:///jobs.db",
+        "app": "text, such as shop.jobs:harbor",
+        "log_level": "debug, info, warning or error",
+        "log_format": "text or json",
+        "prefetch": "a whole number of at least 0",
+    }.get(name, "a whole number of at least 1")
