@@ -99,7 +99,7 @@ MUTATIONS = [
     ),
     Mutation(
         "4.2",
-        MEMORY + "control.py",
+        MEMORY + "look.py",
         'worker="" if lease is None else lease.worker',
         'worker=""',
         "nobody sees who holds a job",

@@ -196,7 +196,7 @@ MUTATIONS = [
         "flows are kept for ever",
     ),
     broken(
-        "4.14", "look", 'more += " AND flow = :flow"', "pass", "the steps of a flow are not told from others"
+        "4.14", "find", 'where.append("flow = :flow")', "pass", "the steps of a flow are not told from others"
     ),
 ]
 

@@ -480,7 +480,7 @@ MUTATIONS = [
     broken(
         "4.17",
         "upkeep",
-        "more=max(jobs, keys, flows) >= request.limit",
+        "more=max(jobs, keys, flows, events) >= request.limit",
         "more=False",
         "a limited prune does not say that there is more",
     ),

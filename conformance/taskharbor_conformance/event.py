@@ -82,6 +82,7 @@ async def _all(bench: Bench, after: str = "", limit: int = 500) -> list[JobEvent
         assert not page.missed, "event_read: nothing was removed"
         if not page.events:
             return read
+        assert page.cursor != after, "event_read: the cursor goes on with what was read"
         read += page.events
         after = page.cursor
 

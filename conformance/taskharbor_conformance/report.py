@@ -277,7 +277,8 @@ async def lines_of_all_deliveries_are_told_in_their_order(bench: Bench) -> None:
 
 @case()
 async def of_a_thousand_lines_the_last_are_kept(bench: Bench) -> None:
-    delivery = await _running(bench)
+    delivery, other = await _running(bench), await _running(bench)
+    await _tell(bench, _report(other, None, _lines(bench, other, "of another")))
     texts = [f"line {number}" for number in range(1, 1001)]
 
     await _tell(bench, _report(delivery, None, _lines(bench, delivery, *texts)))
@@ -291,6 +292,7 @@ async def of_a_thousand_lines_the_last_are_kept(bench: Bench) -> None:
     assert [f"line {number}" for number in range(1501 - LOG_LIMIT, 1501)] == _texts(
         await bench.record(delivery.id)
     )
+    assert ["of another"] == _texts(await bench.record(other.id))
 
 
 # --- how long
@@ -337,6 +339,7 @@ async def a_job_stored_anew_has_told_nothing(bench: Bench) -> None:
     await bench.delete(delivery.id)
     gone = await bench.get(delivery.id)
     await bench.enqueue(id=delivery.id)
+    await bench.take_one()
 
     record = await bench.record(delivery.id)
     assert ([None], None, ()) == (gone, record.progress, record.log)
