@@ -33,7 +33,7 @@ from taskharbor.call import (
 from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec, found_codec
 from taskharbor.connections import Connections
-from taskharbor.control import Jobs, Queues, Statistics, Workers
+from taskharbor.control import Feeds, Jobs, Queues, Statistics, Workers
 from taskharbor.driver import Driver, Store
 from taskharbor.drivers import open_driver
 from taskharbor.errors import OptionError, PayloadError
@@ -132,6 +132,11 @@ class Harbor:
         return self._registry
 
     @property
+    def codec(self) -> Codec:
+        """Return the wire format that payloads and results are written in, where a task has none of its own."""
+        return self._codec
+
+    @property
     def codecs(self) -> CodecBook:
         """Return the wire formats it can read."""
         return self._codecs
@@ -170,6 +175,11 @@ class Harbor:
     def results(self) -> Results:
         """Return what subscribes to typed results of a task's jobs: `harbor.results(resize)`."""
         return Results(self._hub, self._codecs)
+
+    @property
+    def feed(self) -> Feeds:
+        """Return what reads events of all workers, in whatever process: `harbor.feed(reader="dashboard")`."""
+        return Feeds(self._connections)
 
     def at(self, url: str | Driver) -> Harbor:
         """Return a harbor on another store, the same in all else: registry, codecs, middleware, deps and check.

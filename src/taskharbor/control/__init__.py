@@ -1,12 +1,14 @@
-"""What an operator can do by hand, in blocking and `a` forms: `harbor.jobs`, `.queues`, `.workers`, `.statistics`.
+"""What an operator can do by hand, in blocking and `a` forms: `harbor.jobs`, `.queues`, `.workers`, `.statistics`,
+and `.feed(...)`.
 
 asking.py    how they reach the store, and the checks that they share
 choosing.py  which jobs: the filters of `find` and `count`
-jobs.py queues.py workers.py statistics.py    a file for each
+jobs.py queues.py workers.py statistics.py feed.py    a file for each
 """
 
 from taskharbor.control.asking import Asks, id_list, name_set, not_found
 from taskharbor.control.choosing import JobFilters
+from taskharbor.control.feed import Feed, Feeds
 from taskharbor.control.jobs import Jobs
 from taskharbor.control.queues import Queues
 from taskharbor.control.statistics import Statistics
@@ -14,6 +16,8 @@ from taskharbor.control.workers import Workers
 
 __all__ = [
     "Asks",
+    "Feed",
+    "Feeds",
     "JobFilters",
     "Jobs",
     "Queues",

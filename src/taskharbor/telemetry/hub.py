@@ -135,7 +135,7 @@ class Hub:
             return False
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._waiting = set()
+        self._waiting = set[Callable[[], None]]()
         self._set(())
         return True
 

@@ -27,6 +27,12 @@ class Finished(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     result: R
 
 
+def _definition(task: object) -> TaskDefinition:
+    if not isinstance(task, Task):
+        raise OptionError(f"harbor.results({task!r}): expected a task, the function under its decorator")
+    return cast("Task[..., object]", task).definition
+
+
 class Results:
     """Calling it subscribes to results. Made by the harbor, as `harbor.results`."""
 
@@ -58,9 +64,7 @@ class Results:
             ResultNotKept: the task is declared with `keep_result=False`.
             OptionError: something else than a task, no list of names, or no such policy.
         """
-        if not isinstance(task, Task):
-            raise OptionError(f"harbor.results({task!r}): expected a task, the function under its decorator")
-        definition = task.definition
+        definition = _definition(task)
         if not definition.keep_result:
             raise ResultNotKept(
                 f"task {definition.name!r} is declared with keep_result=False, so its jobs have no results; "

@@ -59,7 +59,7 @@ class Tallies:
 
     def take(self) -> list[Tally]:
         """Return what has changed since it was last taken, as whole numbers."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed, set[Key]()
         return [_tally(key, self._counts[key]) for key in sorted(changed)]
 
     def written(self) -> None:
