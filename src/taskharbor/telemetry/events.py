@@ -19,6 +19,7 @@ D = TypeVar("D", bound=JobEvent)
 
 KINDS: frozenset[type] = frozenset(get_args(JobEvent))
 _BY_NAME = {kind.__name__: kind for kind in KINDS}
+_POLICIES: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "wait")
 SIZE = 1000
 _LARGEST = 10_000_000
 
@@ -131,18 +132,18 @@ def made_buffer(
     """
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST:
         raise OptionError(f"size={size!r}: expected a number of news from 1 to {_LARGEST:,}")
-    policies = ("drop_oldest", "drop_newest", "wait")
-    if when_full not in policies:
-        known = ", ".join(repr(policy) for policy in policies)
+    policy = next((known for known in _POLICIES if known == when_full), None)
+    if policy is None:
+        known = ", ".join(repr(known) for known in _POLICIES)
         raise OptionError(
-            f"when_full={when_full!r}{nearest(str(when_full), policies)}: expected one of {known}"
+            f"when_full={when_full!r}{nearest(str(when_full), _POLICIES)}: expected one of {known}"
         )
     return Buffer(
         kinds=kinds,
         tasks=_names(tasks, "tasks"),
         queues=_names(queues, "queues"),
         size=size,
-        when_full=cast("Overflow", when_full),
+        when_full=policy,
     )
 
 
