@@ -21,8 +21,8 @@ class SlowJobs(Middleware):
     again when it has ended, with how long that took. It ends nothing; `@task(timeout=...)` does.
 
     The records have the structured fields of `JobLogging`; the first has `stack` as well (text: files, lines and
-    functions, no values), the second `duration_seconds`. One thread watches all jobs of this object, and wakes about
-    once per limit however many there are: a quick job costs it nothing.
+    functions, no values), the second `duration_seconds`. One thread watches all jobs of this object, and wakes once per
+    limit, or second, however many there are: a quick job costs it nothing. It ends when no more come.
     """
 
     def __init__(self, after: timedelta, *, level: int = logging.WARNING) -> None:

@@ -11,15 +11,17 @@ from taskharbor.call import sheltered
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 1.0
+"""How long the thread sleeps at most, so that it does not outlive what it watches by long."""
 _LINGER_SECONDS = 1.0
-"""How long the thread waits for more to watch before it ends."""
+"""How long it waits for more to watch before it ends."""
 
 
 class Watch(Generic[T]):
     """Calls `late` once for each thing that is not discarded within a time of its being added.
 
     All have the same time, so they come to be late in the order in which they were added: the thread sleeps until the
-    first that is there may be late, and looks again. `add` wakes it only if it had nothing to wait for.
+    first that is there may be late (or for a second), and looks again. `add` wakes it only if there was nothing.
 
     Jobs' threads call `add` and `discard`, and may be interrupted between any two steps; so what those two do is done
     by single steps of the interpreter, or where no interrupt lands.
@@ -73,7 +75,7 @@ class Watch(Generic[T]):
             due, thing = first
             left = due - time.monotonic()
             if left > 0:
-                time.sleep(left)
+                time.sleep(min(left, _LOOK_SECONDS))
             elif self._due.pop(id(thing), None) is not None:
                 self._late(thing)
 
