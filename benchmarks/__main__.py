@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import codec, depth, drain, enqueue, latency, page, process, runner, threads
+from benchmarks import around, codec, depth, drain, enqueue, latency, page, process, runner, threads
 from benchmarks.measure import Clock, Line, Settings, ThemeOf
 from benchmarks.plots import draw
 from benchmarks.postgres import depth as postgres_depth
@@ -35,6 +35,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "depth": depth.theme,
         "codec": codec.theme,
         "process": process.theme,
+        "around": around.theme,
     },
     "sqlite": {
         "drain": sqlite_drain.theme,
@@ -43,6 +44,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "pickup": pickup.theme,
         "processes": processes.theme,
         "idle": idle.theme,
+        "around": around.theme,
         "depth": sqlite_depth.theme,
     },
     "postgres": {
@@ -53,6 +55,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "held": held.theme,
         "depth": postgres_depth.theme,
         "flows": postgres_flows.theme,
+        "around": around.theme,
         "idle": postgres_idle.theme,
         "soak": soak.theme,
     },
