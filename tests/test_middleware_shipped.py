@@ -32,7 +32,16 @@ from taskharbor import (
 )
 from taskharbor.middleware import ContextVariables, JobFields, JobLogging, SlowJobs, TypedVariable
 from taskharbor.middleware.watching import Watch
-from tests.support.work import ENOUGH, HOUR, MS, await_event, eventually, spin, threads_named
+from tests.support.work import (
+    ENOUGH,
+    HOUR,
+    MS,
+    aeventually,
+    await_event,
+    eventually,
+    spin,
+    threads_named,
+)
 
 ONCE = Retry(max_attempts=1)
 
