@@ -38,18 +38,24 @@ def test_info_as_json_is_one_line_for_programs() -> None:
     told = cli("info", "--json")
 
     assert 1 == told.count("\n")
+    found = json.loads(told)
+    assert {"typer", "rich"} <= set(found.pop("packages"))
+    assert {"name": "concurrency", "value": "50", "origin": "default"} in found.pop("settings")
     assert {
         "taskharbor": installed(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "msgspec": msgspec.__version__,
         "drivers": dict(available_drivers()),
+        "config": None,
         "store": None,
-    } == json.loads(told)
+    } == found
 
 
 def test_info_for_people_has_a_line_for_everything() -> None:
-    lines = {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in cli("info").splitlines()}
+    versions, settings = cli("info").split("\n\n")
+    lines = {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in versions.splitlines()}
+    packages = lines.pop("Packages")
 
     assert {
         "TaskHarbor": installed(),
@@ -58,6 +64,8 @@ def test_info_for_people_has_a_line_for_everything() -> None:
         "msgspec": msgspec.__version__,
         **{f"{scheme}://": origin for scheme, origin in available_drivers().items()},
     } == lines
+    assert "typer " in packages
+    assert ["lease", "30s", "default"] in [line.split() for line in settings.splitlines()]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"]])

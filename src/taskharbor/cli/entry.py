@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from taskharbor.cli import dlq, flows, jobs, queues
+from taskharbor.cli import dlq, flows, jobs, queues, schema
+from taskharbor.cli.dev import dev
 from taskharbor.cli.enqueue import enqueue
+from taskharbor.cli.events import events
 from taskharbor.cli.exits import Exit, code_of
 from taskharbor.cli.info import info, installed_version
 from taskharbor.cli.migrate import migrate
 from taskharbor.cli.output import ReaderGone, hush, note
+from taskharbor.cli.prune import prune
 from taskharbor.cli.stats import stats
 from taskharbor.cli.target import CommonApp, UrlOption
 from taskharbor.cli.tasks import tasks
@@ -50,14 +53,18 @@ def common(
 
 
 app.command()(worker)
+app.command()(dev)
 app.command()(enqueue)
 app.command()(tasks)
 app.add_typer(jobs.commands, name="jobs")
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(flows.commands, name="flows")
 app.add_typer(queues.commands, name="queues")
+app.add_typer(schema.commands, name="schema")
 app.command()(workers)
 app.command()(stats)
+app.command()(events)
+app.command()(prune)
 app.command()(migrate)
 app.command()(info)
 

@@ -20,6 +20,7 @@ from taskharbor.driver import STATISTICS_RETAIN
 from taskharbor.errors import OptionError
 from taskharbor.event import Ending, Tally
 
+_LAST = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
 _SHOWN = (Ending.SUCCEEDED, Ending.RETRYING, Ending.DEAD, Ending.CANCELLED)
 _FAILED = (Ending.RETRYING, Ending.DEAD)
@@ -78,13 +79,13 @@ def stats(
         By, typer.Option("--by", metavar="WHAT", help="A line for each `task`, `queue`, `minute` or `hour`.")
     ] = By.TASK,
     last: Annotated[
-        timedelta,
+        timedelta | None,
         typer.Option(
             "--last",
             metavar="DURATION",
             parser=duration,
             help=f"Of so long a time; counters are kept for {told_duration(STATISTICS_RETAIN)}.",
-            show_default="1h",
+            show_default=told_duration(_LAST),
         ),
     ] = timedelta(hours=1),
     queue: Annotated[
@@ -115,12 +116,13 @@ def stats(
 
     Counted by the minute, and written by workers about every ten seconds; so the last minute grows.
     """
-    if last < _MINUTE:
+    length = _LAST if last is None else last
+    if length < _MINUTE:
         raise OptionError(
-            f"--last {told_duration(last)}: counters are kept by the minute; expected at least 1m"
+            f"--last {told_duration(length)}: counters are kept by the minute; expected at least 1m"
         )
     now = datetime.now(UTC)
-    since = (now - last).replace(second=0, microsecond=0)
+    since = (now - length).replace(second=0, microsecond=0)
     with opened(ctx) as harbor:
         found = harbor.statistics.read(since=since, queues=listed(queue), tasks=task or ())
         if not found and not as_json:
@@ -132,7 +134,7 @@ def stats(
     elif lines:
         show_lines(by, lines, now - since)
     else:
-        note(f"Nothing was done in the last {told_duration(last)}, as far as workers have counted.")
+        note(f"Nothing was done in the last {told_duration(length)}, as far as workers have counted.")
 
 
 def grouped(tallies: Iterable[Tally], name_of: Callable[[Tally], str]) -> Sequence[Line]:

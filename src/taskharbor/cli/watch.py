@@ -18,6 +18,7 @@ from taskharbor.cli.values import duration, listed, told_duration
 from taskharbor.cli.watching import watch_jobs
 from taskharbor.errors import OptionError
 
+_EVERY = timedelta(milliseconds=500)
 _SHORTEST = timedelta(milliseconds=10)
 
 
@@ -42,11 +43,15 @@ def watch(
         ),
     ] = None,
     every: Annotated[
-        timedelta,
+        timedelta | None,
         typer.Option(
-            "--every", metavar="DURATION", parser=duration, help="How often to look.", show_default="500ms"
+            "--every",
+            metavar="DURATION",
+            parser=duration,
+            help="How often to look.",
+            show_default=told_duration(_EVERY),
         ),
-    ] = timedelta(milliseconds=500),
+    ] = None,
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -55,14 +60,15 @@ def watch(
 
     Without ids: queues, and the jobs that run now, until Ctrl-C.
     """
-    if every < _SHORTEST:
-        raise OptionError(f"--every {told_duration(every)}: expected at least {told_duration(_SHORTEST)}")
+    pause = _EVERY if every is None else every
+    if pause < _SHORTEST:
+        raise OptionError(f"--every {told_duration(pause)}: expected at least {told_duration(_SHORTEST)}")
     if ids and queue:
         raise OptionError("jobs watch: --queue goes without ids; ids say which jobs already")
     with opened(ctx) as harbor:
         if not ids:
-            show_overview(harbor, listed(queue), every, as_json=as_json)
+            show_overview(harbor, listed(queue), pause, as_json=as_json)
             return
-        code = watch_jobs(harbor, list(dict.fromkeys(ids_of(ids))), every, as_json=as_json)
+        code = watch_jobs(harbor, list(dict.fromkeys(ids_of(ids))), pause, as_json=as_json)
     if code is not Exit.OK:
         raise typer.Exit(code)

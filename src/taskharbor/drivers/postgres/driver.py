@@ -159,6 +159,12 @@ class PostgresDriver:
         """Return every migration this release knows, in order, as it reads for this schema."""
         return migrating.migrations(self._place.schema)
 
+    @property
+    def server(self) -> str:
+        """Return what stores the jobs, with its version, as it says itself; asks it."""
+        with _opened(self._ready()) as connection:
+            return f"PostgreSQL {connection.info.parameter_status('server_version')}"
+
     def schema_version(self) -> SchemaVersion:
         """Return where the database's tables stand, changing nothing: no folder is made where there is none."""
         if self._server is not None and not (self._server.folder / "data").exists():

@@ -143,6 +143,11 @@ class SqliteDriver:
         """Return every migration this release knows, in order."""
         return schema.scripts()
 
+    @property
+    def server(self) -> str:
+        """Return what stores the jobs, with its version."""
+        return f"SQLite {sqlite3.sqlite_version}"
+
     def schema_version(self) -> SchemaVersion:
         """Return where the file's tables stand, changing nothing: no file is made where there is none."""
         self._place.check()
