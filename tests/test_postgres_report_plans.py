@@ -170,7 +170,7 @@ def test_lines_beyond_the_last_ones_are_removed_by_their_index(worker: Explainer
     more = [report(delivery, lines=300) for delivery in deliveries]
     worker.verb(job_report, JobReport(reports=more))
     with worker.explaining() as plans:
-        worker.verb(job_report, JobReport(reports=[report(delivery, lines=1) for delivery in deliveries]))
+        worker.verb(job_report, JobReport(reports=[report(delivery, lines=50) for delivery in deliveries]))
 
     (plan,) = plans
     check_told(plan, batch=5 * 200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import psycopg
 import pytest
 
@@ -85,6 +86,20 @@ def test_a_jobs_log_does_not_grow_beyond_its_last_lines_and_a_report(here: Meeti
     ((count,),) = here.schema.ask("SELECT count(*) FROM line")
     assert LOG_LIMIT <= count <= LOG_LIMIT + 90
     assert list(range(1081 - LOG_LIMIT, 1081)) == [line.number for line in record(worker, delivery.id).log]
+
+
+def test_the_log_of_a_job_that_says_a_little_in_each_of_many_deliveries_does_not_grow_either(
+    here: Meeting, worker: Taker
+) -> None:
+    (delivery,) = running(worker)
+
+    for fence in range(1, 60):
+        again = msgspec.structs.replace(delivery, fence=fence)
+        for number in range(1, 11):
+            tell(worker, report(again, lines=range(number, number + 1)))
+
+    ((count,),) = here.schema.ask("SELECT count(*) FROM line")
+    assert LOG_LIMIT <= count <= LOG_LIMIT + 10
 
 
 def test_a_report_that_comes_late_does_not_take_the_place_of_a_later_deliverys(

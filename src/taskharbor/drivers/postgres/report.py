@@ -19,6 +19,8 @@ from taskharbor.drivers.postgres.step import Step
 from taskharbor.report import LOG_LIMIT, LogLine, Progress
 
 _SOON, _LATE = duration_micros(timedelta(hours=1)), duration_micros(timedelta(days=30))
+_ROOM = 50
+"""How many lines more are stored than are kept, at most, and one report's."""
 # Of a job with this token, as the statement begins; nobody's lock is waited for, and none is left. Should the job have
 # gone to another worker meanwhile, who has told more: his fence is greater.
 _REPORT = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, clock_timestamp()) AS now),
@@ -40,7 +42,7 @@ lines AS MATERIALIZED (SELECT j.ids[l.n] AS job_id, l.fence, l.number, l.attempt
     WHERE j.ids[l.n] IS NOT NULL),
 written AS (INSERT INTO taskharbor.line (job_id, fence, number, attempt, at, text)
     SELECT job_id, fence, number, attempt, at, text FROM lines ORDER BY job_id, fence, number ON CONFLICT DO NOTHING),
-edge AS MATERIALIZED (SELECT j.job_id, e.fence, e.number FROM (SELECT DISTINCT job_id FROM lines) j
+edge AS MATERIALIZED (SELECT j.job_id, e.fence, e.number FROM unnest($14::text::uuid[]) j(job_id)
     CROSS JOIN LATERAL (SELECT x.fence, x.number FROM taskharbor.line x WHERE x.job_id = j.job_id
         ORDER BY x.fence DESC, x.number DESC OFFSET {LOG_LIMIT - 1} LIMIT 1) e),
 gone AS (DELETE FROM taskharbor.line l USING edge e
@@ -96,6 +98,7 @@ def job_report(step: Step, request: JobReport) -> Routine[Sequence[bool]]:
             plain_array([line.attempt for _, line in lines]),
             plain_array([line.at.isoformat() for _, line in lines]),
             text_array([line.text for _, line in lines]),
+            plain_array({reports[n - 1][1].job_id for n, line in lines if _makes_room(line)}),
         ),
     )
     answers = [False] * len(request.reports)
@@ -109,6 +112,11 @@ def _last(lines: Sequence[LogLine]) -> Iterable[LogLine]:
     if len(lines) <= LOG_LIMIT:
         return lines
     return sorted(lines, key=lambda line: (line.fence, line.number))[-LOG_LIMIT:]
+
+
+def _makes_room(line: LogLine) -> bool:
+    """Return whether to look for lines beyond the last ones: not each time, as that is to read all that are kept."""
+    return line.number % _ROOM == 0 or (line.number == 1 and line.fence > 1)
 
 
 def read_told(
