@@ -19,7 +19,11 @@ D = TypeVar("D", bound=JobEvent)
 
 KINDS: frozenset[type] = frozenset(get_args(JobEvent))
 _BY_NAME = {kind.__name__: kind for kind in KINDS}
-_POLICIES: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "wait")
+_POLICIES: dict[str, Overflow] = {
+    "drop_oldest": "drop_oldest",
+    "drop_newest": "drop_newest",
+    "wait": "wait",
+}
 SIZE = 1000
 _LARGEST = 10_000_000
 
@@ -132,11 +136,11 @@ def made_buffer(
     """
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST:
         raise OptionError(f"size={size!r}: expected a number of news from 1 to {_LARGEST:,}")
-    policy = next((known for known in _POLICIES if known == when_full), None)
+    policy = _POLICIES.get(when_full) if isinstance(when_full, str) else None
     if policy is None:
-        known = ", ".join(repr(known) for known in _POLICIES)
+        known = ", ".join(map(repr, _POLICIES))
         raise OptionError(
-            f"when_full={when_full!r}{nearest(str(when_full), _POLICIES)}: expected one of {known}"
+            f"when_full={when_full!r}{nearest(str(when_full), tuple(_POLICIES))}: expected one of {known}"
         )
     return Buffer(
         kinds=kinds,
