@@ -228,7 +228,7 @@ IN_SQLITE = [
         "filters", "filters", "finished_at < :out_before", "finished_at <= :out_before", "a span has its end"
     ),
     broken(
-        "filters", "leaving", '{_OF_LAST_ERROR.format("type")}', "NULL", "dead letters forget their error"
+        "filters", "schema", "WHERE id = new.id", "WHERE false", "dead letters are not found by their error"
     ),
     broken(
         "filters",

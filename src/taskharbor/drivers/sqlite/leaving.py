@@ -30,8 +30,6 @@ _JOINED = """FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value 
 _WITH_ERROR = """CASE WHEN e.value ->> {0} IS NULL THEN {1}errors
     ELSE json_insert(coalesce({1}errors, '[]'), '$[#]', json(e.value ->> {0})) END"""
 
-_OF_LAST_ERROR = "coalesce(e.value ->> 5 ->> '$.{0}', j.errors ->> '$[#-1].{0}')"
-
 # The way of nearly all jobs, by itself: [id, where the result begins, its size].
 _SUCCEED = f"""INSERT INTO taskharbor_history ({_COMMON},
     state, finished_at, expires_at, settled, attempt, crashes, guarded, errors, result, result_codec)
@@ -45,10 +43,9 @@ _CANCELLED = f"""INSERT INTO taskharbor_history ({_STEPPED},
     SELECT {_STEP_FROM_JOB}, 'cancelled', ?2, ?2 + o.retain, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
         {_WITH_ERROR.format(5, "j.")}, e.value ->> 6 {_JOINED}"""
 _BURY = f"""INSERT INTO taskharbor_dead ({_STEPPED},
-    finished_at, reason, attempt, crashes, guarded, errors, settled, error, message)
+    finished_at, reason, attempt, crashes, guarded, errors, settled)
     SELECT {_STEP_FROM_JOB}, ?2, e.value ->> 1, e.value ->> 2, e.value ->> 3, e.value ->> 4,
-        {_WITH_ERROR.format(5, "j.")}, e.value ->> 6,
-        {_OF_LAST_ERROR.format("type")}, {_OF_LAST_ERROR.format("message")} {_JOINED}"""
+        {_WITH_ERROR.format(5, "j.")}, e.value ->> 6 {_JOINED}"""
 _END_KEYS = """UPDATE taskharbor_key SET expires_at = ?2 + ttl WHERE (task, name, job_id) IN (
     SELECT j.task, j.key, j.id FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value)"""
 _REMOVE = "DELETE FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?))"

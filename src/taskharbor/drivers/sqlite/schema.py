@@ -36,6 +36,7 @@ _ARCHIVED = """
     errors TEXT,
     operations TEXT
 """
+_LAST_ERROR = "error = errors ->> '$[#-1].type', message = errors ->> '$[#-1].message'"
 
 MIGRATIONS = (
     Migration(
@@ -218,11 +219,15 @@ MIGRATIONS = (
     ran INTEGER NOT NULL,
     PRIMARY KEY (minute, queue, task, ending, worker)
 ) WITHOUT ROWID""",
-            # The last error's, so that dead letters are filtered by an index, and no payload is read.
+            # The last error's, so that dead letters are filtered by an index, and no payload is read. By a trigger: a
+            # process of the release before, which still has the file open, buries jobs as well. (Indexes of expressions
+            # and of generated columns have SQLite read the row all the same.)
             "ALTER TABLE taskharbor_dead ADD COLUMN error TEXT",
             "ALTER TABLE taskharbor_dead ADD COLUMN message TEXT",
-            """UPDATE taskharbor_dead SET error = errors ->> '$[#-1].type', message = errors ->> '$[#-1].message'
-    WHERE errors IS NOT NULL""",
+            f"UPDATE taskharbor_dead SET {_LAST_ERROR} WHERE errors IS NOT NULL",  # noqa: S608 - our own constants
+            f"""CREATE TRIGGER taskharbor_dead_error AFTER INSERT ON taskharbor_dead WHEN new.errors IS NOT NULL BEGIN
+    UPDATE taskharbor_dead SET {_LAST_ERROR} WHERE id = new.id;
+END""",  # noqa: S608 - our own constants
             """CREATE INDEX taskharbor_dead_look
     ON taskharbor_dead (id, queue, task, enqueued_at, finished_at, reason, error, message)""",
             # The few others that an error or a reason can be said of.
