@@ -81,7 +81,7 @@ def counts_of(harbor: Harbor, wanted: Filter) -> Mapping[JobState, int] | None:
     for some in harbor.jobs.count(**wanted.counted()):
         if not wanted.states or some.state in wanted.states:
             found[some.state] = found.get(some.state, 0) + some.count
-    return found
+    return {state: found[state] for state in JobState if state in found}
 
 
 def told_states() -> str:

@@ -1,0 +1,284 @@
+"""Commands on many jobs at once: filters, `--all`, `--dry-run`, export and purge. Each on every store: `everywhere`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from taskharbor import JobState, Registry, Retry, chain, group, task
+from taskharbor.cli import listing
+from tests.fixtures.cli import Shop, shops
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shop]:
+    yield from shops(monkeypatch, capsys)
+
+
+def states(shop: Shop) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for counted in shop.harbor.jobs.count():
+        found[counted.state.value] = found.get(counted.state.value, 0) + counted.count
+    return found
+
+
+def ids(shop: Shop, *arguments: str) -> list[str]:
+    return [job["id"] for job in shop.run(*arguments, "--json", "--oldest-first").lines()]
+
+
+# --- filters
+
+
+def test_filters_choose_by_error_text_and_age(shop: Shop) -> None:
+    dead = shop.bury(1, 22)
+    with shop.harbor:
+        ready = shop.send.enqueue("a").id
+
+    assert dead == ids(shop, "jobs", "list", "--error", "ValueError")
+    assert dead[1:] == ids(shop, "jobs", "list", "--text", "ROW 22")
+    assert [] == ids(shop, "jobs", "list", "--error", "KeyError")
+    assert [*dead, ready] == ids(shop, "jobs", "list", "--newer-than", "1h")
+    assert [] == ids(shop, "jobs", "list", "--older-than", "1h")
+    assert dead == ids(shop, "dlq", "list", "--newer-than", "1h", "--error", "ValueError")
+    assert [] == ids(shop, "dlq", "list", "--older-than", "1h")
+
+
+def test_all_that_match_are_retried_and_the_others_left(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE", 2)
+    shop.bury(1, 2, 3, 14)
+
+    ended = shop.run("jobs", "retry", "--all", "--text", "row 1", "--yes", "--reason", "mended")
+
+    assert (0, "2 requeued\n") == (ended.code, ended.out)
+    assert {"ready": 2, "dead": 2} == states(shop)
+    requeued = shop.harbor.jobs.find(states=[JobState.READY])
+    assert {"mended"} == {job.operations[-1].reason for job in requeued}
+
+
+def test_all_that_match_are_cancelled_in_any_state_that_has_not_ended(shop: Shop) -> None:
+    shop.bury(1)
+    with shop.harbor:
+        shop.send.enqueue("a")
+        shop.send.options(run_in=timedelta(hours=1)).enqueue("b")
+        shop.skip.enqueue(1)
+
+    ended = shop.run("jobs", "cancel", "--all", "--queue", "mail", "--yes")
+
+    assert (0, "2 cancelled\n") == (ended.code, ended.out)
+    assert {"cancelled": 2, "dead": 1, "ready": 1} == states(shop)
+
+
+def test_all_that_match_are_deleted_once_their_states_are_told(shop: Shop) -> None:
+    shop.bury(1, 2)
+    with shop.harbor:
+        shop.load.enqueue(3)
+        shop.send.enqueue("a")
+
+    asked = shop.run("jobs", "delete", "--all", "--task", "row.load")
+    ended = shop.run("jobs", "delete", "--all", "--task", "row.load", "--yes")
+
+    assert 2 == asked.code
+    assert "Delete 3 jobs (1 ready, 2 dead) for good?" in asked.err
+    assert (0, "3 deleted\n", {"ready": 1}) == (ended.code, ended.out, states(shop))
+
+
+def test_a_key_and_a_flow_choose_too(shop: Shop) -> None:
+    with shop.harbor:
+        shop.send.options(key="k").enqueue("a")
+        flow = group(shop.load.s(1), shop.load.s(2)).enqueue().id
+
+    keyed = shop.run("jobs", "cancel", "--all", "--key", "k", "--yes")
+    steps = shop.run("jobs", "delete", "--all", "--flow", flow, "--dry-run")
+
+    assert (0, "1 cancelled\n") == (keyed.code, keyed.out)
+    assert "3 of 3 jobs would be deleted" in steps.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["jobs", "cancel", "--all"], "--all by itself means every job"),
+        (["jobs", "delete", "--all", "--yes"], "--all by itself means every job"),
+        (["jobs", "cancel", "--queue", "mail"], "give the ids of jobs, or --all"),
+        (["jobs", "retry", "x", "--state", "dead"], "filters go with --all"),
+        (["dlq", "purge"], "give the ids of dead letters, or --all"),
+        (["dlq", "purge", "--all"], "Delete 1 dead letter for good? Nobody is there to answer"),
+        (["jobs", "list", "--older-than", "2"], "has no unit"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_changes_nothing(
+    shop: Shop, arguments: list[str], why: str
+) -> None:
+    shop.bury(1)
+
+    ended = shop.run(*arguments)
+
+    assert 2 == ended.code
+    assert why in " ".join(ended.err.replace("│", " ").split())
+    assert {"dead": 1} == states(shop)
+
+
+# --- rehearsals
+
+
+def test_a_rehearsal_tells_which_could_run_and_why_others_could_not(shop: Shop) -> None:
+    shop.bury(1, 2)
+    registry = Registry()
+
+    @task(name="row.load", retry=Retry(max_attempts=1), registry=registry)
+    def load(row: int, sheet: str) -> None: ...
+
+    @task(name="row.skip", registry=registry)
+    def skip(row: int) -> None: ...
+
+    with shop.harbor:
+        skipped = shop.skip.enqueue(3).id
+        shop.harbor.run_until_idle()
+    shop.registry._by_name.clear()  # pyright: ignore[reportPrivateUsage]
+    shop.registry._by_name.update(registry._by_name)  # pyright: ignore[reportPrivateUsage]
+
+    told = shop.run("dlq", "requeue", "--all", "--dry-run", "--json")
+    shown = shop.run("dlq", "requeue", "--all", "--dry-run")
+
+    broken, fine = told.lines()
+    assert (1, 1) == (told.code, shown.code)
+    assert ("row.load", 2, False, "requeued") == tuple(
+        broken[name] for name in ("task", "count", "runs", "would")
+    )
+    assert "sheet" in broken["why"]
+    assert (1, True, "", [skipped]) == tuple(fine[name] for name in ("count", "runs", "why", "examples"))
+    assert "3 of 3 dead letters would be requeued; 1 could run." in shown.out
+    assert {"dead": 3} == states(shop)
+
+
+def test_a_rehearsal_of_named_jobs_tells_what_would_become_of_each_state(shop: Shop) -> None:
+    (dead,) = shop.bury(1)
+    with shop.harbor:
+        ready = shop.send.enqueue("a").id
+
+    told = shop.run("jobs", "retry", dead, ready, "nowhere", "--dry-run", "--json")
+
+    assert [("ready", "not requeued: it is neither dead nor cancelled"), ("dead", "requeued")] == [
+        (line["state"], line["would"]) for line in told.lines()
+    ]
+    assert (0, True) == (told.code, "no job has the id 'nowhere'" in told.err)
+    assert {"dead": 1, "ready": 1} == states(shop)
+
+
+def test_without_an_application_nobody_knows_what_could_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.bury(1)
+    shop.registry._by_name.clear()  # pyright: ignore[reportPrivateUsage]
+
+    told = shop.run("dlq", "requeue", "--all", "--dry-run", "--json")
+
+    assert (0, None, "no application was named (--app)") == (
+        told.code,
+        told.lines()[0]["runs"],
+        told.lines()[0]["why"],
+    )
+
+
+def test_very_many_reasons_are_counted_together(shop: Shop) -> None:
+    with shop.harbor:
+        shop.harbor.enqueue_many([shop.send.s(f"town {number}") for number in range(30)])
+    registry = Registry()
+
+    @task(name="mail.send", registry=registry)
+    def send(to: Literal["nobody"], count: int = 1) -> None: ...
+
+    shop.registry._by_name.clear()  # pyright: ignore[reportPrivateUsage]
+    shop.registry._by_name.update(registry._by_name)  # pyright: ignore[reportPrivateUsage]
+
+    told = shop.run("jobs", "cancel", "--all", "--queue", "mail", "--dry-run", "--json").lines()
+
+    assert (21, 30) == (len(told), sum(line["count"] for line in told))
+    assert [10] == [line["count"] for line in told if line["why"] == "other reasons"]
+    assert {3, 1} == {len(line["examples"]) for line in told}
+
+
+def test_steps_of_flows_are_decoded_with_what_earlier_ones_gave_them(shop: Shop) -> None:
+    @task(name="row.count", registry=shop.registry)
+    def count(upto: int) -> list[int]:
+        return list(range(upto))
+
+    @task(name="row.sum", retry=Retry(max_attempts=1), registry=shop.registry)
+    def total(rows: list[int]) -> int:
+        raise ValueError("no sum today")
+
+    with shop.harbor:
+        chain(count.s(3), total).enqueue()
+        shop.harbor.run_until_idle()
+
+    told = shop.run("dlq", "requeue", "--all", "--dry-run", "--json")
+
+    assert (0, [("row.sum", True)]) == (told.code, [(line["task"], line["runs"]) for line in told.lines()])
+
+
+# --- purge and export
+
+
+def test_dead_letters_are_purged_by_filter_and_by_id(shop: Shop) -> None:
+    dead = shop.bury(1, 2, 3)
+
+    named = shop.run("dlq", "purge", dead[0], "--yes")
+    rest = shop.run("dlq", "purge", "--all", "--text", "row 2", "--yes")
+
+    assert (0, f"{dead[0]}  deleted\n") == (named.code, named.out)
+    assert (0, "1 deleted\n") == (rest.code, rest.out)
+    assert dead[2:] == ids(shop, "dlq", "list")
+
+
+def test_an_export_has_no_arguments_unless_they_are_asked_for(shop: Shop, tmp_path: Path) -> None:
+    dead = shop.bury(7, 8)
+    file = tmp_path / "dead.jsonl.gz"
+
+    bare = shop.run("dlq", "export")
+    written = shop.run("dlq", "export", str(file), "--arguments")
+
+    assert dead == [job["id"] for job in bare.lines()]
+    assert not {"arguments", "payload"} & set(bare.lines()[0])
+    assert "row 7 is bad" == bare.lines()[0]["errors"][-1]["message"]
+    assert (0, f"2 dead letters written to {file}\n") == (written.code, written.out)
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        assert [{"row": 7}, {"row": 8}] == [json.loads(line)["arguments"] for line in lines]
+    assert {"dead": 2} == states(shop)
+
+
+def test_an_export_is_its_owners_alone_and_replaces_nothing_unasked(shop: Shop, tmp_path: Path) -> None:
+    shop.bury(1)
+    file = tmp_path / "dead.jsonl"
+
+    shop.run("dlq", "export", str(file))
+    mode = stat.S_IMODE(file.stat().st_mode)
+    file.write_text("mine", encoding="utf-8")
+    refused = shop.run("dlq", "export", str(file))
+    kept = file.read_text(encoding="utf-8")
+    replaced = shop.run("dlq", "export", str(file), "--yes")
+
+    assert (0o600, 2, "mine", 0) == (mode, refused.code, kept, replaced.code)
+    assert 1 == len(file.read_text(encoding="utf-8").splitlines())
+    assert [file] == list(tmp_path.iterdir())
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(shop: Shop, tmp_path: Path) -> None:
+    shop.bury(1)
+
+    ended = shop.run("dlq", "export", str(tmp_path / "nowhere" / "dead.jsonl"))
+
+    assert 2 == ended.code
+    assert "cannot be written (No such file or directory)" in ended.err
+
+
+def test_dead_letters_are_shown_whole(shop: Shop) -> None:
+    (dead,) = shop.bury(1)
+
+    assert shop.run("jobs", "show", dead).out == shop.run("dlq", "show", dead).out
