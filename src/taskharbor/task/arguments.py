@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -19,6 +18,7 @@ import msgspec
 from taskharbor.codec import Codec, CodecError, decoder_of, encoder_of, hook_for
 from taskharbor.errors import PayloadError, TaskDefinitionError, nearest
 from taskharbor.task.reading import UNPACK, Handler, Kind, Parameter, describe_type
+from taskharbor.task.wire_schema import canonical, wire_schema
 
 Spread: TypeAlias = Callable[[Handler, msgspec.Struct, tuple[object, ...]], object]
 """Call a handler with (context or nothing, then) the arguments of a Struct."""
@@ -222,21 +222,5 @@ def _schema_of_custom(kind: type[object]) -> dict[str, object]:
 def fingerprint(struct: type[msgspec.Struct]) -> int:
     """Return 63 bits that change with what payloads of this signature may hold, and not with docs or defaults."""
     # Of the Struct's own schema and those it refers to, without its name: a task may be renamed.
-    (root,), components = msgspec.json.schema_components([struct], schema_hook=_schema_of_custom)
-    own = str(root.get("$ref", "")).rpartition("/")[2]
-    schema = _bones([components.pop(own, root), {"$defs": components}])
-    digest = hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).digest()
+    digest = hashlib.sha256(canonical(wire_schema(struct))).digest()
     return int.from_bytes(digest[:8]) >> 1
-
-
-def _bones(node: object, *, names: bool = False) -> object:
-    # `names`: the keys here are field names, not keywords of the schema, so a field called "title" stays.
-    if isinstance(node, dict):
-        return {
-            key: _bones(value, names=not names and key in ("properties", "$defs"))
-            for key, value in cast("dict[str, object]", node).items()
-            if names or key not in ("title", "description", "default", "examples")
-        }
-    if isinstance(node, list):
-        return [_bones(item) for item in cast("list[object]", node)]
-    return node

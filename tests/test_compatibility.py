@@ -1,0 +1,474 @@
+"""Whether a new version of a task accepts what an old one stored: `schema check`, without the command line."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Meta, Struct
+
+from taskharbor import OptionError, Registry, register_type, task
+from taskharbor.task.compatibility import Dump, Level, compared, dump_of, read_dump
+from taskharbor.task.subschema import gaps
+from taskharbor.task.wire_schema import JsonSchema, wire_schema
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class MoreColours(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+    GREEN = "green"
+
+
+class Right(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class MoreRights(enum.Flag):
+    READ = 1
+    WRITE = 2
+    OWN = 4
+
+
+class Point(Struct):
+    x: int
+    y: int = 0
+
+
+class WidePoint(Struct):
+    x: float
+    y: float = 0
+    z: int = 0
+
+
+class StrictPoint(Struct, forbid_unknown_fields=True):
+    x: int
+
+
+class NeedyPoint(Struct):
+    x: int
+    y: int
+
+
+class Tree(Struct):
+    value: int
+    below: list[Tree] = []
+
+
+class TextTree(Struct):
+    value: str
+    below: list[TextTree] = []
+
+
+class WideTree(Struct):
+    value: int | str
+    below: list[WideTree] | None = None
+
+
+class Circle(Struct, tag="circle"):
+    r: int
+
+
+class Square(Struct, tag="square"):
+    a: int
+
+
+class Triangle(Struct, tag="triangle"):
+    a: int
+
+
+class Row(Struct, array_like=True):
+    a: int
+    b: str = ""
+
+
+class LongRow(Struct, array_like=True):
+    a: int
+    b: str = ""
+    c: int = 0
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str
+
+
+class Doc(TypedDict):
+    a: int
+    b: NotRequired[str]
+
+
+class StrictDoc(TypedDict):
+    a: int
+    b: str
+
+
+@dataclass
+class Data:
+    a: int
+    b: list[str] = field(default_factory=list[str])
+
+
+class Coin:
+    """Known by a hook only."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+class Note(Coin):
+    """Another."""
+
+
+register_type(Coin, wire=int, encode=lambda coin: coin.cents, decode=Coin)
+register_type(Note, wire=int, encode=lambda note: note.cents, decode=Note)
+
+Short = Annotated[str, Meta(max_length=3)]
+Shorter = Annotated[str, Meta(max_length=2)]
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(gt=0)]
+One = Annotated[int, Meta(ge=1)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+Even = Annotated[int, Meta(multiple_of=2)]
+Fourth = Annotated[int, Meta(multiple_of=4)]
+Word = Annotated[str, Meta(pattern="^[a-z]+$")]
+Aware = Annotated[datetime, Meta(tz=True)]
+Naive = Annotated[datetime, Meta(tz=False)]
+Blob = Annotated[bytes, Meta(max_length=2)]
+LongBlob = Annotated[bytes, Meta(max_length=3)]
+Few = Annotated[list[int], Meta(max_length=2)]
+
+WIDER: list[tuple[object, object]] = [
+    (int, int), (int, float), (int, int | None), (int, Any),
+    (str, str | int), (bool, bool | int), (None, int | None),
+    (Literal[True], bool), (Literal["a"], Literal["a", "b"]), (Literal["a"], str),
+    (Literal[1], float), (Literal["ab"], Short), (Literal["ab"], Word), (Colour, MoreColours), (Colour, str),
+    (Literal["red"], Colour), (Right, MoreRights), (Shorter, Short), (Short, str), (Positive, Natural), (Positive, One),
+    (One, Positive), (Percent, Natural), (Natural, int), (Fourth, Even), (Even, int), (Word, str), (Word, Word),
+    (Aware, datetime), (datetime, str), (date, str), (UUID, str), (Decimal, str), (bytes, str), (Blob, LongBlob),
+    (list[int], list[float]), (tuple[int, str], list[int | str]), (tuple[int, int], tuple[int, ...]), (Few, list[int]),
+    (set[int], list[int]), (list[int], set[int]), (tuple[()], list[str]), (Pair, tuple[int, str]),
+    (dict[str, int], dict[str, float]), (dict[Colour, int], dict[str, int]), (dict[UUID, int], dict[str, int]),
+    (Point, WidePoint), (Point, dict[str, int]), (Point, Point | None),
+    (Tree, Tree), (Tree, WideTree),
+    (NeedyPoint, Point), (StrictPoint, Point), (Circle, Circle | Square), (Circle | Square, Square | Circle | Triangle),
+    (Row, LongRow), (Doc, dict[str, Any]), (StrictDoc, Doc), (Doc, Doc), (Data, Data), (Coin, int), (Coin, Coin),
+]  # fmt: skip
+NARROWER: list[tuple[object, object]] = [
+    (int, str), (float, int), (int | None, int), (Any, int), (str | int, str), (bool, Literal[True]), (int, bool),
+    (Literal["a", "b"], Literal["a"]), (Literal[1], Literal[True]), (str, Literal["a"]), (Literal["abcd"], Short),
+    (Literal["AB"], Word), (MoreColours, Colour), (str, Colour), (MoreRights, Right), (Short, Shorter), (str, Short),
+    (Natural, Positive), (int, Natural), (Natural, Percent), (Even, Fourth), (int, Even), (str, datetime), (str, date),
+    (datetime, date), (str, UUID), (str, bytes), (str, Decimal), (datetime, Aware), (Aware, Naive), (LongBlob, Blob),
+    (list[int], list[str]), (list[int], Few), (list[int | str], tuple[int, str]), (tuple[int, ...], tuple[int, int]),
+    (tuple[int, int], tuple[int]), (tuple[int, int], tuple[int, str]), (tuple[int], tuple[int, int]),
+    (dict[str, int], dict[str, str]), (dict[str, int], dict[UUID, int]), (dict[str, int], dict[Colour, int]),
+    (dict[str, int], Point), (dict[str, int], StrictPoint), (Point, StrictPoint), (Point, NeedyPoint),
+    (Point, dict[str, str]),
+    (StrictPoint, NeedyPoint), (Tree, TextTree), (WideTree, Tree), (Circle | Square, Circle), (Circle, Triangle),
+    (Doc, StrictDoc), (list[Point], list[NeedyPoint]), (time, timedelta), (Pair, tuple[int, int]),
+]  # fmt: skip
+UNSURE: list[tuple[object, object]] = [(str, Word), (int, Coin), (Coin, Note), (list[int], list[Coin])]
+
+
+def _name(kind: object) -> str:
+    return getattr(kind, "__name__", str(kind)).replace("typing.", "")
+
+
+def _told(pair: tuple[object, object]) -> str:
+    return f"{_name(pair[0])} to {_name(pair[1])}"
+
+
+def found(old: object, new: object) -> list[tuple[str, bool]]:
+    return [(gap.path, gap.sure) for gap in gaps(wire_schema(old), wire_schema(new))]
+
+
+@pytest.mark.parametrize("pair", WIDER, ids=_told)
+def test_a_type_that_accepts_all_of_the_old_one_leaves_no_gap(pair: tuple[object, object]) -> None:
+    assert [] == found(*pair)
+
+
+@pytest.mark.parametrize("pair", NARROWER, ids=_told)
+def test_a_narrower_type_is_found_out(pair: tuple[object, object]) -> None:
+    assert any(sure for _, sure in found(*pair))
+
+
+@pytest.mark.parametrize("pair", UNSURE, ids=_told)
+def test_what_cannot_be_told_is_said_to_be_so(pair: tuple[object, object]) -> None:
+    told = found(*pair)
+
+    assert told
+    assert not any(sure for _, sure in told)
+
+
+def test_a_keyword_of_a_later_version_cannot_be_told() -> None:
+    text: JsonSchema = {"type": "string"}
+
+    (gap,) = gaps(text, {**text, "x-later": 1})
+
+    assert not gap.sure
+    assert [] == gaps({**text, "x-later": 1}, {**text, "x-later": 1})
+
+
+def test_a_gap_tells_where_it_is() -> None:
+    assert [("$.below[...]", True)] == found(struct_of(below=list[int]), struct_of(below=list[str]))
+
+
+def struct_of(**fields: object) -> type[Struct]:
+    return msgspec.defstruct("Made", list(fields.items()), forbid_unknown_fields=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- what it accepts decodes
+
+
+def _leaves() -> st.SearchStrategy[Any]:
+    return st.sampled_from([
+        int, float, str, bool, None, Natural, Positive, Percent, Even, Short, Shorter, datetime, date, UUID, bytes,
+        Colour, MoreColours, Literal["red"], Literal["red", 1], Point, WidePoint, StrictPoint, NeedyPoint, Row,
+        LongRow, Pair, Doc, StrictDoc, Data, Tree, WideTree, TextTree, Circle, Circle | Square, Decimal, Any, Right,
+        MoreRights,
+    ])  # fmt: skip
+
+
+def _grown(kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    def union(one: Any, other: Any) -> Any:
+        both = one | other
+        try:
+            msgspec.inspect.type_info(both)
+        except TypeError:  # msgspec tells unions apart by what is on the wire
+            return one
+        return both
+
+    plain = kinds.filter(lambda kind: kind is not None)
+    return st.one_of(
+        kinds.map(lambda kind: list[kind]),
+        kinds.map(lambda kind: dict[str, kind]),
+        st.tuples(kinds, kinds).map(lambda two: tuple[two[0], two[1]]),
+        st.tuples(plain, plain).map(lambda two: union(*two)),
+        kinds.map(lambda kind: kind | None if kind is not None else None),
+        st.tuples(kinds, kinds).map(lambda two: struct_of(a=two[0], b=two[1])),
+    )
+
+
+TYPES = st.recursive(_leaves(), _grown, max_leaves=3)
+
+
+def _values(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a type, as its encoder may have written them."""
+    info = msgspec.inspect.type_info(kind)
+    return _of(info, 3)
+
+
+def _of(info: msgspec.inspect.Type, depth: int) -> st.SearchStrategy[Any]:
+    match info:
+        case msgspec.inspect.Metadata():
+            return _of(info.type, depth)
+        case msgspec.inspect.NoneType():
+            return st.none()
+        case msgspec.inspect.BoolType():
+            return st.booleans()
+        case msgspec.inspect.IntType():
+            low = info.ge if info.ge is not None else (info.gt + 1 if info.gt is not None else -50)
+            step = info.multiple_of or 1
+            return st.integers(low, 100 if info.le is None else info.le).map(lambda n: n - n % step)
+        case msgspec.inspect.FloatType():
+            return st.sampled_from([0.5, -1.0, 2.25])
+        case msgspec.inspect.StrType():
+            return st.text("abcxyz", max_size=3 if info.max_length is None else info.max_length)
+        case msgspec.inspect.BytesType():
+            return st.binary(max_size=2)
+        case msgspec.inspect.DateTimeType():
+            return st.sampled_from([datetime(2026, 1, 2, 3, 4)])  # noqa: DTZ001 - either kind is allowed
+        case msgspec.inspect.DateType():
+            return st.just(date(2026, 1, 2))
+        case msgspec.inspect.UUIDType():
+            return st.just(UUID(int=7))
+        case msgspec.inspect.DecimalType():
+            return st.just(Decimal("1.5"))
+        case msgspec.inspect.EnumType():
+            return st.sampled_from(list(info.cls))
+        case msgspec.inspect.LiteralType():
+            return st.sampled_from(list(info.values))
+        case msgspec.inspect.UnionType():
+            return st.one_of([_of(one, depth) for one in info.types])
+        case msgspec.inspect.ListType():
+            return st.lists(_of(info.item_type, depth - 1), max_size=2) if depth > 0 else st.just([])
+        case msgspec.inspect.TupleType():
+            return st.tuples(*[_of(one, depth) for one in info.item_types])
+        case msgspec.inspect.DictType():
+            return st.dictionaries(
+                st.sampled_from(["x", "y", "k"]), _of(info.value_type, depth - 1), max_size=2
+            )
+        case (
+            msgspec.inspect.StructType() | msgspec.inspect.DataclassType() | msgspec.inspect.NamedTupleType()
+        ):
+            return st.builds(info.cls, **{one.name: _of(one.type, depth - 1) for one in info.fields})
+        case msgspec.inspect.TypedDictType():
+            return st.fixed_dictionaries(
+                {one.name: _of(one.type, depth) for one in info.fields if one.required},
+                optional={one.name: _of(one.type, depth) for one in info.fields if not one.required},
+            )
+        case _:
+            return st.sampled_from([1, "x", None, [1], {"x": 1}])
+
+
+@given(data=st.data(), old=TYPES, new=TYPES)
+@settings(max_examples=600, deadline=None)
+def test_what_is_accepted_decodes(data: st.DataObject, old: Any, new: Any) -> None:
+    """If no gap is found between two types, any value of the old one decodes as the new."""
+    if data.draw(st.booleans(), label="related"):
+        new = data.draw(st.sampled_from([old | None if old is not None else None, list[old], new]))
+    if gaps(wire_schema(old), wire_schema(new)):
+        return
+    value = data.draw(_values(old))
+
+    msgspec.json.decode(msgspec.json.encode(value), type=new)
+
+
+@given(kind=TYPES)
+@settings(max_examples=200, deadline=None)
+def test_every_type_accepts_itself(kind: Any) -> None:
+    assert [] == gaps(wire_schema(kind), wire_schema(kind))
+
+
+# --- whole applications
+
+
+def dumped(*declare: Callable[[Registry], object], codec: str = "json") -> Dump:
+    registry = Registry()
+    for one in declare:
+        one(registry)
+    dump = dump_of(registry, codec)
+    return read_dump(msgspec.json.encode(dump))  # as it comes back from a file
+
+
+def levels(old: Dump, new: Dump) -> list[tuple[str, str, str]]:
+    return [
+        (str(one.level), one.task, one.path) for one in compared(old, new, lambda _, codec: codec == "json")
+    ]
+
+
+def mail(registry: Registry) -> object:
+    @task(name="mail", registry=registry)
+    def send(to: str, copies: int = 1) -> int: ...
+
+    return send
+
+
+def test_the_same_application_differs_in_nothing() -> None:
+    assert [] == levels(dumped(mail), dumped(mail))
+
+
+def test_a_task_that_is_gone_breaks_its_stored_jobs() -> None:
+    assert [("breaks", "mail", "")] == levels(dumped(mail), dumped())
+
+
+def test_a_renamed_task_needs_an_alias() -> None:
+    def renamed(registry: Registry) -> None:
+        @task(name="post", aliases=["mail"], registry=registry)
+        def send(to: str, copies: int = 1) -> int: ...
+
+    assert [("note", "mail", "")] == levels(dumped(mail), dumped(renamed))
+    assert ("breaks", "post", "") in levels(dumped(renamed), dumped(mail))
+
+
+def test_a_dropped_alias_is_a_warning() -> None:
+    def aliased(registry: Registry) -> None:
+        @task(name="mail", aliases=["post"], registry=registry)
+        def send(to: str, copies: int = 1) -> int: ...
+
+    assert [("warning", "mail", "")] == levels(dumped(aliased), dumped(mail))
+
+
+def test_a_new_task_is_a_note() -> None:
+    assert [("note", "mail", "")] == levels(dumped(), dumped(mail))
+
+
+def test_a_new_required_parameter_breaks_and_says_what_to_do() -> None:
+    def more(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(to: str, subject: str, copies: int = 1) -> int: ...
+
+    (found,) = [
+        one for one in compared(dumped(mail), dumped(more), lambda *_: True) if one.level is Level.BREAKS
+    ]
+
+    assert "$.subject" == found.path
+    assert "is new, and is required now; give the parameter a default" in found.message
+
+
+def test_a_renamed_parameter_is_guessed() -> None:
+    def renamed(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(address: str, copies: int = 1) -> int: ...
+
+    found = [
+        one for one in compared(dumped(mail), dumped(renamed), lambda *_: True) if one.level is Level.BREAKS
+    ]
+
+    assert ["$.address", "$.to"] == sorted(one.path for one in found)
+    assert all("was 'to' renamed to 'address'?" in one.message for one in found)
+
+
+def test_an_optional_parameter_may_be_added_and_old_workers_leave_its_jobs_to_new_ones() -> None:
+    def more(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(to: str, copies: int = 1, subject: str = "") -> int: ...
+
+    found = compared(dumped(mail), dumped(more), lambda *_: True)
+
+    assert {Level.NOTE} == {one.level for one in found}
+    assert any("workers of the old version" in one.message for one in found)
+
+
+def test_an_upgrade_takes_care_of_arguments() -> None:
+    def changed(registry: Registry) -> None:
+        @task(name="mail", registry=registry, upgrade=lambda old: {"to": [old["to"]]})
+        def send(to: list[str]) -> int: ...
+
+    assert {"note"} == {level for level, _, _ in levels(dumped(mail), dumped(changed))}
+
+
+def test_a_narrowed_result_is_a_warning() -> None:
+    def changed(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(to: str, copies: int = 1) -> str: ...
+
+    assert [("warning", "mail", "result")] == levels(dumped(mail), dumped(changed))
+
+
+def test_a_codec_that_is_gone_breaks_and_another_one_is_a_note() -> None:
+    assert [("breaks", "mail", "")] == levels(dumped(mail, codec="json+aes"), dumped(mail))
+    assert [("note", "mail", "")] == levels(dumped(mail), dumped(mail, codec="msgpack"))
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"tasks": 1}', b'{"format": 99, "tasks": []}'])
+def test_what_is_no_dump_is_refused(data: bytes) -> None:
+    with pytest.raises(OptionError, match="dump"):
+        read_dump(data)
+
+
+def test_types_that_msgspec_writes_alike_have_different_fingerprints() -> None:
+    def of(kind: Any) -> int:
+        def fn(value: Any) -> None: ...
+
+        fn.__annotations__["value"] = kind
+        return task(name="one", registry=Registry())(fn).definition.fingerprint
+
+    alike = [str, datetime, Aware, Naive, dict[str, int], dict[int, int], dict[UUID, int]]
+
+    assert len(alike) == len({of(kind) for kind in alike})
