@@ -17,6 +17,8 @@ from taskharbor.job import Delivery
 from taskharbor.outcome import bounded
 from taskharbor.report import LINE_LIMIT, LOG_LIMIT, NOTE_LIMIT, LogLine, Progress, Report
 
+_MOST_LINES = LOG_LIMIT - 1
+"""Lines that wait at most: with the one that says how many were left out they are what is kept of a job's log."""
 _MOST_LEFT_OUT = 60
 """Characters that the words about what was left out take at most."""
 
@@ -31,7 +33,7 @@ class Told:
         self._delivery = delivery
         self._hear = hear
         self._progress: Progress | None = None
-        self._lines: deque[LogLine] = deque(maxlen=LOG_LIMIT)
+        self._lines: deque[LogLine] = deque(maxlen=_MOST_LINES)
         self._numbers = itertools.count(1)
         self._taken = 0
         """The greatest number that was taken."""
@@ -77,7 +79,7 @@ class Told:
         if lines:
             before, self._taken = self._taken, max(self._taken, lines[-1].number)
             missing = lines[0].number - before - 1
-            if missing > 0 and len(lines) >= LOG_LIMIT:
+            if missing > 0 and len(lines) >= _MOST_LINES:
                 lines.insert(0, _left_out(lines[0], missing))
         return Report(
             job_id=self._delivery.id, token=self._delivery.token, progress=progress, lines=tuple(lines)
@@ -87,7 +89,7 @@ class Told:
         """Put back what could not be handed on, unless something newer has taken its place."""
         if self._progress is None:
             self._progress = report.progress
-        room = LOG_LIMIT - len(self._lines)
+        room = _MOST_LINES - len(self._lines)
         if room > 0:
             self._lines.extendleft(reversed(report.lines[-room:]))
 
@@ -131,7 +133,7 @@ def _left_out(first: LogLine, count: int) -> LogLine:
         number=first.number - 1,
         attempt=first.attempt,
         at=first.at,
-        text=f"[{count} lines left out: more than {LOG_LIMIT} at a time]",
+        text=f"[{count} lines left out: more than {_MOST_LINES} at a time]",
     )
 
 
