@@ -320,6 +320,10 @@ def test_exceptions_that_generators_cannot_let_through_pass_a_layer_too(
 # --- arun
 
 
+def same(value: int) -> int:
+    return value
+
+
 class AsyncOnly(Middleware):
     def __init__(self, notes: list[str]) -> None:
         self._notes = notes
@@ -342,7 +346,7 @@ class EachColour(AsyncOnly):
 @pytest.mark.parametrize(("declare", "form"), [(declare_sync, "run"), (declare_async, "arun")])
 def test_arun_takes_the_place_of_run_around_async_handlers(declare: Declare, form: str) -> None:
     notes, registry = list[str](), Registry()
-    work = declare(lambda value: value, registry)
+    work = declare(same, registry)
 
     with Harbor("memory://", registry=registry, middleware=[EachColour(notes)]) as harbor:
         work.enqueue(1)

@@ -304,13 +304,16 @@ def test_yielding_twice_for_a_batch_that_was_refused_is_told_of() -> None:
     assert isinstance(told.value.__cause__, PayloadError)
 
 
+def no_generator(_: Sequence[Outgoing]) -> Iterator[None]:
+    return iter(())
+
+
+def no_yield(_: Sequence[Outgoing]) -> Iterator[None]:
+    yield from ()
+
+
 @pytest.mark.parametrize(
-    ("steps", "told"),
-    [
-        (lambda _: iter(()), "returned a tuple_iterator"),
-        (lambda _: (nothing for nothing in list[None]()), "without its `yield`"),
-    ],
-    ids=["no-generator", "no-yield"],
+    ("steps", "told"), [(no_generator, "returned a tuple_iterator"), (no_yield, "without its `yield`")]
 )
 def test_a_layer_without_a_yield_refuses_the_batch_and_is_named(steps: Steps, told: str) -> None:
     with harbor_with(Around(steps)) as harbor:

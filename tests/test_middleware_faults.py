@@ -114,7 +114,7 @@ class NeverYields(Middleware):
 
 class IsNoGenerator(Middleware):
     def run(self, attempt: Attempt) -> Iterator[None]:
-        return cast("Iterator[None]", None)
+        return cast("Iterator[None]", cast("object", None))
 
 
 class AsyncRaisesBefore(Middleware):

@@ -30,11 +30,13 @@ ACCEPTED = {
     "calls": (CASES / "tasks.py", CASES / "accepted.py"),
     "workflows": (CASES / "accepted_workflows.py",),
     "events": (CASES / "accepted_events.py",),
+    "middleware": (CASES / "accepted_middleware.py",),
 }
 REFUSED = {
     "calls": CASES / "refused_calls.py",
     "workflows": CASES / "refused_workflows.py",
     "events": CASES / "refused_events.py",
+    "middleware": CASES / "refused_middleware.py",
 }
 REVEALED = CASES / "revealed.py"
 FILES = (*(file for group in ACCEPTED.values() for file in group), *REFUSED.values(), REVEALED)

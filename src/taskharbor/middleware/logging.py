@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from typing import cast
 
 from taskharbor.call import running_job
 from taskharbor.errors import JobCancelled, JobInterrupt
@@ -83,13 +84,15 @@ class JobFields(logging.Filter):
     def __init__(self, *, outside: str | None = None) -> None:
         """Have the fields of records that come from no job be `outside`."""
         super().__init__()
-        self._outside = dict.fromkeys(NAMES, outside)
+        self._outside: dict[str, object] = dict.fromkeys(NAMES, outside)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Put the fields on a record, and let it pass."""
         running = running_job.get()
         context = None if running is None else running.context
-        fields = job_fields(context) if isinstance(context, Context) else self._outside
+        fields = self._outside
+        if isinstance(context, Context):
+            fields = job_fields(cast("Context[object]", context))
         for name, value in fields.items():
             record.__dict__.setdefault(name, value)
         return True
