@@ -173,6 +173,11 @@ def install(dispatcher: Dispatcher | None) -> None:
     _installed = dispatcher
 
 
+def installed() -> Dispatcher | None:
+    """Return the process-wide default."""
+    return _installed
+
+
 def uninstall(dispatcher: Dispatcher) -> None:
     """Take the process-wide default away if it is this harbor."""
     if _installed is dispatcher:
