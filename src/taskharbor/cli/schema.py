@@ -10,7 +10,7 @@ import typer
 
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.listing import JsonOption
-from taskharbor.cli.output import json_line, json_text, line, note
+from taskharbor.cli.output import echo, json_line, json_text, line, note, plain
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.codec import found_codec
 from taskharbor.errors import OptionError
@@ -38,7 +38,7 @@ def dump(
     with opened(ctx, tasks="schema dump") as harbor:
         written = _text(dump_of(harbor.registry, harbor.codec.name))
     if output is None:
-        line(written.decode().rstrip("\n"))
+        echo(plain(written.decode().rstrip("\n"), lines=True))
         return
     try:
         output.write_bytes(written)

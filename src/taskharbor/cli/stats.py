@@ -87,7 +87,7 @@ def stats(
             help=f"Of so long a time; counters are kept for {told_duration(STATISTICS_RETAIN)}.",
             show_default=told_duration(_LAST),
         ),
-    ] = timedelta(hours=1),
+    ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(
