@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from taskharbor.driver import Counted, JobCount, JobFind, QueueInfo, QueueList, WorkerList
+from taskharbor.driver import Counted, JobCount, JobFilter, JobFind, QueueInfo, QueueList, WorkerList
 from taskharbor.job import TERMINAL, JobRecord, JobState
 from taskharbor_conformance.model.drawn import KEYS, QUEUES, TASKS
 from taskharbor_conformance.model.machine import Machine, same
 from taskharbor_conformance.model.records import BookJob
+
+TIMES = ("enqueued_since", "enqueued_before", "finished_since", "finished_before")
+
+
+def _matches(job: BookJob, wanted: JobFilter) -> bool:
+    """Return whether a job is as a filter asks."""
+    last = job.errors[-1][1] if job.errors else ""
+    return (
+        job.new.queue in (wanted.queues or QUEUES)
+        and job.new.task in (wanted.tasks or TASKS)
+        and wanted.error in ("", last, last.rpartition(".")[2])
+        and _lies_between(job.enqueued_at, wanted.enqueued_since, wanted.enqueued_before)
+        and _lies_between(job.finished_at, wanted.finished_since, wanted.finished_before)
+    )
+
+
+def _lies_between(moment: datetime | None, since: datetime | None, before: datetime | None) -> bool:
+    if moment is None:
+        return since is None and before is None
+    return (since is None or moment >= since) and (before is None or moment < before)
 
 
 class Looking(Machine):
@@ -25,6 +46,8 @@ class Looking(Machine):
         queues=st.frozensets(st.sampled_from(QUEUES), max_size=1),
         tasks=st.frozensets(st.sampled_from(TASKS), max_size=2),
         key=st.none() | st.sampled_from(KEYS),
+        error=st.sampled_from(["", "", "ValueError", "WorkerLost", "taskharbor.WorkerLost", "Lost"]),
+        since=st.dictionaries(st.sampled_from(TIMES), st.sampled_from([0, 1, 5, 30]), max_size=2),
         data=st.data(),
         limit=st.integers(1, 5),
         newest_first=st.booleans(),
@@ -35,31 +58,36 @@ class Looking(Machine):
         queues: frozenset[str],
         tasks: frozenset[str],
         key: str | None,
+        error: str,
+        since: dict[str, int],
         data: st.DataObject,
         limit: int,
         newest_first: bool,
     ) -> None:
         """Look for jobs by any filter, and count them."""
         after = data.draw(st.sampled_from(["", *sorted(self.sent)]), label="after")
+        times = {name: self.book.now - timedelta(seconds=seconds) for name, seconds in since.items()}
         request = JobFind(
             states=states,
             queues=queues,
             tasks=tasks,
             key=key,
+            error=error,
+            enqueued_since=times.get("enqueued_since"),
+            enqueued_before=times.get("enqueued_before"),
+            finished_since=times.get("finished_since"),
+            finished_before=times.get("finished_before"),
             after=after,
             limit=limit,
             newest_first=newest_first,
             now=self.book.now,
         )
+        counting = JobCount(**{name: getattr(request, name) for name in JobCount.__struct_fields__})
 
         found = self.ask(self.store.job_find(request))
-        counted = self.ask(self.store.job_count(JobCount(queues=queues, tasks=tasks, now=self.book.now)))
+        counted = self.ask(self.store.job_count(counting))
 
-        here = [
-            job
-            for _, job in sorted(self.book.jobs.items())
-            if job.new.queue in (queues or QUEUES) and job.new.task in (tasks or TASKS)
-        ]
+        here = [job for _, job in sorted(self.book.jobs.items()) if _matches(job, request)]
         expected = [
             job.new.id
             for job in here
