@@ -34,7 +34,9 @@ class Standing:
     """Where a report stands."""
 
     state: JobState
-    report: Report | None = None
+    done: float | None
+    """How much of it is done, from 0 to 1."""
+    report: Report | None
 
 
 def create_app(path: Path = Path("shop.db"), grace: timedelta = timedelta(seconds=10)) -> FastAPI:
@@ -69,7 +71,12 @@ def create_app(path: Path = Path("shop.db"), grace: timedelta = timedelta(second
             state = (await handle.astatus()).state
         except JobNotFound:
             raise HTTPException(404, f"no report {job}") from None
-        return Standing(state, await handle.aresult() if state is JobState.SUCCEEDED else None)
+        progress = await handle.aprogress()
+        return Standing(
+            state,
+            done=progress.fraction if progress else None,
+            report=await handle.aresult() if state is JobState.SUCCEEDED else None,
+        )
 
     return app
 

@@ -67,8 +67,9 @@ def send_receipt(ctx: Context[Path], number: int) -> str:
 def add_up(ctx: Context[Path]) -> Report:
     """Add up all orders."""
     with connect(ctx.deps) as db:
-        total = 0
         rows = db.execute("SELECT cents FROM orders").fetchall()
-        for (cents,) in rows:
-            total += cents
+    total = 0
+    for done, (cents,) in enumerate(rows, 1):
+        total += cents
+        ctx.progress(done, len(rows))  # as often as one likes: the worker writes it down now and then
     return Report(len(rows), total)

@@ -45,5 +45,5 @@ def visit(client: httpx.Client) -> None:
     while answer.json()["state"] not in ("succeeded", "dead") and time.monotonic() < deadline:
         time.sleep(0.02)
         answer = client.get(where)
-    print("GET /reports/...", answer.status_code, answer.json()["state"], answer.json()["report"])
+    print("GET /reports/...", answer.status_code, *answer.json().values())
     print("GET /reports/unknown", client.get("/reports/unknown").status_code)
