@@ -97,10 +97,12 @@ def test_the_core_depends_on_little() -> None:
     assert {"msgspec", "rich", "typer", "typing-extensions"} == names
 
 
-def test_one_wheel_holds_the_library_and_the_conformance_suite() -> None:
+def test_one_wheel_holds_the_library_the_plugin_for_pytest_and_the_conformance_suite() -> None:
     built = project()["tool"]["hatch"]["build"]
 
-    assert ["src/taskharbor", "conformance/taskharbor_conformance"] == built["targets"]["wheel"]["packages"]
+    assert ["src/taskharbor", "src/taskharbor_pytest", "conformance/taskharbor_conformance"] == built[
+        "targets"
+    ]["wheel"]["packages"]
     for package in built["targets"]["wheel"]["packages"]:
         assert (ROOT / package / "__init__.py").is_file()
         assert (ROOT / package / "py.typed").is_file()

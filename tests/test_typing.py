@@ -31,12 +31,14 @@ ACCEPTED = {
     "workflows": (CASES / "accepted_workflows.py",),
     "events": (CASES / "accepted_events.py",),
     "middleware": (CASES / "accepted_middleware.py",),
+    "testing": (CASES / "accepted_testing.py",),
 }
 REFUSED = {
     "calls": CASES / "refused_calls.py",
     "workflows": CASES / "refused_workflows.py",
     "events": CASES / "refused_events.py",
     "middleware": CASES / "refused_middleware.py",
+    "testing": CASES / "refused_testing.py",
 }
 REVEALED = CASES / "revealed.py"
 FILES = (*(file for group in ACCEPTED.values() for file in group), *REFUSED.values(), REVEALED)
