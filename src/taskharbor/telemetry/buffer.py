@@ -52,8 +52,8 @@ class Buffer:
 
     @property
     def full(self) -> bool:
-        """Return whether who tells has to wait: it is full, and the listener asked for that."""
-        return self._waits and len(self._items) >= self._size and not self.closed
+        """Return whether who tells has to wait: there is more than it should hold, and the listener asked for that."""
+        return self._waits and len(self._items) > self._size and not self.closed
 
     def put(self, news: Iterable[News]) -> None:
         """Put in what the listener asked for. Never waits: what comes while it is full, and is to wait, goes beyond."""
@@ -90,8 +90,8 @@ class Buffer:
         with self._lock:
             if not self._items:
                 return None, False
-            was_full = self._waits and len(self._items) == self._size
-            return self._items.popleft(), was_full
+            made_room = self._waits and len(self._items) == self._size + 1
+            return self._items.popleft(), made_room
 
     def on_news(self, wake: Callable[[], None]) -> None:
         """Have `wake` called, in any thread, whenever something is put in, and once it is closed."""
