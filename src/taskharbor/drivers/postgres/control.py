@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from taskharbor.driver import (
@@ -31,8 +31,12 @@ _FLOWS = """SELECT DISTINCT flow::text FROM taskharbor.job
     WHERE id = ANY ($1::text::uuid[]) AND token IS NULL AND flow IS NOT NULL AND absorbers IS NULL"""
 _FLOWS_OF_DEAD = f"""{_FLOWS} UNION SELECT flow::text FROM taskharbor.history
     WHERE slot = {DEAD} AND id = ANY ($1::text::uuid[]) AND flow IS NOT NULL AND absorbers IS NULL"""
-_ENDED = """SELECT id::text, state, task, key, digest, options, queue, flow::text, waits IS NOT NULL
-    FROM taskharbor.history WHERE id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
+# Dead letters are what most acts are about, and one partition has them all. To look for a job in all of them takes
+# longer than whatever is done with it.
+_ENDED = f"""SELECT id::text, slot, state, task, key, digest, options, queue, flow::text, waits IS NOT NULL
+    FROM taskharbor.history WHERE slot {{which}} {DEAD} AND id = ANY ($1::text::uuid[]) ORDER BY id FOR UPDATE"""
+_ENDED_DEAD, _ENDED_ELSE = _ENDED.replace("{which}", "="), _ENDED.replace("{which}", "<>")
+_FEW_SLOTS = 2
 _TAKE_KEY = """INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
     VALUES ($2::text, $3::text, $4::text::uuid, $5::text, $6::text::bigint)
     ON CONFLICT (task, name) DO UPDATE SET job_id = excluded.job_id, digest = excluded.digest, ttl = excluded.ttl,
@@ -40,7 +44,7 @@ _TAKE_KEY = """INSERT INTO taskharbor.key AS k (task, name, job_id, digest, ttl)
         OR k.expires_at <= coalesce($1::text::timestamptz, clock_timestamp())
     RETURNING job_id"""
 _REQUEUE = f"""WITH {CLOCK}, {NOTE},
-gone AS (DELETE FROM taskharbor.history h USING note n WHERE h.id = ANY ($5::text::uuid[])
+gone AS (DELETE FROM taskharbor.history h USING note n WHERE {{where}} h.id = ANY ($5::text::uuid[])
     RETURNING h.*, {NOTED.format("h.")} AS noted)
 INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, guarded, stray, stray_reason, deliveries,
     crashes, run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, {STEP_COLUMNS},
@@ -51,7 +55,7 @@ SELECT id, task, queue, options, priority, retain, guarded, stray, stray_reason,
 _DELETE = f"""WITH
 live AS (DELETE FROM taskharbor.job j WHERE id = ANY ($1::text::uuid[])
     RETURNING id, task, key, awaited, flow, waits, absorbers, attempt, 'cancelled' AS state),
-ended AS (DELETE FROM taskharbor.history WHERE id = ANY ($2::text::uuid[])
+ended AS (DELETE FROM taskharbor.history h WHERE {{where}} h.id = ANY ($2::text::uuid[])
     RETURNING id, task, key, flow, waits, absorbers, attempt, state),
 {DROP.format(ids="$1::text::uuid[] || $2::text::uuid[]")},
 freed AS MATERIALIZED (SELECT id, task, key FROM live WHERE key IS NOT NULL
@@ -71,6 +75,7 @@ class _Ended(NamedTuple):
     """A job of the history, as `_ENDED` tells it."""
 
     id: str
+    slot: int
     state: str
     task: str
     key: str | None
@@ -91,10 +96,11 @@ class _Ended(NamedTuple):
 
 def job_cancel(step: Step, request: JobCancel) -> Routine[Sequence[CancelStatus]]:
     """Cancel jobs and return one answer each, in order."""
-    ids = plain_array(real_ids(request.ids))
+    real = real_ids(request.ids)
+    ids = plain_array(real)
     yield from _lock_flows(_FLOWS, ids)
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
-    ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
+    ended = set((yield from _ended(real, live)))
     running = [job_id for job_id, leased in live.items() if leased]
     idle = [job_id for job_id, leased in live.items() if not leased]
     if live:
@@ -122,12 +128,30 @@ def _lock_flows(which: str, ids: str) -> Routine[None]:
         yield from lock_steps(flows)
 
 
+def _ended(ids: Iterable[str], live: Container[str]) -> Routine[dict[str, _Ended]]:
+    """Lock those of the jobs that have ended, and return them by their ids."""
+    sought = [job_id for job_id in ids if job_id not in live]
+    found: dict[str, _Ended] = {}
+    for where in (_ENDED_DEAD, _ENDED_ELSE):
+        if sought:
+            rows = yield Query(where, (plain_array(sought),))
+            found |= {row[0]: _Ended(*row) for row in rows}
+            sought = [job_id for job_id in sought if job_id not in found]
+    return found
+
+
+def _in_slots(sql: str, ended: Mapping[str, _Ended], ids: Iterable[str]) -> str:
+    """Return a statement that looks for these jobs only where they are; in all partitions, if they are in many."""
+    slots = {ended[job_id].slot for job_id in ids} or {DEAD}
+    where = f"h.slot IN ({', '.join(map(str, sorted(slots)))}) AND" if len(slots) <= _FEW_SLOTS else ""
+    return sql.replace("{where}", where)
+
+
 def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStatus]]:
     """Requeue jobs and return one answer each, in order."""
-    ids = plain_array(real_ids(request.ids))
-    live = {row[0] for row in (yield Query(_LOCK, (ids,)))}
-    rows = yield Query(_ENDED, (ids,))
-    ended = {row[0]: _Ended(*row) for row in rows}
+    real = real_ids(request.ids)
+    live = {row[0] for row in (yield Query(_LOCK, (plain_array(real),)))}
+    ended = yield from _ended(real, live)
     of_flows = {one.flow for one in ended.values() if one.flow is not None}
     flows = (yield from locked_flows(of_flows)) if of_flows else {}
     answers: dict[str, RequeueStatus] = {}
@@ -145,7 +169,7 @@ def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStat
             answers[job_id] = RequeueStatus.KEY_TAKEN
     if chosen:
         note = (step.now, "requeue", request.by, request.reason)
-        yield Query(_REQUEUE, (*note, plain_array(chosen)))
+        yield Query(_in_slots(_REQUEUE, ended, chosen), (*note, plain_array(chosen)))
     resumed = {flow for job_id in chosen if (flow := ended[job_id].flow) is not None}
     if resumed:
         yield from resume(resumed)
@@ -175,12 +199,14 @@ def _told_once(
 
 def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]]:
     """Delete jobs and return one answer each, in order."""
-    ids = plain_array(real_ids(request.ids))
+    real = real_ids(request.ids)
+    ids = plain_array(real)
     yield from _lock_flows(_FLOWS_OF_DEAD, ids)
     live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
-    ended = {row[0] for row in (yield Query(_ENDED, (ids,)))}
+    ended = yield from _ended(real, live)
     idle = [job_id for job_id, leased in live.items() if not leased]
-    rows = yield Query(_DELETE, (plain_array(idle), plain_array(sorted(ended))))
+    delete = _in_slots(_DELETE, ended, ended)
+    rows = yield Query(delete, (plain_array(idle), plain_array(sorted(ended))))
     step.wakes.jobs.extend([job_id for job_id, awaited, _, _ in rows if awaited])
     yield from fall(step, read(fallen for _, _, fallen, _ in rows))
     flows = [flow for _, _, _, flow in rows if flow is not None]
