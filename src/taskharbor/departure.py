@@ -16,6 +16,7 @@ from taskharbor.errors import MiddlewareError, OptionError
 from taskharbor.job import new_job_ids
 from taskharbor.task import Middleware, Outgoing, TaskDefinition
 from taskharbor.task.passing import (
+    close,
     comes_out,
     generator_of,
     goes_in,
@@ -97,7 +98,8 @@ class Departure:
             layer, steps = self._within.pop()
             try:
                 if not comes_out(steps):
-                    raise yielded_twice(steps, layer, "enqueue")
+                    close(steps)
+                    raise yielded_twice(layer, "enqueue")
             except Exception as error:  # noqa: BLE001 - the jobs are stored, and whoever was told otherwise would ask again
                 # Without its text, which may quote a payload.
                 logger.error(
@@ -123,7 +125,8 @@ class Departure:
                 error = other
                 continue
             if passed is None:
-                twice = yielded_twice(steps, layer, "enqueue")
+                close(steps)
+                twice = yielded_twice(layer, "enqueue")
                 twice.__cause__ = error
                 error = twice
             elif not passed:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Generator
+from types import GeneratorType
 from typing import cast
 
 from taskharbor.errors import MiddlewareError
 
 
-def generator_of(made: object, layer: object, method: str) -> Generator[None]:
+def generator_of(made: object, layer: object, method: str) -> GeneratorType[None, None, None]:
     """Return what a layer's method made, if it is a generator.
 
     Raises:
@@ -27,7 +28,7 @@ def generator_of(made: object, layer: object, method: str) -> Generator[None]:
             f"{told(layer, method)} returned a {type(made).__qualname__}; it has to be a generator, with one `yield` "
             "where what it surrounds is to happen"
         )
-    return cast("Generator[None]", made)
+    return cast("GeneratorType[None, None, None]", made)
 
 
 def async_generator_of(made: object, layer: object) -> AsyncGenerator[None]:
@@ -108,18 +109,23 @@ def went_through(raised: BaseException, error: BaseException) -> bool:
     )
 
 
-def yielded_twice(steps: Generator[None], layer: object, method: str) -> MiddlewareError:
-    """Close the generator, and return what it means that it yielded a second time."""
+def close(steps: Generator[None]) -> None:
+    """Close a generator that did not come to its end."""
     with contextlib.suppress(Exception):  # it may yield even now
         steps.close()
-    return _twice(layer, method)
 
 
-async def ayielded_twice(steps: AsyncGenerator[None], layer: object) -> MiddlewareError:
-    """Close the async generator, and return what it means that it yielded a second time."""
+async def aclose(steps: AsyncGenerator[None]) -> None:
+    """Close an async generator that did not come to its end."""
     with contextlib.suppress(Exception):
         await steps.aclose()
-    return _twice(layer, "arun")
+
+
+def yielded_twice(layer: object, method: str) -> MiddlewareError:
+    """Return what it means that a layer yielded a second time."""
+    return MiddlewareError(
+        f"{told(layer, method)} yielded twice; its one `yield` stands for what it surrounds, which happens once"
+    )
 
 
 def never_yielded(layer: object, method: str, instead: str = "") -> MiddlewareError:
@@ -132,9 +138,3 @@ def never_yielded(layer: object, method: str, instead: str = "") -> MiddlewareEr
 def told(layer: object, method: str) -> str:
     """Return what to call a layer's method in messages."""
     return f"`{type(layer).__qualname__}.{method}` of the middleware"
-
-
-def _twice(layer: object, method: str) -> MiddlewareError:
-    return MiddlewareError(
-        f"{told(layer, method)} yielded twice; its one `yield` stands for what it surrounds, which happens once"
-    )

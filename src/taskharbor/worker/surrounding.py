@@ -7,16 +7,16 @@ whatever is raised while a layer waits at its `yield` is raised there, so that n
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from taskharbor.task.layer import Attempt, Middleware
 from taskharbor.task.passing import (
+    aclose,
     async_generator_of,
     athrown,
-    ayielded_twice,
+    close,
     comes_out,
     generator_of,
     goes_in,
@@ -79,18 +79,23 @@ def _within(layer: Middleware, inner: Surrounded) -> Surrounded:
             if comes_out(steps):
                 return
         except BaseException as error:
-            if inspect.getgeneratorstate(steps) != inspect.GEN_SUSPENDED:
+            if not steps.gi_suspended:
                 raise  # the layer's own
             attempt.forget_result()
             passed = thrown(steps, error)
             if passed is None:
-                raise yielded_twice(steps, layer, "run") from error
+                raise yielded_twice(layer, "run") from error
             if not passed and attempt.has_result:
                 return
             if not passed:
                 _note_swallowed(error, attempt, layer, "run")
             raise
-        raise yielded_twice(steps, layer, "run")
+        finally:
+            if (
+                steps.gi_frame is not None
+            ):  # it yielded twice, or another exception came while one was on its way
+                close(steps)
+        raise yielded_twice(layer, "run")
 
     return through
 
@@ -110,18 +115,23 @@ def _within_async(layer: Middleware, inner: ASurrounded) -> ASurrounded:
             if comes_out(steps):
                 return
         except BaseException as error:
-            if inspect.getgeneratorstate(steps) != inspect.GEN_SUSPENDED:
+            if not steps.gi_suspended:
                 raise  # the layer's own
             attempt.forget_result()
             passed = thrown(steps, error)
             if passed is None:
-                raise yielded_twice(steps, layer, "run") from error
+                raise yielded_twice(layer, "run") from error
             if not passed and attempt.has_result:
                 return
             if not passed:
                 _note_swallowed(error, attempt, layer, "run")
             raise
-        raise yielded_twice(steps, layer, "run")
+        finally:
+            if (
+                steps.gi_frame is not None
+            ):  # it yielded twice, or another exception came while one was on its way
+                close(steps)
+        raise yielded_twice(layer, "run")
 
     return through
 
@@ -142,14 +152,16 @@ def _awithin(layer: Middleware, inner: ASurrounded) -> ASurrounded:
             attempt.forget_result()
             passed = await athrown(steps, error)
             if passed is None:
-                raise await ayielded_twice(steps, layer) from error
+                await aclose(steps)
+                raise yielded_twice(layer, "arun") from error
             if not passed and attempt.has_result:
                 return
             if not passed:
                 _note_swallowed(error, attempt, layer, "arun")
             raise
         if await _agoes_in(steps):
-            raise await ayielded_twice(steps, layer)
+            await aclose(steps)
+            raise yielded_twice(layer, "arun")
 
     return through
 
