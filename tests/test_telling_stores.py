@@ -230,8 +230,8 @@ def test_a_reader_with_a_name_comes_back_to_where_it_was(harbor: Harbor) -> None
                 if event.job_id == job_id and isinstance(event, JobSucceeded):
                     break
             # Taken note of: what is behind the last of a page is asked for.
-            while (event := feed.get(NOW)) is not None:
-                told.append(event)
+            while (more := feed.get(NOW)) is not None:
+                told.append(more)
             return told, feed.cursor
 
     harbor.feed(reader="dashboard").get(NOW)
