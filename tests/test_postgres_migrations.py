@@ -20,10 +20,17 @@ from taskharbor import Harbor, Registry, task
 from taskharbor.driver import (
     CancelStatus,
     EnqueueStatus,
+    EventAppend,
+    EventRead,
+    EventUnwatch,
+    EventWatch,
     HistoryPrune,
     JobCount,
+    JobReport,
     Migration,
     SchemaVersion,
+    StatisticsRead,
+    StatisticsWrite,
     WorkerForget,
     WorkerList,
 )
@@ -31,10 +38,13 @@ from taskharbor.drivers.postgres import PostgresDriver, migrating, schema
 from taskharbor.drivers.postgres.bell.awaiting import mark
 from taskharbor.drivers.postgres.routine import quoted
 from taskharbor.errors import SchemaError, StoreError, StoreUnavailable, UnusableStoreError
+from taskharbor.event import Ending, JobRequeued, Tally
 from taskharbor.flow import FlowState
-from taskharbor.job import JobState
+from taskharbor.job import Delivery, JobState, new_job_id
+from taskharbor.report import LogLine, Progress, Report
 from taskharbor_conformance.bench import (
     DAY,
+    HOUR,
     NOW,
     UNKNOWN,
     Bench,
@@ -609,7 +619,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {role};
 """
 PRODUCERS = """
 GRANT USAGE ON SCHEMA {s} TO {role};
-GRANT SELECT ON {s}.migration, {s}.slot, {s}.history, {s}.lease, {s}.stray, {s}.worker TO {role};
+GRANT SELECT ON {s}.migration, {s}.slot, {s}.history, {s}.lease, {s}.stray, {s}.worker, {s}.report, {s}.line TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.job, {s}.key TO {role};
 """
 CANCELLERS = "GRANT INSERT, UPDATE ON {s}.history TO {role};"
@@ -619,7 +629,8 @@ GRANT USAGE ON SCHEMA {s} TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {role};
 GRANT INSERT, UPDATE, DELETE ON {s}.job, {s}.lease, {s}.history, {s}.key, {s}.worker, {s}.flow, {s}.input TO {role};
 GRANT INSERT, DELETE ON {s}.stray, {s}.pause TO {role};
-GRANT UPDATE ON {s}.slot TO {role};
+GRANT INSERT, UPDATE, DELETE ON {s}.report, {s}.line, {s}.watcher, {s}.event, {s}.tally TO {role};
+GRANT UPDATE ON {s}.slot, {s}.feed, {s}.feed_start TO {role};
 GRANT UPDATE, DELETE ON {s}.history_long TO {role};
 DO $$ BEGIN FOR slot IN 1..36 LOOP
     EXECUTE format('GRANT TRUNCATE ON {s}.%I TO {role}', 'history_' || to_char(slot, 'FM00'));
@@ -636,7 +647,19 @@ def grant(used: Site, site: Site, role: str) -> Generator[Callable[[str], str]]:
         return role
 
     yield grant
-    tables = ("job", "lease", "history", "key", "flow", "input")
+    tables = (
+        "job",
+        "lease",
+        "history",
+        "key",
+        "flow",
+        "input",
+        "report",
+        "line",
+        "watcher",
+        "event",
+        "tally",
+    )
     used.do("; ".join(f"DELETE FROM {{s}}.{table}" for table in tables))
 
 
@@ -661,6 +684,30 @@ async def look_at_all(bench: Bench, *job_ids: str) -> None:
     await bench.queue_names()
     await bench.store.worker_list(WorkerList())
     await bench.store.job_count(JobCount())
+    await bench.store.event_read(EventRead(after=""))
+    await bench.store.statistics_read(StatisticsRead())
+
+
+async def tell(bench: Bench, delivery: Delivery) -> None:
+    """Have a job report, somebody watch and be told, and something be counted."""
+    lines = [LogLine(fence=1, number=50, attempt=1, at=bench.now, text="said")]
+    told = Report(
+        job_id=delivery.id,
+        token=delivery.token,
+        progress=Progress(done=1, at=bench.now),
+        lines=tuple(lines),
+    )
+    for _ in range(2):
+        assert [True] == await bench.store.job_report(JobReport(reports=[told]))
+        await bench.store.event_watch(EventWatch(reader="reader", ttl=HOUR))
+    requeued = JobRequeued(
+        id=new_job_id(), at=bench.now, job_id=delivery.id, task="mail.send", queue="default"
+    )
+    assert await bench.store.event_append(EventAppend(events=[requeued]))
+    await bench.store.event_unwatch(EventUnwatch(readers=["reader"]))
+    tally = Tally(minute=bench.now, queue="default", task="mail.send", ending=Ending.SUCCEEDED, count=1)
+    for _ in range(2):
+        await bench.store.statistics_write(StatisticsWrite(worker="worker", tallies=[tally]))
 
 
 async def run_a_flow(bench: Bench) -> None:
@@ -730,6 +777,7 @@ def test_a_worker_needs_more(used: Site, grant: Callable[[str], str]) -> None:
             await bench.enqueue(key=f"k{number}", retain=NOW if number < 4 else 100 * DAY)
         taken = await bench.take()
         await bench.start(*taken)
+        await tell(bench, taken[0])
         ended, failed, buried, released, kept, strayed, snoozed, _ = taken
         await bench.settle(
             success(ended),
