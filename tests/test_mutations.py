@@ -817,7 +817,7 @@ MUTATIONS = [
     # 4.18: the store's clock decides
     Mutation(
         "4.18",
-        MEMORY + "driver.py",
+        MEMORY + "store.py",
         "micros(tables.clock.now() if request.now is None else request.now)",
         "micros(tables.clock.now())",
         "a request's now is ignored",
@@ -831,7 +831,7 @@ MUTATIONS = [
     ),
     Mutation(
         "4.18",
-        MEMORY + "driver.py",
+        MEMORY + "store.py",
         "micros(tables.clock.now() if request.now is None else request.now)",
         "0 if request.now is None else micros(request.now)",
         "the store has no clock of its own",

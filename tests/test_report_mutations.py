@@ -228,7 +228,11 @@ IN_SQLITE = [
         "filters", "filters", "finished_at < :out_before", "finished_at <= :out_before", "a span has its end"
     ),
     broken(
-        "filters", "schema", "WHERE id = new.id", "WHERE false", "dead letters are not found by their error"
+        "filters",
+        "migrations",
+        "WHERE id = new.id",
+        "WHERE false",
+        "dead letters are not found by their error",
     ),
     broken(
         "filters",
