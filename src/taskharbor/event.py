@@ -27,7 +27,7 @@ class Ending(StrEnum):
     PARKED = "parked"
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="event"):
     """What all events tell."""
 
     id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import msgspec
@@ -17,7 +17,6 @@ from taskharbor.event import (
     JobSnoozed,
     JobSucceeded,
 )
-from taskharbor.job import new_job_id
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -48,9 +47,16 @@ _PLAIN: dict[Ending, type[_Plain]] = {
 }
 
 
-def event_of(ending: Ending, ended: Ended) -> EndEvent:
-    """Return the event of a delivery that has just ended so."""
-    event_id, at = new_job_id(), datetime.now(UTC)
+EVENTS: dict[Ending, type] = {
+    **_PLAIN,
+    Ending.RETRYING: JobRetrying,
+    Ending.DEAD: JobDead,
+    Ending.SNOOZED: JobSnoozed,
+}
+
+
+def event_of(ending: Ending, ended: Ended, *, event_id: str, at: datetime) -> EndEvent:
+    """Return the event of a delivery that has ended so."""
     if ending is Ending.RETRYING:
         return JobRetrying(
             id=event_id,

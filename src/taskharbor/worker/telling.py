@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 from taskharbor.driver import JobGet, Reclaimed, Store
 from taskharbor.event import Ending, JobProgressed, JobStarted
-from taskharbor.job import Delivery, JobRecord, JobState, new_job_id
+from taskharbor.job import Delivery, JobRecord, JobState, new_job_id, new_job_ids
 from taskharbor.report import Progress
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
 from taskharbor.telemetry import Hub, Tallies
 from taskharbor.telemetry.announcing import TOLD_BY_PRODUCERS
-from taskharbor.telemetry.endings import Ended, event_of
+from taskharbor.telemetry.endings import EVENTS, Ended, event_of
 from taskharbor.telemetry.events import KINDS
 from taskharbor.telemetry.news import News, StoredResult
 from taskharbor.worker.journal import Journal
@@ -59,6 +59,8 @@ class Telling:
 
     def began(self, run: Run) -> None:
         """Tell that a handler began. Callable from any thread."""
+        if not (self._journal.watched or self._hub.wants(JobStarted)):
+            return
         delivery, now = run.delivery, datetime.now(UTC)
         event = JobStarted(
             id=new_job_id(),
@@ -76,7 +78,7 @@ class Telling:
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Tell how far a handler is."""
-        if not self.heeded:
+        if not (self._journal.watched or self._hub.wants(JobProgressed)):
             return
         delivery = run.delivery
         event = JobProgressed(
@@ -106,7 +108,7 @@ class Telling:
         """Count, and tell of, deliveries that the store says have ended so. One answer each, in order."""
         tallies, heeded = self._tallies, self.heeded
         minute = tallies.minute()
-        news: list[News] = []
+        told: list[tuple[Settlement, str, _Noted]] = []
         for written, answer in zip(settlements, answers, strict=True):
             noted = self._noted.pop((written.job_id, written.token), None)
             if noted is None or answer.status is SettleStatus.STALE:
@@ -119,9 +121,44 @@ class Telling:
                 ending = _ENDINGS[written.kind].value
             tallies.note(minute, noted[1], noted[0], ending, noted[4] or 0.0)
             if heeded:
-                news.extend(self._news(written, Ending(ending), noted))
-        if news:
-            self._publish(news)
+                told.append((written, ending, noted))
+        if told:
+            self._tell_of(told)
+
+    def _tell_of(self, ended: Sequence[tuple[Settlement, str, _Noted]]) -> None:
+        news: list[News] = []
+        results, now = self._hub.wants(StoredResult), datetime.now(UTC)
+        for (written, value, noted), event_id in zip(ended, new_job_ids(len(ended)), strict=True):
+            ending = Ending(value)
+            if self._journal.watched or self._hub.wants(EVENTS[ending]):
+                facts = self._facts(written, noted)
+                news.append(event_of(ending, facts, event_id=event_id, at=now))
+            if results and written.result is not None:
+                news.append(
+                    StoredResult(
+                        job_id=written.job_id,
+                        task=noted[0],
+                        queue=noted[1],
+                        data=written.result,
+                        codec=written.codec,
+                    )
+                )
+        self._publish(news)
+
+    def _facts(self, written: Settlement, noted: _Noted) -> Ended:
+        task, queue, attempt, flow, seconds = noted
+        return Ended(
+            job_id=written.job_id,
+            task=task,
+            queue=queue,
+            flow=flow,
+            worker=self._worker,
+            attempt=attempt,
+            ran=None if seconds is None else timedelta(seconds=seconds),
+            error="" if written.error is None else written.error.type,
+            reason=written.reason,
+            next_in=written.after or timedelta(0),
+        )
 
     async def reclaimed(self, store: Store, reclaimed: Sequence[Reclaimed]) -> None:
         """Count, and tell of, jobs that were taken from workers that are gone."""
@@ -131,10 +168,11 @@ class Telling:
         if not (reclaimed and self.heeded):
             return
         records = await store.job_get(JobGet(ids=[job.job_id for job in reclaimed]))
+        now = datetime.now(UTC)
         self._publish(
             [
-                event_of(_ENDINGS[job.fate], _lost(job, record))
-                for job, record in zip(reclaimed, records, strict=True)
+                event_of(_ENDINGS[job.fate], _lost(job, record), event_id=event_id, at=now)
+                for job, record, event_id in zip(reclaimed, records, new_job_ids(len(records)), strict=True)
                 if record is not None
             ]
         )
@@ -153,32 +191,6 @@ class Telling:
     def hurry(self) -> None:
         """Wait for no listener any more: the worker stops."""
         self._hurried = True
-
-    def _news(self, written: Settlement, ending: Ending, noted: _Noted) -> list[News]:
-        task, queue, attempt, flow, seconds = noted
-        news: list[News] = [
-            event_of(
-                ending,
-                Ended(
-                    job_id=written.job_id,
-                    task=task,
-                    queue=queue,
-                    flow=flow,
-                    worker=self._worker,
-                    attempt=attempt,
-                    ran=None if seconds is None else timedelta(seconds=seconds),
-                    error="" if written.error is None else written.error.type,
-                    reason=written.reason,
-                    next_in=written.after or timedelta(0),
-                ),
-            )
-        ]
-        if written.result is not None and self._hub.wants(StoredResult):
-            stored = StoredResult(
-                job_id=written.job_id, task=task, queue=queue, data=written.result, codec=written.codec
-            )
-            news.append(stored)
-        return news
 
     def _publish(self, news: Sequence[News]) -> None:
         if self._hub.active:
