@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from taskharbor import OptionError, Registry, register_type, task
+from taskharbor.codec.hooks import dec_hook, enc_hook
 from taskharbor.task.compatibility import Dump, Level, compared, dump_of, read_dump
 from taskharbor.task.subschema import gaps
 from taskharbor.task.wire_schema import JsonSchema, wire_schema
+from tests.fixtures.support import steady
 
 
 class Colour(enum.Enum):
@@ -235,36 +237,17 @@ def struct_of(**fields: object) -> type[Struct]:
 # --- what it accepts decodes
 
 
-def _leaves() -> st.SearchStrategy[Any]:
-    return st.sampled_from([
-        int, float, str, bool, None, Natural, Positive, Percent, Even, Short, Shorter, datetime, date, UUID, bytes,
-        Colour, MoreColours, Literal["red"], Literal["red", 1], Point, WidePoint, StrictPoint, NeedyPoint, Row,
-        LongRow, Pair, Doc, StrictDoc, Data, Tree, WideTree, TextTree, Circle, Circle | Square, Decimal, Any, Right,
-        MoreRights,
-    ])  # fmt: skip
-
-
-def _grown(kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    def union(one: Any, other: Any) -> Any:
-        both = one | other
-        try:
-            msgspec.inspect.type_info(both)
-        except TypeError:  # msgspec tells unions apart by what is on the wire
-            return one
-        return both
-
-    plain = kinds.filter(lambda kind: kind is not None)
-    return st.one_of(
-        kinds.map(lambda kind: list[kind]),
-        kinds.map(lambda kind: dict[str, kind]),
-        st.tuples(kinds, kinds).map(lambda two: tuple[two[0], two[1]]),
-        st.tuples(plain, plain).map(lambda two: union(*two)),
-        kinds.map(lambda kind: kind | None if kind is not None else None),
-        st.tuples(kinds, kinds).map(lambda two: struct_of(a=two[0], b=two[1])),
-    )
-
-
-TYPES = st.recursive(_leaves(), _grown, max_leaves=3)
+# All are made once: with types that come and go, msgspec 0.22 takes the process down after a while.
+BASES: list[Any] = list({repr(kind): kind for pair in (*WIDER, *NARROWER) for kind in pair}.values())
+TYPES: list[Any] = [*BASES, *(list[kind] for kind in BASES[::3]), *(dict[str, kind] for kind in BASES[1::3])]
+SCHEMAS = [wire_schema(kind) for kind in TYPES]
+ACCEPTED = [
+    (old, new)
+    for old, before in zip(TYPES, SCHEMAS, strict=True)
+    for new, after in zip(TYPES, SCHEMAS, strict=True)
+    if not gaps(before, after)
+]
+"""All pairs of them between which no gap is found."""
 
 
 def _values(kind: Any) -> st.SearchStrategy[Any]:
@@ -288,11 +271,13 @@ def _of(info: msgspec.inspect.Type, depth: int) -> st.SearchStrategy[Any]:
         case msgspec.inspect.FloatType():
             return st.sampled_from([0.5, -1.0, 2.25])
         case msgspec.inspect.StrType():
-            return st.text("abcxyz", max_size=3 if info.max_length is None else info.max_length)
+            return st.text("abcxyz", min_size=1, max_size=3 if info.max_length is None else info.max_length)
         case msgspec.inspect.BytesType():
             return st.binary(max_size=2)
         case msgspec.inspect.DateTimeType():
-            return st.sampled_from([datetime(2026, 1, 2, 3, 4)])  # noqa: DTZ001 - either kind is allowed
+            naive = datetime(2026, 1, 2, 3, 4)  # noqa: DTZ001 - either kind is allowed
+            aware = naive.replace(tzinfo=UTC)
+            return st.sampled_from({None: [naive, aware], True: [aware], False: [naive]}[info.tz])
         case msgspec.inspect.DateType():
             return st.just(date(2026, 1, 2))
         case msgspec.inspect.UUIDType():
@@ -306,17 +291,28 @@ def _of(info: msgspec.inspect.Type, depth: int) -> st.SearchStrategy[Any]:
         case msgspec.inspect.UnionType():
             return st.one_of([_of(one, depth) for one in info.types])
         case msgspec.inspect.ListType():
-            return st.lists(_of(info.item_type, depth - 1), max_size=2) if depth > 0 else st.just([])
+            most = 2 if info.max_length is None else info.max_length
+            return st.lists(_of(info.item_type, depth - 1), max_size=most) if depth > 0 else st.just([])
         case msgspec.inspect.TupleType():
             return st.tuples(*[_of(one, depth) for one in info.item_types])
         case msgspec.inspect.DictType():
-            return st.dictionaries(
-                st.sampled_from(["x", "y", "k"]), _of(info.value_type, depth - 1), max_size=2
-            )
+            text = isinstance(info.key_type, msgspec.inspect.StrType)
+            keys = st.sampled_from(["x", "y", "k"]) if text else _of(info.key_type, depth)
+            return st.dictionaries(keys, _of(info.value_type, depth - 1), max_size=2)
         case (
             msgspec.inspect.StructType() | msgspec.inspect.DataclassType() | msgspec.inspect.NamedTupleType()
         ):
             return st.builds(info.cls, **{one.name: _of(one.type, depth - 1) for one in info.fields})
+        case msgspec.inspect.VarTupleType():
+            return st.lists(_of(info.item_type, depth - 1), max_size=2).map(tuple)
+        case msgspec.inspect.SetType():
+            return st.sets(_of(info.item_type, depth - 1), max_size=2)
+        case msgspec.inspect.TimeType():
+            return st.just(time(3, 4))
+        case msgspec.inspect.TimeDeltaType():
+            return st.just(timedelta(minutes=5))
+        case msgspec.inspect.CustomType():
+            return st.builds(info.cls, st.integers(0, 9))
         case msgspec.inspect.TypedDictType():
             return st.fixed_dictionaries(
                 {one.name: _of(one.type, depth) for one in info.fields if one.required},
@@ -326,23 +322,24 @@ def _of(info: msgspec.inspect.Type, depth: int) -> st.SearchStrategy[Any]:
             return st.sampled_from([1, "x", None, [1], {"x": 1}])
 
 
-@given(data=st.data(), old=TYPES, new=TYPES)
-@settings(max_examples=600, deadline=None)
-def test_what_is_accepted_decodes(data: st.DataObject, old: Any, new: Any) -> None:
+@given(pair=st.sampled_from(ACCEPTED), data=st.data())
+@settings(steady, max_examples=400)
+def test_what_is_accepted_decodes(pair: tuple[Any, Any], data: st.DataObject) -> None:
     """If no gap is found between two types, any value of the old one decodes as the new."""
-    if data.draw(st.booleans(), label="related"):
-        new = data.draw(st.sampled_from([old | None if old is not None else None, list[old], new]))
-    if gaps(wire_schema(old), wire_schema(new)):
-        return
+    old, new = pair
     value = data.draw(_values(old))
 
-    msgspec.json.decode(msgspec.json.encode(value), type=new)
+    msgspec.json.decode(msgspec.json.encode(value, enc_hook=enc_hook), type=new, dec_hook=dec_hook)
 
 
-@given(kind=TYPES)
-@settings(max_examples=200, deadline=None)
-def test_every_type_accepts_itself(kind: Any) -> None:
-    assert [] == gaps(wire_schema(kind), wire_schema(kind))
+def test_every_type_accepts_itself() -> None:
+    same = [old for old, new in ACCEPTED if old is new]
+
+    assert TYPES == same
+
+
+def test_different_types_are_accepted_and_refused() -> None:
+    assert len(TYPES) < len(ACCEPTED) < len(TYPES) ** 2 / 4
 
 
 # --- whole applications
