@@ -30,15 +30,13 @@ import pytest
 
 import taskharbor
 from taskharbor import JobState, TaskHarborError, WorkerSettings
-from tests.support.pages import (
-    MARK,
-    ROOT,
-    Block,
-    blocks_of,
-    output_after,
-    program_of,
-    prose_of,
-    uses_a_shell,
+from tests.support.pages import ROOT, blocks_of, output_after, prose_of, uses_a_shell
+from tests.support.programs import (
+    assert_prints,
+    assert_programs_print_what_is_told,
+    name_of,
+    output_of_example,
+    write_program,
 )
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,85 +46,15 @@ NO_RUN = re.compile(r"^ *<!-- no-run: \S.* -->$")
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (?P<title>.+)$")
 
-# docs/driver-contract.md shows how somebody else's driver looks; here it is the memory driver by another name.
-STRANGER = """
-from taskharbor.drivers.memory import MemoryDriver
-
-class AcmeDriver(MemoryDriver):
-    def __init__(self, *place: object) -> None:
-        super().__init__()
-"""
-
-
-def run(script: Path, *more_path: Path) -> "subprocess.CompletedProcess[str]":
-    path = [*more_path, ROOT / "src", ROOT / "conformance", ROOT, os.environ.get("PYTHONPATH", "")]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TASKHARBOR_")}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(str(folder) for folder in path if str(folder)),
-        "PYTHONIOENCODING": "utf-8",
-        "COLUMNS": "120",
-    }
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        check=False,
-        capture_output=True,
-        encoding="utf-8",
-        env=environment,
-        cwd=script.parent,
-        timeout=110,
-    )
-
-
-@cache
-def output_of_example(file: Path) -> str:
-    done = run(file)
-    assert done.returncode == 0, f"{file.name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def assert_prints(page: Path, block: Block, told: str, printed: str) -> None:
-    pattern = ".*?".join(re.escape(part) for part in told.strip().split("..."))
-    assert re.fullmatch(pattern, printed.strip(), re.DOTALL), (
-        f"{page.relative_to(ROOT)}:{block.line} does not print what the page says\n"
-        f"--- the page says:\n{told.strip()}\n--- it prints:\n{printed.strip()}"
-    )
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def write_program(page: Path, folder: Path) -> Path:
-    """Write what a page shows as a script, with the files beside it, and return its path."""
-    (folder / "taskharbor_acme").mkdir(exist_ok=True)
-    (folder / "taskharbor_acme" / "__init__.py").touch()
-    (folder / "taskharbor_acme" / "driver.py").write_text(STRANGER, encoding="utf-8")
-    for block in blocks_of(page):
-        if block.own_file is not None:
-            (folder / block.own_file).write_text(block.code + "\n", encoding="utf-8")
-    script = folder / f"{page.stem.lower().replace('-', '_')}.py"
-    script.write_text(program_of(page), encoding="utf-8")
-    return script
-
-
 PROGRAMS = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
 FILES = [block.own_file for page in PAGES for block in blocks_of(page) if block.own_file is not None]
 
 
-@pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PROGRAMS if page.parent.name != "tutorial"], ids=name_of)
 def test_the_programs_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: Path) -> None:
     if uses_a_shell(page) and shutil.which("bash") is None:
         pytest.skip("this page shows a terminal, and there is no bash here")
-    script = write_program(page, tmp_path)
-
-    done = run(script, tmp_path)
-
-    assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}\n{done.stderr}"
-    printed = dict(part.split("\n", 1) for part in done.stdout.split(MARK)[1:])
-    for block in blocks_of(page):
-        told = output_after(page, block)
-        if block.runs and told is not None:
-            assert_prints(page, block, told, printed[str(block.line)])
+    assert_programs_print_what_is_told(page, tmp_path)
 
 
 def test_the_programs_are_typed(tmp_path: Path) -> None:
