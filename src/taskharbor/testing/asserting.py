@@ -13,7 +13,7 @@ from taskharbor.errors import OptionError
 from taskharbor.task import Task
 from taskharbor.testing.calls import EnqueuedCall, calls_in, calls_of
 from taskharbor.testing.expected import Expected, Wanted
-from taskharbor.testing.inline import InlineHarbor
+from taskharbor.testing.inline import InlineHarbor, definition_of
 
 R = TypeVar("R")
 
@@ -31,10 +31,10 @@ def enqueued(task: Task[..., R], *, harbor: InlineHarbor | None = None) -> list[
         OptionError: what is no task; or the current harbor is no `InlineHarbor`.
         NoHarborError: there is no current harbor.
     """
-    if not isinstance(task, Task):
-        raise OptionError(f"enqueued({task!r}): expected a task")
-    place = _place(harbor, task.name)
-    return [cast("EnqueuedCall[R]", call) for _, call in calls_of(place, task.definition)]
+    definition = definition_of(task, "enqueued")
+    return [
+        cast("EnqueuedCall[R]", call) for _, call in calls_of(_place(harbor, definition.name), definition)
+    ]
 
 
 def assert_enqueued(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from taskharbor.errors import StoreUnavailable
+from taskharbor.errors import JobFailed, StoreUnavailable
+from taskharbor.job import JobRecord
 from taskharbor.outcome import RetryLater, Snooze
 from taskharbor.task import Attempt, Middleware, TaskDefinition
 
@@ -101,4 +102,33 @@ class Outage:
         raise StoreUnavailable(
             "the connection broke before the store answered; this test asked for it (fail_next_enqueue), and the jobs "
             "are stored"
+        )
+
+
+def raise_first(errors: Sequence[Exception]) -> None:
+    """Raise the first of what attempts have raised, with a note of the others; nothing if there is none."""
+    if not errors:
+        return
+    first, *others = errors
+    for other in others[:9]:
+        first.add_note(f"and then {type(other).__name__}: {other}")
+    if len(others) > 9:
+        first.add_note(f"and {len(others) - 9} more")
+    raise first
+
+
+def raise_dead(jobs: Iterable[JobRecord]) -> None:
+    """Raise for a job that ended without a handler: its payload could not be read, or its outcome not be stored."""
+    for job in jobs:
+        last = job.errors[-1] if job.errors else None
+        told = "" if last is None else f": {last.type}: {last.message}"
+        raise JobFailed(
+            f"job {job.id} of task {job.task!r} is a dead letter ({job.reason}){told}",
+            job_id=job.id,
+            task=job.task,
+            error_type="" if last is None else last.type,
+            error_message="" if last is None else last.message,
+            remote_traceback="" if last is None else last.traceback,
+            attempts=job.attempt,
+            reason=job.reason,
         )

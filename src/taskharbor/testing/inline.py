@@ -15,11 +15,11 @@ from taskharbor.call.options import check_duration
 from taskharbor.clock import ManualClock
 from taskharbor.codec import Codec
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.errors import JobFailed, OptionError
+from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
 from taskharbor.job import DEFAULT_QUEUE, JobRecord, JobState
-from taskharbor.task import Middleware, Registry, Task
-from taskharbor.testing.faults import Failures, Faults, Outage
+from taskharbor.task import Middleware, Registry, Task, TaskDefinition
+from taskharbor.testing.faults import Failures, Faults, Outage, raise_dead, raise_first
 from taskharbor.testing.passes import jobs_in, queues_of, turned
 from taskharbor.working import run_until_idle, until_idle
 
@@ -177,8 +177,8 @@ class InlineHarbor(Harbor):
             served.update(definition.options.queue for definition in self._registry)
             yield self._worker(sorted(served))
             if raises:
-                _raise_first(self._failures.take())
-                _raise_dead(job for job in jobs_in(self._memory, JobState.DEAD) if job.id not in dead)
+                raise_first(self._failures.take())
+                raise_dead(job for job in jobs_in(self._memory, JobState.DEAD) if job.id not in dead)
             if any(ready for name, ready in queues_of(self._memory).items() if name not in served):
                 continue
             by = turned(self._memory, self._clock.now(), until)
@@ -213,14 +213,9 @@ class InlineHarbor(Harbor):
         Raises:
             OptionError: what is no task, no exception, or no number of times.
         """
-        if not isinstance(task, Task):
-            raise OptionError(f"fail_next({task!r}): expected a task")
-        if not isinstance(error, Exception):
-            raise OptionError(
-                f"fail_next(..., {error!r}): expected an exception object, such as OSError('gone')"
-            )
+        _check_error(error)
         _check_times(times)
-        self._faults.plan(task.definition, error, times, after=after)
+        self._faults.plan(definition_of(task, "fail_next"), error, times, after=after)
 
     def fail_next_enqueue(self, *, times: int = 1, stored: bool = False) -> None:
         """Have the next enqueues raise `StoreUnavailable`, by whatever task, alone or in a batch.
@@ -282,34 +277,22 @@ def _add(total: WorkerCounts, counts: WorkerCounts) -> None:
     total.stale += counts.stale
 
 
-def _raise_first(errors: Sequence[Exception]) -> None:
-    if not errors:
-        return
-    first, *others = errors
-    for other in others[:9]:
-        first.add_note(f"and then {type(other).__name__}: {other}")
-    if len(others) > 9:
-        first.add_note(f"and {len(others) - 9} more")
-    raise first
+def definition_of(task: object, where: str) -> TaskDefinition:
+    """Return a task's definition.
+
+    Raises:
+        OptionError: it is no task.
+    """
+    if not isinstance(task, Task):
+        raise OptionError(f"{where}({task!r}): expected a task")
+    return task.definition
 
 
-def _raise_dead(jobs: Iterable[JobRecord]) -> None:
-    """Raise for a job that ended without a handler: its payload could not be read, or its outcome not be stored."""
-    for job in jobs:
-        last = job.errors[-1] if job.errors else None
-        told = "" if last is None else f": {last.type}: {last.message}"
-        raise JobFailed(
-            f"job {job.id} of task {job.task!r} is a dead letter ({job.reason}){told}",
-            job_id=job.id,
-            task=job.task,
-            error_type="" if last is None else last.type,
-            error_message="" if last is None else last.message,
-            remote_traceback="" if last is None else last.traceback,
-            attempts=job.attempt,
-            reason=job.reason,
-        )
+def _check_error(error: object) -> None:
+    if not isinstance(error, Exception):
+        raise OptionError(f"fail_next(..., {error!r}): expected an exception object, such as OSError('gone')")
 
 
-def _check_times(times: int) -> None:
+def _check_times(times: object) -> None:
     if isinstance(times, bool) or not isinstance(times, int) or times < 1:
         raise OptionError(f"times={times!r}: expected a whole number of at least 1")
