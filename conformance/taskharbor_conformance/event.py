@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from typing import get_args
 
 from taskharbor.driver import (
     EVENT_RETAIN,
@@ -178,6 +179,7 @@ async def every_kind_of_event_comes_back_whole(bench: Bench) -> None:
         JobParked(id=new_job_id(), at=at, job_id=job_id, task="t", queue="q", worker="w", attempt=1),
         JobRequeued(id=new_job_id(), at=at, job_id=job_id, task="t", queue="q"),
     ]
+    assert set(get_args(JobEvent)) == {type(event) for event in events}, "the suite tries every kind"
     await _watch(bench)
 
     await _append(bench, events)

@@ -358,6 +358,27 @@ async def what_is_filtered_is_read_in_full_pages_both_ways(bench: Bench) -> None
         assert expected[::-1] == [job_id for page in downwards for job_id in page]
 
 
+@case("4.7", "4.8")
+async def pages_go_on_while_jobs_come_and_go(bench: Bench) -> None:
+    ids = [await bench.enqueue() for _ in range(20)]
+    await bench.settle(*(_failed(one, "app.Broken") for one in await bench.take()))
+    seen: list[str] = []
+    after = ""
+
+    while page := await _ids(bench, JobFind(error="Broken", after=after, limit=4, now=bench.now)):
+        seen += page
+        after = page[-1]
+        await bench.delete(*page[:2])
+        await bench.requeue(page[2])
+        await bench.enqueue()
+        if after == ids[7]:
+            await bench.delete(ids[12])
+
+    assert [job_id for job_id in ids if job_id != ids[12]] == seen
+    left = [job_id for place, job_id in enumerate(seen) if place % 4 >= 2]
+    assert left == await _by_error(bench, "Broken")
+
+
 @case("4.7", "4.9")
 async def states_and_key_narrow_a_filtered_search_down(bench: Bench) -> None:
     (keyed, _) = [answer.job_id for answer in await bench.enqueue_all(new_job(key="k"), new_job(key="other"))]
