@@ -117,9 +117,8 @@ def test_what_the_new_version_stores_is_not_upgraded() -> None:
 
     with version(never) as harbor:
         mail = harbor.task("mail")
-        handle = harbor.enqueue_many(
-            [Signature(Call(mail, mail.bind(([Address("x@y.z")], "hi"), {}), Options()))]
-        )[0]
+        call: Signature[str] = Signature(Call(mail, mail.bind(([Address("x@y.z")], "hi"), {}), Options()))
+        handle = call.enqueue()
         harbor.run_until_idle()
 
         assert "hi to x@y.z by None" == handle.result(timeout=PATIENCE)
