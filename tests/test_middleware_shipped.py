@@ -30,7 +30,15 @@ from taskharbor import (
     each,
     task,
 )
-from taskharbor.middleware import ContextVariables, JobFields, JobLogging, SlowJobs, TypedVariable
+from taskharbor.middleware import (
+    Attempt,
+    ContextVariables,
+    JobFields,
+    JobLogging,
+    Middleware,
+    SlowJobs,
+    TypedVariable,
+)
 from taskharbor.middleware.watching import Watch
 from tests.support.work import (
     ENOUGH,
@@ -331,6 +339,30 @@ def test_what_a_call_says_of_a_variable_by_hand_comes_first() -> None:
         assert ("mine", None, ADA) == job.result()
 
 
+class Outside(Middleware):
+    """Notes what the variables hold outside of the layer that carries them."""
+
+    def __init__(self) -> None:
+        self.seen: list[Held] = []
+
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        self.seen.append(held())
+        yield
+        self.seen.append(held())
+
+
+@pytest.mark.parametrize("work", [held_in_thread, held_on_loop], ids=["def", "async-def"])
+def test_after_the_handler_the_variables_are_as_they_were_before(work: Any) -> None:
+    outside = Outside()
+
+    with Harbor("memory://", registry=VARIABLES, middleware=[outside, CARRIED]) as harbor:
+        job = work.options(meta={"context.request_id": "r-2", "context.tenant": "t-1"}).enqueue()
+        harbor.run_until_idle()
+
+        assert ("r-2", "t-1", None) == job.result()
+    assert outside.seen == [("", None, None)] * 2
+
+
 @pytest.mark.parametrize("work", [held_in_thread, held_on_loop], ids=["def", "async-def"])
 def test_metadata_that_cannot_be_read_is_logged_and_fails_no_job(work: Any) -> None:
     meta = {"context.user": '{"name": "secret"', "context.tenant": "t-1"}
@@ -464,6 +496,24 @@ def test_a_watch_whose_thread_has_ended_begins_another(monkeypatch: pytest.Monke
         time.sleep(0)  # it ends now, or has not yet: both come up
 
     eventually(lambda: watch._thread is None, "the end of the thread")  # pyright: ignore[reportPrivateUsage]
+
+
+def test_what_comes_just_as_the_thread_of_a_watch_would_end_is_watched() -> None:
+    came = threading.Event()
+    watch = Watch[str](0.001, lambda thing: came.set() if thing == "late" else None)
+
+    class Pause(threading.Event):
+        """Lets something come when the wait for it is over."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            watch.add("late")
+            self.wait = super().wait  # type: ignore[method-assign]
+            return False
+
+    watch._come = Pause()  # pyright: ignore[reportPrivateUsage]
+    watch.add("first")
+
+    await_event(came)
 
 
 @pytest.mark.parametrize("after", [timedelta(0), -MS, 3])

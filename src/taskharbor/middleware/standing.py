@@ -27,13 +27,9 @@ def here() -> Look:
     root = _coroutine()
 
     def look() -> str:
-        if root is None or getattr(
-            root, "cr_running", False
-        ):  # in a thread, or what the loop is in right now
-            frames = list(_frames_of_thread(ident))
-        else:
-            frames = list(_awaited(root))
-        return _told(frames)
+        # Of a coroutine that runs right now the loop's thread tells more.
+        suspended = root is not None and not getattr(root, "cr_running", False)
+        return _told(list(_awaited(root) if suspended else _frames_of_thread(ident)))
 
     return look
 

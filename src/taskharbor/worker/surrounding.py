@@ -65,7 +65,7 @@ async def _ainnermost(attempt: Attempt, call: ACall) -> None:
 
 
 def _within(layer: Middleware, inner: Surrounded) -> Surrounded:
-    """Put `run` around a sync handler."""
+    """Put `run` around a sync handler. There is a result once something further in has come to its end."""
 
     def through(attempt: Attempt, call: Call) -> None:
         steps = generator_of(layer.run(attempt), layer, "run")
@@ -74,13 +74,11 @@ def _within(layer: Middleware, inner: Surrounded) -> Surrounded:
             if not goes_in(steps):
                 _refuse_no_result(attempt, layer, "run")
                 return
-            attempt.forget_result()
             inner(attempt, call)
             if comes_out(steps):
                 return
         except BaseException as error:
-            if not steps.gi_suspended:
-                raise  # the layer's own
+            # One of the layer's own passes through, too: it comes out of a generator that has ended as it went in.
             attempt.forget_result()
             passed = thrown(steps, error)
             if passed is None:
@@ -91,9 +89,8 @@ def _within(layer: Middleware, inner: Surrounded) -> Surrounded:
                 _note_swallowed(error, attempt, layer, "run")
             raise
         finally:
-            if (
-                steps.gi_frame is not None
-            ):  # it yielded twice, or another exception came while one was on its way
+            # It yielded twice, or another exception came while one was on its way.
+            if steps.gi_frame is not None:
                 close(steps)
         raise yielded_twice(layer, "run")
 
@@ -110,13 +107,11 @@ def _within_async(layer: Middleware, inner: ASurrounded) -> ASurrounded:
             if not goes_in(steps):
                 _refuse_no_result(attempt, layer, "run")
                 return
-            attempt.forget_result()
             await inner(attempt, call)
             if comes_out(steps):
                 return
         except BaseException as error:
-            if not steps.gi_suspended:
-                raise  # the layer's own
+            # One of the layer's own passes through, too: it comes out of a generator that has ended as it went in.
             attempt.forget_result()
             passed = thrown(steps, error)
             if passed is None:
@@ -127,9 +122,8 @@ def _within_async(layer: Middleware, inner: ASurrounded) -> ASurrounded:
                 _note_swallowed(error, attempt, layer, "run")
             raise
         finally:
-            if (
-                steps.gi_frame is not None
-            ):  # it yielded twice, or another exception came while one was on its way
+            # It yielded twice, or another exception came while one was on its way.
+            if steps.gi_frame is not None:
                 close(steps)
         raise yielded_twice(layer, "run")
 
@@ -145,7 +139,6 @@ def _awithin(layer: Middleware, inner: ASurrounded) -> ASurrounded:
         if not await _agoes_in(steps):
             _refuse_no_result(attempt, layer, "arun")
             return
-        attempt.forget_result()
         try:
             await inner(attempt, call)
         except BaseException as error:
