@@ -60,12 +60,22 @@ def send_mail(ctx: Context[Relay], to: str, subject: str, body: str) -> str:
     try:
         with smtplib.SMTP(ctx.deps.host, ctx.deps.port, local_hostname="localhost", timeout=10) as smtp:
             smtp.send_message(mail)
-    except smtplib.SMTPRecipientsRefused as refused:
-        code, answer = refused.recipients[to]
-        told = f"{code} {answer.decode(errors='replace')}"
-        # Whatever else is raised, a cut line too, is tried again: that is the rule of the task's `Retry`.
-        raise (RefusedForGoodError if code >= 500 else PutOffError)(told) from None
+    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException) as error:
+        raise refusal(error, to) from None
+    # Whatever else is raised, such as a cut line, is tried again: that is the rule of the task's `Retry`.
     return message_id
+
+
+def refusal(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPResponseException, to: str) -> Exception:
+    """Return what a server's refusal means to the job. Codes from 500 on are for good (RFC 5321, 4.2.1)."""
+    code: int
+    answer: bytes | str
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        code, answer = error.recipients[to]
+    else:
+        code, answer = error.smtp_code, error.smtp_error
+    text = answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+    return (RefusedForGoodError if code >= 500 else PutOffError)(f"{code} {text}")
 
 
 class Mailboxes:
