@@ -10,6 +10,7 @@ What is read back is bounded, since a few kilobytes can unfold to gigabytes.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from taskharbor.codec.codec import Codec, CodecError
@@ -119,19 +120,12 @@ class ZstdCodec(WrappingCodec):
 
 
 def _zstd() -> ModuleType:
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        return import_module(name)
     except ImportError as error:
-        if sys.version_info >= (3, 14):  # Python itself was built without it
-            raise MissingExtraError(
-                "ZstdCodec needs Python's module compression.zstd, which this Python was built without; use one that "
-                "was built with libzstd"
-            ) from error
         raise MissingExtraError(
-            "ZstdCodec needs backports.zstd before Python 3.14; install it with pip install 'taskharbor[zstd]'",
+            f"ZstdCodec needs {name}; install it with pip install 'taskharbor[zstd]' (from Python 3.14 it is part of "
+            "Python, unless that was built without libzstd)",
             extra="zstd",
         ) from error
-    return zstd

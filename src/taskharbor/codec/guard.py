@@ -7,7 +7,7 @@ at the caller, or of the one job that it met. It ends no worker.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from taskharbor.codec.codec import Codec, CodecError, Encode
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
@@ -45,7 +45,7 @@ def encoder_of(codec: Codec) -> Encode:
 
     def encode_value(value: object) -> bytes:
         try:
-            data: object = encode(value)
+            data = cast("object", encode(value))
         except CodecError:
             raise
         except Exception as error:

@@ -80,7 +80,7 @@ def upgraded(definition: TaskDefinition, values: dict[str, object], codec: Codec
         raise AssertionError(definition.name)
     told = f"upgrade={_name(upgrade)}"
     try:
-        now: object = upgrade(values)
+        now = cast("object", upgrade(values))
     except Exception as error:
         raise CodecError(f"{told} raised {type(error).__name__}: {error}", foreign=True) from error
     if not isinstance(now, Mapping):
