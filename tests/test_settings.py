@@ -305,7 +305,7 @@ def test_a_named_file_has_to_be_there_and_hold_settings(tmp_path: Path, name: st
 def test_no_password_is_shown(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"TASKHARBOR_URL": f"postgresql://shop:{SECRET}@db/shop"})
 
-    told = repr(loaded), str(loaded.shown())
+    told = repr(loaded), str(loaded.shown()), repr(loaded.settings)
 
     assert SECRET not in str(told)
     assert "postgresql://shop:***@db/shop" == loaded.shown()[0].value

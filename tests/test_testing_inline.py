@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -72,6 +73,11 @@ def pausing(ctx: Context, times: int) -> None:
 @task(name="inline.rejecting", registry=registry)
 def rejecting() -> None:
     raise Reject("no such thing")
+
+
+@task(name="inline.elsewhere", registry=registry, run="process")
+def elsewhere(x: int) -> tuple[int, int]:
+    return x + 1, os.getpid()
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +168,17 @@ def test_a_flow_runs_through(harbor: InlineHarbor) -> None:
     assert [{"x": 1, "y": 1}, {}] == [
         dict(call.arguments) for call in (*enqueued(add), *enqueued(aadd))
     ]  # what came in is gone once a step has succeeded
+
+
+def test_process_tasks_run_in_children_and_fail_as_others_do(harbor: InlineHarbor) -> None:
+    harbor.fail_next(elsewhere, OSError("gone"))
+    job = elsewhere.enqueue(1)
+
+    counts = harbor.drain(within=HOUR)
+
+    assert {"retrying": 1, "succeeded": 1} == counts.settled
+    number, process = job.result()
+    assert (2, True) == (number, process != os.getpid())
 
 
 def test_a_paused_queue_ends_a_drain(harbor: InlineHarbor) -> None:

@@ -7,6 +7,9 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args, get_type_hint
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import override
+
+from taskharbor.errors import redacted
 
 DEFAULT_URL: Final = "sqlite:///taskharbor.db"
 WORKER_TABLE: Final = "worker"
@@ -76,6 +79,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Annotated[
         Literal["text", "json"], Meta(description="How `taskharbor worker` writes its log.")
     ] = "text"
+
+    @override
+    def __repr__(self) -> str:
+        """Show no password."""
+        values = {**msgspec.structs.asdict(self), "url": redacted(self.url)}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 NAMES: Final = Settings.__struct_fields__

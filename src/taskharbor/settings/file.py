@@ -28,6 +28,10 @@ class SettingsFile(msgspec.Struct, frozen=True):
     values: Mapping[str, object]
     """By the setting's name, as TOML has them: nothing is checked yet but the names."""
 
+    def __repr__(self) -> str:
+        """Show no value: there may be a password among them."""
+        return f"<{type(self).__name__} {self.path}: {', '.join(self.values)}>"
+
     def place(self, name: str) -> str:
         """Return where in the file a setting stands: `/srv/shop/taskharbor.toml [worker]`."""
         tables = [_TABLE] if self.path.name == SHARED else []

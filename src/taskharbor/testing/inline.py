@@ -36,7 +36,7 @@ class InlineHarbor(Harbor):
 
     Jobs take the way that they take in production: encoded, checked, stored, reserved, decoded, run within their
     layers, retried. One runs at a time, in the order in which they are due. Tasks with `run="process"` run in children,
-    as everywhere. Settings of the environment or of a file play no part.
+    as everywhere. `drain` heeds no settings of the environment or of a file.
     """
 
     def __init__(
