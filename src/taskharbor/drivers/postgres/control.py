@@ -57,7 +57,7 @@ live AS (DELETE FROM taskharbor.job j WHERE id = ANY ($1::text::uuid[])
     RETURNING id, task, key, awaited, flow, waits, absorbers, attempt, 'cancelled' AS state),
 ended AS (DELETE FROM taskharbor.history h WHERE {{where}} h.id = ANY ($2::text::uuid[])
     RETURNING id, task, key, flow, waits, absorbers, attempt, state),
-{DROP.format(ids="$1::text::uuid[] || $2::text::uuid[]")},
+{DROP.format(ids="array_cat($1::text::uuid[], $2::text::uuid[])")},
 freed AS MATERIALIZED (SELECT id, task, key FROM live WHERE key IS NOT NULL
     UNION ALL SELECT id, task, key FROM ended WHERE key IS NOT NULL ORDER BY task, key),
 keys AS (DELETE FROM taskharbor.key k USING freed g

@@ -42,15 +42,15 @@ lines AS MATERIALIZED (SELECT j.ids[l.n] AS job_id, l.fence, l.number, l.attempt
     WHERE j.ids[l.n] IS NOT NULL),
 written AS (INSERT INTO taskharbor.line (job_id, fence, number, attempt, at, text)
     SELECT job_id, fence, number, attempt, at, text FROM lines ORDER BY job_id, fence, number ON CONFLICT DO NOTHING),
-edge AS MATERIALIZED (SELECT j.job_id, e.fence, e.number FROM unnest($14::text::uuid[]) j(job_id)
+edge AS MATERIALIZED (SELECT j.job_id, e.fence, e.number FROM pg_catalog.unnest($14::text::uuid[]) j(job_id)
     CROSS JOIN LATERAL (SELECT x.fence, x.number FROM taskharbor.line x WHERE x.job_id = j.job_id
         ORDER BY x.fence DESC, x.number DESC OFFSET {LOG_LIMIT - 1} LIMIT 1) e),
 gone AS (DELETE FROM taskharbor.line l USING edge e
     WHERE l.job_id = ANY (ARRAY[e.job_id]) AND (l.fence, l.number) < (e.fence, e.number))
 SELECT held IS NOT NULL FROM said ORDER BY n"""
 # What `told` reads, of jobs `j` that are looked up by id.
-TOLD = f"""r.done, r.total, r.note, {micros_of("r.at")}, (SELECT array_agg(l.fence || ' ' || l.number
-        || ' ' || l.attempt || ' ' || {micros_of("l.at")} || ' ' || l.text ORDER BY l.fence, l.number)
+TOLD = f"""r.done, r.total, r.note, {micros_of("r.at")}, (SELECT array_agg(l.fence::text || ' ' || l.number::text
+        || ' ' || l.attempt::text || ' ' || ({micros_of("l.at")})::text || ' ' || l.text ORDER BY l.fence, l.number)
     FROM (SELECT * FROM taskharbor.line x WHERE x.job_id = r.job_id
         ORDER BY x.fence DESC, x.number DESC LIMIT {LOG_LIMIT}) l)"""
 TOLD_COLUMNS = 5

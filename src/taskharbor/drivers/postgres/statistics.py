@@ -18,7 +18,7 @@ _WRITE = """INSERT INTO taskharbor.tally (minute, queue, task, ending, worker, c
     ORDER BY 1, 2, 3, 4
     ON CONFLICT (minute, queue, task, ending, worker) DO UPDATE SET count = excluded.count, ran = excluded.ran"""
 _READ = f"""SELECT {micros_of("minute")}, queue, task, ending, sum(count)::bigint, sum(ran)::bigint
-    FROM taskharbor.tally WHERE {{which}} GROUP BY minute, queue, task, ending HAVING sum(count) > 0"""
+    FROM taskharbor.tally WHERE {{which}} GROUP BY minute, queue, task, ending HAVING sum(count)::bigint > 0"""
 
 _PRUNE = f"""WITH gone AS (DELETE FROM taskharbor.tally WHERE ctid = ANY (ARRAY(SELECT ctid FROM taskharbor.tally
     WHERE minute < coalesce($1::text::timestamptz, clock_timestamp())
