@@ -1,10 +1,11 @@
 """Lays the site's pages out for the site builder: `python docs/stage.py TARGET`, called by `make docs`.
 
-The pages under `docs/` are written to be read where the repository is. Three things are different on the site:
+The pages under `docs/` are written to be read where the repository is. Some things are different on the site:
 
 - What they point to outside of `docs/` has to have a page there: each example gets one, made from its docstring and
   its source; so have the files of `TOP_PAGES`. A link to anything else outside ends the build.
 - A block's words for the test suite (`tests/test_docs.py`) become its title, or go.
+- What belongs to an item of a list is indented by four, which is what the site builder's Markdown asks for.
 - A page that `mkdocs.yml` does not list could not be found, so it ends the build, too. The site builder does not
   look for such pages, nor at links that do not lead to pages.
 """
@@ -30,6 +31,7 @@ FOLDERS = {"examples": "examples/index.md"}
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
 _LINK = re.compile(r"(?P<before>\[[^\]]*\]\()(?P<target>[^)\s#]+)(?P<rest>[^)\s]*\))")
 _ASIDE = re.compile(r"^ *<!-- (?:no-run|until): .* -->$")
+_NESTED = re.compile(r"^ {2,3}(?=[-*] |\d+\. )")
 _LISTED = re.compile(r"[\w./-]+\.md\b")
 
 
@@ -84,15 +86,17 @@ def page_of(path: Path, sources: dict[str, Path]) -> str:
     names = {source.relative_to(ROOT).as_posix(): name for name, source in sources.items()} | FOLDERS
     lines: list[str] = []
     inside = False
+    more = ""
     for number, line in enumerate(text.splitlines(), 1):
         fence = _FENCE.match(line)
         if fence is not None:
-            lines.append(f"{fence['indent']}```{'' if inside else language_of(fence['info'])}")
+            more = " " * (4 - len(fence["indent"])) if 0 < len(fence["indent"]) < 4 else ""
+            lines.append(f"{more}{fence['indent']}```{'' if inside else language_of(fence['info'])}")
             inside = not inside
         elif inside:
-            lines.append(line)
+            lines.append(more + line)
         elif not _ASIDE.match(line):
-            lines.append(with_links(line, path, number, names))
+            lines.append(with_links(_NESTED.sub(" " * 4, line), path, number, names))
     return "\n".join(lines) + "\n"
 
 

@@ -73,6 +73,19 @@ def test_the_words_for_the_test_suite_become_a_title_or_go(info: str, shown: str
     assert stage.language_of(info) == shown
 
 
+def test_what_belongs_to_an_item_of_a_list_is_indented_by_four(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    page.write_text("- first\n  - second\n\n  ```sh\n  echo\n  ```\n", encoding="utf-8")
+    monkeypatch.setattr(stage, "ROOT", tmp_path)
+
+    shown = stage.page_of(page, {})
+
+    assert shown == "- first\n    - second\n\n    ```sh\n    echo\n    ```\n"
+
+
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     pages = [path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")]
     names = [found["name"] for page in pages for found in DIRECTIVE.finditer(page)]
