@@ -212,7 +212,7 @@ async def coroutine(arguments: dict[str, object]) -> dict[str, object]:
     return arguments
 
 
-@pytest.mark.parametrize("wrong", ["fn", 3, coroutine, list[int], str.join])
+@pytest.mark.parametrize("wrong", ["fn", 3, coroutine, divmod, str.join])
 def test_what_cannot_be_called_with_arguments_is_refused(wrong: object) -> None:
     with pytest.raises(OptionError, match="expected a function from the stored arguments"):
         task(name="mail", registry=Registry(), upgrade=untyped(wrong))
