@@ -8,15 +8,14 @@ settling     writes outcomes down in batches; what the store refuses goes to `si
 leases       keeps leases from a thread of its own, and watches the loop
 register     tells others which tasks are served here
 upkeep       reclaims from dead workers, ends retention
-reporting    writes what handlers tell of themselves: progress, and lines for their logs
-telling      makes events and counts of what happens; `journal` and `recording` write them
+voice        all that is told: `reporting` writes what handlers tell of themselves, `telling` makes events and counts,
+             which `journal` and `recording` write
 stopping     drains, halts, hands back
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -31,28 +30,24 @@ from taskharbor.driver import CancelRequest, Store
 from taskharbor.errors import UsageError
 from taskharbor.job import new_token
 from taskharbor.settlement import Settled, Settlement
-from taskharbor.telemetry import Hub, Tallies
 from taskharbor.upkeep import Upkeep
 from taskharbor.worker.application import Application
 from taskharbor.worker.background import Background
 from taskharbor.worker.counts import WorkerCounts
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.intake import Intake
-from taskharbor.worker.journal import Journal
 from taskharbor.worker.keeper import Keeper
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.lifespan import closed_in_time, closed_unstarted, opened
 from taskharbor.worker.patience import Patience, reached
 from taskharbor.worker.preparing import Plans
-from taskharbor.worker.recording import Recording
 from taskharbor.worker.register import Register
-from taskharbor.worker.reporting import Reporting
 from taskharbor.worker.run import Run, Stop
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling
 from taskharbor.worker.sight import Sight
 from taskharbor.worker.stopping import Stopping
-from taskharbor.worker.telling import Telling
+from taskharbor.worker.voice import Voice
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -119,14 +114,12 @@ class Worker:
         self._sight.seen()
         # Nothing is reserved before it is known that its lease can be kept.
         await self._reached(self._keeper.start)
-        self._listen_for_room(application.hub)
+        self._stack.enter_context(self._voice.heard(self._intake.settled))
         self._reserving = self._background.spawn(self._intake.run(), "intake")
         self._writing = self._background.spawn(self._settling.run(), "settling")
         _ = self._background.spawn(self._settling.sift(), "sifting")
         _ = self._background.spawn(self._upkeep.run(), "upkeep")
-        _ = self._background.spawn(self._reporting.run(), "reporting")
-        _ = self._background.spawn(self._journal.run(), "journal")
-        _ = self._background.spawn(self._recording.run(), "recording")
+        self._voice.start(self._background)
         logger.info("worker %s serves %s with %d slots", self.name, ", ".join(queues), settings.concurrency)
 
     async def _reached(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -141,13 +134,9 @@ class Worker:
         self._leases = Leases()
         self._sight = Sight(settings.lease)
         patience = Patience(self._sight)
-        self._journal = Journal(store, worker=self.name)
-        tallies = Tallies()
-        self._recording = Recording(store, tallies, worker=self.name)
-        self._telling = Telling(application.hub, self._journal, tallies, worker=self.name)
-        self._reporting = Reporting(store, self._telling.progressed, worker=self.name)
+        self._voice = voice = Voice(application.hub, store, worker=self.name)
         self._settling = Settling(
-            store, patience, self._sight, self.name, self._on_settled, self._telling, self._reporting
+            store, patience, self._sight, self.name, self._on_settled, voice.telling, voice.reporting
         )
         self._register = Register(store, plans, worker=self.name, queues=queues, lease=settings.lease)
         execution = Execution(
@@ -157,8 +146,8 @@ class Worker:
             self.name,
             self._on_ends,
             self._on_bug,
-            self._telling,
-            self._reporting,
+            voice.telling,
+            voice.reporting,
         )
         self._intake = Intake(
             application.driver,
@@ -174,7 +163,7 @@ class Worker:
             finish=self._settling.finish,
             settling=self._settling,
             suspended=lambda: self._keeper.suspended,
-            full=lambda: self._telling.full,
+            full=lambda: voice.telling.full,
             on_refresh=self._announce_soon,
         )
         self._keeper = Keeper(
@@ -189,7 +178,7 @@ class Worker:
             on_unknown=self._announce_soon,
             on_resume=self._intake.settled,
             on_trouble=self._sight.lost,
-            on_watched=self._journal.watch,
+            on_watched=voice.journal.watch,
         )
         self._upkeep = Upkeep(
             store,
@@ -199,7 +188,7 @@ class Worker:
             lost=self._sight.lost,
             worker=self.name,
             on_own=self._on_own_reclaimed,
-            on_reclaimed=lambda reclaimed: self._telling.reclaimed(store, reclaimed),
+            on_reclaimed=lambda reclaimed: voice.telling.reclaimed(store, reclaimed),
         )
         self._stopping = Stopping(
             self.name,
@@ -212,8 +201,8 @@ class Worker:
             register=self._register,
             background=self._background,
             halt=self._halt,
-            on_begin=self._telling.hurry,
-            last_words=self._write_last_words,
+            on_begin=voice.telling.hurry,
+            last_words=voice.last_words,
         )
 
     # --- work
@@ -289,20 +278,6 @@ class Worker:
         # Its leases expired although it is alive; what it reclaimed then is not its own any more.
         tokens = {run.delivery.token for run in self._leases.runs() if run.delivery.id in set(ids)}
         self._on_lost(sorted(tokens))
-
-    def _listen_for_room(self, hub: Hub) -> None:
-        loop = asyncio.get_running_loop()
-
-        def go_on() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                loop.call_soon_threadsafe(self._intake.settled)
-
-        hub.on_room(go_on)
-        self._stack.callback(hub.off_room, go_on)
-
-    async def _write_last_words(self) -> None:
-        await self._recording.write()
-        await self._journal.flush()
 
     def _announce_soon(self) -> None:
         if not self._stopping.begun:
