@@ -198,6 +198,33 @@ def test_a_result_given_before_the_yield_is_forgotten_there(declare: Declare) ->
     assert failed.value.error_type == "ValueError"
 
 
+class LeavesOut(Middleware):
+    """Returns without its `yield` where there is a result already."""
+
+    def run(self, attempt: Attempt) -> Iterator[None]:
+        if not attempt.has_result:
+            yield
+
+
+class AsyncLeavesOut(Middleware):
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        if not attempt.has_result:
+            yield
+
+
+@pytest.mark.parametrize(
+    ("declare", "inner"),
+    [(declare_sync, LeavesOut()), (declare_async, LeavesOut()), (declare_async, AsyncLeavesOut())],
+    ids=["def", "async-def", "arun"],
+)
+def test_a_result_given_before_the_yield_is_not_seen_further_in(declare: Declare, inner: Middleware) -> None:
+    def early(attempt: Attempt) -> Iterator[None]:
+        attempt.replace_result(42)
+        yield
+
+    assert 2 == run_one(declare, early, middleware=[inner])
+
+
 def test_asking_for_a_result_that_is_not_there_says_when_it_is() -> None:
     def hasty(attempt: Attempt) -> Iterator[None]:
         assert attempt.result
