@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskharbor import DeploymentError, DriverURLError, Harbor, OptionError
+from taskharbor.cli import launching
 from taskharbor.cli import worker as worker_room
 from taskharbor.cli.entry import run
 from taskharbor.cli.launching import Orders
@@ -136,6 +137,19 @@ def test_the_worker_command_takes_what_it_is_not_told_from_the_file(
         "grace": timedelta(seconds=20),
         "halt": timedelta(seconds=9),
     } == orders.settings()
+
+
+def test_a_worker_says_which_file_it_has_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(folder, "")
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder / "sub")
+
+    with caplog.at_level(logging.INFO, logger="taskharbor.worker"):
+        launching.tell_settings()
+
+    assert [f"settings are read from {folder / 'taskharbor.toml'}"] == caplog.messages
 
 
 def test_a_command_finds_the_application_and_its_store_by_the_file(folder: Path) -> None:

@@ -22,7 +22,7 @@ from taskharbor.cli.target import Target, harbor_of
 from taskharbor.cli.values import told_duration
 from taskharbor.driver import Capability, require
 from taskharbor.errors import TaskHarborError
-from taskharbor.settings import Settings
+from taskharbor.settings import Settings, load_settings
 from taskharbor.supervisor import PROCESS_VARIABLE, Exit, supervise
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def _serve(orders: Orders, number: str) -> int:
     harbor = harbor_of(orders.target, tasks="worker")
     if number:
         require(harbor.driver, Capability.SHARED, "a worker of several processes")
+    tell_settings()
     _tell_store(orders.target, harbor)
     code = serve(
         harbor,
@@ -140,6 +141,13 @@ def _serve(orders: Orders, number: str) -> int:
         max_memory=orders.max_memory,
     )
     leave(code)
+
+
+def tell_settings() -> None:
+    """Log which file of settings plays a part: it may lie in another folder than one thinks."""
+    file = load_settings().file
+    if file is not None:
+        logger.info("settings are read from %s", file)
 
 
 def _tell_store(target: Target, harbor: Harbor) -> None:
