@@ -78,8 +78,8 @@ def test_text_ends_with_a_newline_and_has_no_carriage_returns() -> None:
 def test_the_extras_are_those_that_the_docs_promise() -> None:
     extras = project()["project"]["optional-dependencies"]
 
-    promised = {"postgres", "redis", "server", "prometheus", "opentelemetry", "crypto", "all", "dev"}
-    assert promised | {"conformance", "embedded"} == set(extras)
+    promised = {"postgres", "redis", "server", "prometheus", "opentelemetry", "crypto", "zstd", "all", "dev"}
+    assert promised | {"conformance", "embedded", "reload"} == set(extras)
 
 
 def test_all_brings_every_extra_of_a_deployment() -> None:
@@ -88,7 +88,7 @@ def test_all_brings_every_extra_of_a_deployment() -> None:
     brought = re.fullmatch(r"taskharbor\[(.*)\]", everything)
 
     assert brought is not None
-    assert set(extras) - {"all", "dev", "conformance", "embedded"} == set(brought[1].split(","))
+    assert set(extras) - {"all", "dev", "conformance", "embedded", "reload"} == set(brought[1].split(","))
 
 
 def test_the_core_depends_on_little() -> None:
