@@ -345,7 +345,8 @@ def test_all_running_jobs_are_reported_together_once_an_interval() -> None:
         turned.set()
         await aeventually(lambda: len(turns) == 2)
         turned.set()
-        await asyncio.sleep(0.01)
+        for _ in range(10):
+            await asyncio.sleep(0)
         task.cancel()
 
     asyncio.run(main())

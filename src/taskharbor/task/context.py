@@ -174,7 +174,8 @@ class Context(Generic[Deps]):
             OptionError: a number below zero, or that is none; a note that is no text.
         """
         progress = checked_progress(done, total, note)
-        self.told.note(progress)
+        with sheltered():  # cut in half, nobody would hear that there is something to hear
+            self.told.note(progress)
         if self._hear is None:
             self.reports.append(progress)
 
@@ -188,7 +189,9 @@ class Context(Generic[Deps]):
         Raises:
             OptionError: it is no text.
         """
-        written = self.told.write(checked_line(text))
+        line = checked_line(text)
+        with sheltered():
+            written = self.told.write(line)
         if self._hear is None:
             self.reports.append(written)
 

@@ -1,7 +1,7 @@
 """What one handler tells while it runs, until somebody hands it on: the latest progress, and lines for the job's log.
 
-Written by the handler from any of its threads, and read by the worker from others. There is no lock: an interrupt that
-lands in a handler's thread could leave one locked for ever. Every step by itself is one that threads can do at once.
+Written by the handler from any of its threads, and read by the worker from others. There is no lock: every step by
+itself is one that threads can do at once.
 """
 
 from __future__ import annotations
