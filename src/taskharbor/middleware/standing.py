@@ -17,6 +17,8 @@ from typing import TypeAlias
 _DEPTH = 12
 """Frames that are told, the innermost."""
 _OURS = str(Path(__file__).parent.parent)
+_LAYERS = str(Path(_OURS, "worker", "surrounding.py"))
+"""What calls a handler within its layers."""
 
 Look: TypeAlias = Callable[[], str]
 
@@ -63,8 +65,9 @@ def _frames_of_thread(ident: int) -> Iterator[tuple[FrameType, int]]:
 
 
 def _told(frames: list[tuple[FrameType, int]]) -> str:
-    # From the handler's own on: before it come the loop, or the thread, and our own.
-    begin = next((place for place, (frame, _) in enumerate(frames) if _is_ours(frame)), 0)
+    # From the handler's own on: before it come the program, its loop or thread, and our own up to the last layer.
+    within = [place for place, (frame, _) in enumerate(frames) if frame.f_code.co_filename == _LAYERS]
+    begin = within[-1] if within else 0
     while begin < len(frames) - 1 and _is_ours(frames[begin][0]):
         begin += 1
     shown = frames[begin:][-_DEPTH:]
