@@ -31,6 +31,7 @@ ACCEPTED = {
     "workflows": (CASES / "accepted_workflows.py",),
     "events": (CASES / "accepted_events.py",),
     "middleware": (CASES / "accepted_middleware.py",),
+    "payloads": (CASES / "accepted_payloads.py",),
     "testing": (CASES / "accepted_testing.py",),
 }
 REFUSED = {
@@ -38,6 +39,7 @@ REFUSED = {
     "workflows": CASES / "refused_workflows.py",
     "events": CASES / "refused_events.py",
     "middleware": CASES / "refused_middleware.py",
+    "payloads": CASES / "refused_payloads.py",
     "testing": CASES / "refused_testing.py",
 }
 REVEALED = CASES / "revealed.py"
