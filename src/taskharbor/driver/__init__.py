@@ -92,8 +92,6 @@ from taskharbor.driver.store import (
 from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
 
 __all__ = [
-    "EVENT_RETAIN",
-    "STATISTICS_RETAIN",
     "Admission",
     "BlockingDriver",
     "CancelRequest",
@@ -102,6 +100,7 @@ __all__ = [
     "Counted",
     "DeleteStatus",
     "Driver",
+    "EVENT_RETAIN",
     "EnqueueStatus",
     "Enqueued",
     "EventAppend",
@@ -152,6 +151,7 @@ __all__ = [
     "RequeueStatus",
     "Reservation",
     "Retention",
+    "STATISTICS_RETAIN",
     "SchemaVersion",
     "Statistics",
     "StatisticsRead",
