@@ -92,6 +92,7 @@ class Harbor:
             MissingExtraError: the driver needs a package that is not installed.
             OptionError: a wrong setting in the environment or the file, if it has to look there.
             DeploymentError: that file cannot be read.
+            MiddlewareError: a middleware of another shape than it has to have.
         """
         _check_parts(registry, deps)
         self._driver = _configured_driver() if url is None else open_driver(url)
