@@ -91,7 +91,7 @@ from taskharbor.driver.store import (
 )
 from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put constants first
     "Admission",
     "BlockingDriver",
     "CancelRequest",
