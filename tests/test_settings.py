@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -195,6 +196,23 @@ def test_a_file_of_the_application_lies_beside_the_settings(tmp_path: Path, text
     assert app.format(folder=tmp_path) == load(tmp_path).settings.app
 
 
+def test_folders_above_that_may_not_be_looked_into_are_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "taskharbor.toml", "app = 'shop'")
+    closed = tmp_path / "closed"
+    stat = Path.stat
+
+    def refused(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self.parent == closed:
+            raise PermissionError(13, "Permission denied")
+        return stat(self, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refused)
+
+    assert path == load(closed / "own").file
+
+
 # --- refused
 
 
@@ -294,7 +312,10 @@ def test_two_files_in_one_folder_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "told"), [("gone.toml", "no such file"), ("pyproject.toml", "no table")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("gone.toml", "no such file"), ("pyproject.toml/x", "no such file"), ("pyproject.toml", "no table")],
+)
 def test_a_named_file_has_to_be_there_and_hold_settings(tmp_path: Path, name: str, told: str) -> None:
     write(tmp_path / "pyproject.toml", "[project]\nname = 'x'")
 

@@ -48,7 +48,7 @@ def named_file(path: Path) -> SettingsFile:
     """
     try:
         table = _table(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DeploymentError(f"{CONFIG_VARIABLE} names {path}, and there is no such file") from error
     if table is None:
         raise DeploymentError(f"{CONFIG_VARIABLE} names {path}, which has no table [{_TABLE}]")
@@ -78,9 +78,12 @@ def _found_in(folder: Path) -> Iterator[tuple[Path, dict[str, object]]]:
     for name in (OWN, SHARED):
         path = folder / name
         try:
-            table = _table(path)
-        except (FileNotFoundError, NotADirectoryError):
+            path.stat()
+        except (
+            OSError
+        ):  # not there; or in a folder that this user may not look into, which is none of its own
             continue
+        table = _table(path)
         if table is not None:
             yield path, table
 
