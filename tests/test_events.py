@@ -369,6 +369,29 @@ def test_a_worker_that_stops_waits_for_nobody() -> None:
     assert [] == left
 
 
+def test_leases_are_kept_while_a_listener_is_waited_for() -> None:
+    registry, driver, ran = Registry(), TroubledDriver(), list[int]()
+
+    @task(registry=registry)
+    async def work(number: int) -> int:
+        ran.append(number)
+        return number
+
+    with Harbor(driver, registry=registry) as harbor:
+        jobs = harbor.enqueue_many([work.s(number) for number in range(20)])
+        stuck = harbor.events(size=1, when_full="wait", kinds=JobSucceeded)
+        with harbor.worker_thread(concurrency=4, lease=LEASE) as beside:
+            eventually(lambda: stuck.get(NOW) is not None)
+            beats = driver.count("lease_extend")
+            eventually(lambda: driver.count("lease_extend") >= beats + 8)  # more than two leases
+            stuck.close()
+            results = [job.result(ENOUGH) for job in jobs]
+
+        assert list(range(20)) == results
+        assert 0 == beside.worker.counts.stale
+        assert list(range(20)) == sorted(ran)
+
+
 def test_work_goes_on_once_such_a_listener_has_closed() -> None:
     registry = Registry()
 

@@ -141,7 +141,7 @@ class Stopping:
         await self._halt_runs()
         unfinished = self._abandon()
         await self._write_out(writing)
-        await self._within_reason(self._last_words(), "last words")
+        await self._within_reason(self._last_words(), "last-words")
         await self._background.cancel()
         self._keeper.stop(unfinished)
         if not unfinished:
