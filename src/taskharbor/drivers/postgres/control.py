@@ -130,12 +130,12 @@ def _lock_flows(which: str, ids: str) -> Routine[None]:
 
 def _ended(ids: Iterable[str], live: Container[str]) -> Routine[dict[str, _Ended]]:
     """Lock those of the jobs that have ended, and return them by their ids."""
-    sought = [job_id for job_id in ids if job_id not in live]
+    sought: list[str] = [job_id for job_id in ids if job_id not in live]
     found: dict[str, _Ended] = {}
     for where in (_ENDED_DEAD, _ENDED_ELSE):
         if sought:
             rows = yield Query(where, (plain_array(sought),))
-            found |= {row[0]: _Ended(*row) for row in rows}
+            found.update({row[0]: _Ended(*row) for row in rows})
             sought = [job_id for job_id in sought if job_id not in found]
     return found
 
