@@ -7,7 +7,8 @@ The conventions, for who writes a page:
 - ```python: a part of that program.
 - ```console: `$ commands`, each followed by what it prints, carried out at their place by one shell. `taskharbor` and
   `python` are those under test. Ids of jobs, times and process ids may be any; see `tests/support/console.py`. A line
-  before the block, <!-- until: COMMAND -->, waits until that command succeeds.
+  before the block, <!-- until: COMMAND -->, waits until that command succeeds. `REWRITE_PAGES=1 pytest -k PAGE` writes
+  anew what such a block tells wrongly.
 - ```sql run: queries on the page's only *.db file, without the right to write.
 - ```python file=NAME: a file in the page's directory. It is there from the beginning, to be imported.
 - ```python from=PATH: the block stands in that file of the repository, word for word. The file is run instead.

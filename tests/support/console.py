@@ -2,6 +2,9 @@
 
 Runs inside the page's own program, in the page's own directory. Times, process ids and workers' names are as they
 come. A job's id on the page stands for the one that is printed in its place, wherever it comes again.
+
+With `REWRITE_PAGES=1` in the environment of the tests, what a page tells wrongly is written anew instead: look at what
+has changed, and put `...` back where anything may stand.
 """
 
 import atexit
@@ -15,6 +18,8 @@ from pathlib import Path
 
 _MARK = "\x1e"
 _PATIENCE_SECONDS = 60.0
+_PAGE = "PAGE_TO_REWRITE"
+"""Holds the path of the page, if it is to be rewritten."""
 _ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 _VARIES = {
     "time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?Z",
@@ -33,6 +38,8 @@ class Shell:
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
         """Real ids by those on the page."""
+        self._written = 0
+        """Up to where the page has been rewritten."""
         self._make_commands()
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -74,13 +81,32 @@ class Shell:
             assert time.monotonic() < deadline, f"never came true: {condition}"
             time.sleep(0.02)
 
-    def check(self, command: str, told: str) -> None:
-        """Run a command, and compare what it prints with what the page tells, learning ids from it."""
+    def check(self, command: str, told: str, shown: str) -> None:
+        """Run a command, and compare what it prints with what the page tells, learning ids from it.
+
+        `shown` is the command as it stands on the page, in one line or in several.
+        """
         _, printed = self.run(command)
         met: list[str] = []
         found = re.fullmatch(self._pattern(told.strip(), met), printed.strip(), re.DOTALL)
+        if _PAGE in os.environ:
+            self._rewrite(Path(os.environ[_PAGE]), shown, told, told if found else printed)
+            if found is None:
+                return
         assert found is not None, f"$ {command}\n--- the page says:\n{told}\n--- it prints:\n{printed}"
         self._ids.update(zip(met, found.groups(), strict=True))
+
+    def _rewrite(self, page: Path, shown: str, told: str, printed: str) -> None:
+        """Put what was printed in the place of what the page tells, with the ids that the page has for them."""
+        for mine, real in self._ids.items():
+            printed = printed.replace(real, mine)
+        printed = "\n".join(line.rstrip() for line in printed.strip("\n").splitlines())
+        before = "\n".join(part for part in (f"$ {shown}", told.strip("\n")) if part)
+        after = "\n".join(part for part in (f"$ {shown}", printed) if part)
+        text = page.read_text(encoding="utf-8")
+        start = text.index(before, self._written)  # a command may come twice, but one after the other
+        page.write_text(text[:start] + after + text[start + len(before) :], encoding="utf-8")
+        self._written = start + len(after)
 
     def _pattern(self, told: str, met: list[str]) -> str:
         """Return what the output has to match: one group for each id not known yet, which are noted in `met`."""
@@ -126,14 +152,17 @@ def show(block: str, until: str) -> None:
     if until:
         _shell.wait_until(until)
     command: str | None = None
+    shown = ""
     told: list[str] = []
     for line in [*block.splitlines(), "$ "]:
         if command is not None and command.endswith("\\") and not told:
             command = command[:-1] + line.strip()
+            shown += f"\n{line}"
         elif line.startswith("$ "):
             if command is not None:
-                _shell.check(command, "\n".join(told))
-            command, told = line.removeprefix("$ "), []
+                _shell.check(command, "\n".join(told), shown)
+            command = shown = line.removeprefix("$ ")
+            told = []
         else:
             told.append(line)
 

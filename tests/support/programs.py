@@ -22,7 +22,8 @@ class AcmeDriver(MemoryDriver):
 """
 
 
-def run(script: Path, *more_path: Path) -> "subprocess.CompletedProcess[str]":
+def run(script: Path, *more_path: Path, page: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a script; one that shows a `page` may rewrite what that tells of a terminal (`tests/support/console.py`)."""
     path = [*more_path, ROOT / "src", ROOT / "conformance", ROOT, os.environ.get("PYTHONPATH", "")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TASKHARBOR_")}
     environment |= {
@@ -30,6 +31,8 @@ def run(script: Path, *more_path: Path) -> "subprocess.CompletedProcess[str]":
         "PYTHONIOENCODING": "utf-8",
         "COLUMNS": "120",
     }
+    if page is not None and "REWRITE_PAGES" in os.environ:
+        environment["PAGE_TO_REWRITE"] = str(page)
     return subprocess.run(
         [sys.executable, "-W", "error", str(script)],
         check=False,
@@ -77,7 +80,7 @@ def assert_programs_print_what_is_told(page: Path, folder: Path) -> None:
     """Run all that a page runs, in a folder of its own."""
     script = write_program(page, folder)
 
-    done = run(script, folder)
+    done = run(script, folder, page=page)
 
     assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}\n{done.stderr}"
     printed = dict(part.split("\n", 1) for part in done.stdout.split(MARK)[1:])

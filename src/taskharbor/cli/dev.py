@@ -78,9 +78,10 @@ def dev(
     if application and target.app and application != target.app:
         raise OptionError(f"dev: which application? {application!r} as an argument, {target.app!r} as --app")
     target.app = application or target.app
-    if not target.app:
+    app = target.application()
+    if not app:
         raise DeploymentError("dev needs your tasks: taskharbor dev app.py, or --app module:harbor")
-    paths = [path.absolute() for path in watch] if watch else list(_folders(target.app))
+    paths = [path.absolute() for path in watch] if watch else list(_folders(app))
     for path in paths:
         if not path.exists():
             raise OptionError(f"--watch {path}: there is nothing there")
@@ -112,7 +113,9 @@ def _command(
     log_level: LogLevel,
 ) -> list[str]:
     """Return the command line of the worker."""
-    said = [f"--app={target.app}", f"--grace={told_duration(grace)}", f"--log-level={log_level.value}"]
+    said = [f"--grace={told_duration(grace)}", f"--log-level={log_level.value}"]
+    if target.app:  # else the worker finds it in the settings, as we did
+        said.append(f"--app={target.app}")
     if target.url:
         said.append(f"--url={target.url}")
     if queues:
