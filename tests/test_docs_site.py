@@ -1,6 +1,8 @@
 """The documentation's site, up to where the site builder takes over (`make docs`, a part of `make check`)."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import taskharbor
 from tests.support.pages import ROOT
 
 DIRECTIVE = re.compile(r"^::: (?P<name>[\w.]+)$", re.MULTILINE)
+LOADED = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+"""What a browser fetches by itself from elsewhere."""
 REFERENCE = ROOT / "docs" / "reference" / "api"
 
 
@@ -92,3 +96,40 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
 
     assert [] == [name for name in taskharbor.__all__ if f"taskharbor.{name}" not in names]
     assert len(names) == len(set(names)), "told twice"
+
+
+def built(folder: Path) -> dict[str, bytes]:
+    """Build the site in a folder, strictly, and return its files."""
+    stage.stage(folder / "build" / "pages")
+    configuration = stage.CONFIGURATION.read_text(encoding="utf-8")
+    assert "[src, conformance]" in configuration
+    paths = f"[{ROOT / 'src'}, {ROOT / 'conformance'}]"
+    (folder / "mkdocs.yml").write_text(configuration.replace("[src, conformance]", paths), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--strict", "--clean"],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = folder / "build" / "site"
+    return {
+        path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_site_is_the_same_each_time_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+
+    first, second = built(tmp_path / "first"), built(tmp_path / "second")
+
+    pages = {name: text.decode() for name, text in first.items() if name.endswith(".html")}
+    assert first == second
+    assert {"index.html", "how-to/web-apps.html", "reference/api/harbor.html"} <= pages.keys()
+    assert LOADED.findall('<script async src="https://cdn.example.org/x.js"></script>')
+    assert {} == {name: found for name, text in pages.items() if (found := LOADED.findall(text))}
