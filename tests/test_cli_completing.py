@@ -49,6 +49,7 @@ def test_commands_tasks_queues_states_and_ids_are_offered(
     assert ["mail,letters"] == offers("jobs list --queue mail,l")
     assert ["scheduled", "succeeded"] == sorted(offers("jobs list --state s"))
     assert [job] == offers("jobs watch ")
+    assert [job] == offers(f"jobs show {job[:8]}")
 
 
 def test_what_goes_wrong_offers_nothing_and_makes_nothing(

@@ -12,6 +12,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import typer
 
+from taskharbor.cli.completing import complete_job
 from taskharbor.cli.output import json_line, line, note, to_the_end
 from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
 from taskharbor.errors import OptionError
@@ -19,9 +20,12 @@ from taskharbor.errors import OptionError
 BATCH = 500
 
 _IDS_HELP = "Jobs, by id; - reads ids, or the JSON lines of a listing, from standard input."
-IdsArgument: TypeAlias = Annotated[list[str], typer.Argument(metavar="ID...", help=_IDS_HELP)]
+IdsArgument: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="ID...", help=_IDS_HELP, autocompletion=complete_job())
+]
 NoIdsArgument: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID...]", help=_IDS_HELP, show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="[ID...]", help=_IDS_HELP, show_default=False, autocompletion=complete_job()),
 ]
 ReasonOption: TypeAlias = Annotated[
     str,
