@@ -1,6 +1,4 @@
-"""From calls to stored jobs: encoding them, sending them by the harbor's connections or the caller's own, and
-telling from the store's answers what became of each.
-"""
+"""From calls to stored jobs: encoding them, and sending them by the harbor's connections or the caller's own."""
 
 from __future__ import annotations
 
@@ -13,28 +11,25 @@ from contextvars import ContextVar
 
 import msgspec
 
-from taskharbor.call import Call, FlowCall, Sent, running_job, sheltered, title
+from taskharbor.answers import read_answers
+from taskharbor.call import Call, FlowCall, Sent, running_job, sheltered
 from taskharbor.codec import Codec
 from taskharbor.connections import Connections
 from taskharbor.departure import Departure
 from taskharbor.driver import (
     Capability,
     Driver,
-    Enqueued,
-    EnqueueStatus,
     JobEnqueue,
     Joined,
     TransactionalDriver,
     require,
 )
-from taskharbor.errors import DuplicateJob, KeyConflict, StoreError, UsageError
+from taskharbor.errors import StoreError, UsageError
 from taskharbor.flow import NewFlow, Sequel
-from taskharbor.job import NewJob, OnConflict, new_job_ids
+from taskharbor.job import NewJob, new_job_ids
 from taskharbor.task import Middleware, Outgoing
 from taskharbor.telemetry import Hub
 from taskharbor.telemetry.announcing import TOLD_BY_PRODUCERS, tell_enqueued
-
-_CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making a `Sent`
 
 
 class Sender:
@@ -87,15 +82,16 @@ class Sender:
             return []
         with sheltered():
             block = self._claimed()
-            if block is not None:  # whether these jobs come to be is decided by the caller's commit: nothing is told
+            if block is not None:
+                # Whether these jobs come to be is decided by the caller's commit: nothing is told.
                 with block.sending():
-                    return _sent(calls, request, block.joined.job_enqueue(request))
+                    return read_answers(calls, request, block.joined.job_enqueue(request))
             answers = self._connections.producer().job_enqueue(request)
             if self._hub.active:
                 tell_enqueued(self._hub, request, answers)
         if self._hub.active:
             self._hub.wait_for_room(TOLD_BY_PRODUCERS)
-        return _sent(calls, request, answers)
+        return read_answers(calls, request, answers)
 
     async def _asend(self, calls: Sequence[Call | FlowCall], request: JobEnqueue) -> list[Sent]:
         if not (request.jobs or request.flows):
@@ -103,13 +99,13 @@ class Sender:
         block = self._claimed()
         if block is not None:
             with block.sending():
-                return _sent(calls, request, await block.joined.ajob_enqueue(request))
+                return read_answers(calls, request, await block.joined.ajob_enqueue(request))
         store = await self._connections.store()
         answers = await store.job_enqueue(request)
         if self._hub.active:
             tell_enqueued(self._hub, request, answers)
             await self._hub.room(TOLD_BY_PRODUCERS)
-        return _sent(calls, request, answers)
+        return read_answers(calls, request, answers)
 
     @contextmanager
     def using(self, connection: object) -> Generator[None]:
@@ -250,81 +246,3 @@ class _Block:
         with self._lock:
             self._ended = True
             return self._under_way
-
-
-def _sent(calls: Sequence[Call | FlowCall], request: JobEnqueue, answers: Sequence[Enqueued]) -> list[Sent]:
-    jobs = request.jobs
-    left_out = _refuse_taken(jobs, answers[: len(jobs)])
-    for call, flow, answer in zip(
-        (call for call in calls if isinstance(call, FlowCall)),
-        request.flows,
-        answers[len(jobs) :],
-        strict=True,
-    ):
-        left_out = _refuse_taken_flow(call, flow, answer) or left_out
-    if left_out:
-        raise StoreError("the store kept none of the jobs and did not say why; this is a bug in its driver")
-    ids = iter([(answer, job.id) for job, answer in zip(jobs, answers, strict=False)])
-    if not request.flows:
-        return [_told(answer, mine) for answer, mine in ids]
-    flow_ids = iter(
-        [(answer, flow.id) for flow, answer in zip(request.flows, answers[len(jobs) :], strict=True)]
-    )
-    return [_told(*next(flow_ids if isinstance(call, FlowCall) else ids)) for call in calls]
-
-
-def _told(answer: Enqueued, mine: str) -> Sent:
-    return Sent(answer.job_id, answer.status is _CREATED or answer.job_id == mine)
-
-
-def _refuse_taken_flow(call: FlowCall, flow: NewFlow, answer: Enqueued) -> bool:
-    """Raise what it means that a flow's key, or one of its steps', is taken; return whether it was left out."""
-    if answer.status is _CREATED or answer.job_id == flow.id:
-        return answer.status is EnqueueStatus.LEFT_OUT
-    taken = next((job for job in flow.keyed if job.id == answer.step), None)
-    if taken is not None and not (flow.own_key and taken.id == flow.id):
-        raise DuplicateJob(
-            f"the key {taken.key!r} of the step {taken.task!r} of the flow is taken by job {answer.job_id}; a step is "
-            "part of one flow only, so nothing of this one was stored",
-            job_id=answer.job_id,
-        )
-    key = "" if taken is None or taken.key is None else taken.key
-    if answer.status is EnqueueStatus.CONFLICT:
-        raise KeyConflict(
-            f"the key {key!r} of the flow that ends in {title(call.node)!r} is taken by {answer.job_id} with other "
-            "steps or arguments; the same key has to mean the same request",
-            job_id=answer.job_id,
-            task=title(call.node),
-            key=key,
-        )
-    if taken is not None and taken.on_conflict is OnConflict.RAISE:
-        raise DuplicateJob(
-            f"the key {key!r} of the flow that ends in {title(call.node)!r} is taken by {answer.job_id}",
-            job_id=answer.job_id,
-        )
-    return answer.status is EnqueueStatus.LEFT_OUT
-
-
-def _refuse_taken(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool:
-    """Raise what it means that a job's key is taken; return whether some job was left out."""
-    left_out = False
-    for job, answer in zip(jobs, answers, strict=True):
-        if answer.status is _CREATED:
-            continue
-        if answer.status is EnqueueStatus.CONFLICT:
-            raise KeyConflict(
-                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} with other arguments; "
-                "the same key has to mean the same request",
-                job_id=answer.job_id,
-                task=job.task,
-                key=job.key or "",
-            )
-        mine = answer.job_id == job.id  # asked again after a cut connection
-        if answer.status is EnqueueStatus.EXISTING and job.on_conflict is OnConflict.RAISE and not mine:
-            raise DuplicateJob(
-                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id}",
-                job_id=answer.job_id,
-            )
-        if answer.status is EnqueueStatus.LEFT_OUT:
-            left_out = True
-    return left_out
