@@ -35,7 +35,7 @@ def with_bench(driver: MemoryDriver, work: Callable[[Bench], Awaitable[T]]) -> T
 
 async def tell(bench: Bench) -> str:
     """Append two events, and return the cursor after them."""
-    cursor = await bench.store.event_watch(EventWatch(reader="reader", ttl=DAY))
+    cursor = (await bench.store.event_watch(EventWatch(reader="reader", ttl=DAY))).cursor
     events = [
         JobRequeued(id=new_job_id(), at=bench.now, job_id=new_job_id(), task="task", queue="default")
         for _ in range(2)

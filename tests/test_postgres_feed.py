@@ -37,7 +37,7 @@ def reader(here: Meeting) -> Party:
 @pytest.fixture
 def cursor(reader: Party) -> str:
     """Watch, and return the cursor of the beginning."""
-    return reader.verb(event_watch, EventWatch(reader="reader", ttl=HOUR))
+    return reader.verb(event_watch, EventWatch(reader="reader", ttl=HOUR)).cursor
 
 
 def events(count: int) -> list[JobEvent]:

@@ -207,7 +207,7 @@ def test_events_that_nobody_watches_cost_a_look(worker: Explainer) -> None:
 
 
 def test_events_are_kept_and_read_by_their_numbers(worker: Explainer) -> None:
-    cursor = worker.verb(event_watch, EventWatch(reader="reader", ttl=timedelta(minutes=1)))
+    cursor = worker.verb(event_watch, EventWatch(reader="reader", ttl=timedelta(minutes=1))).cursor
     with worker.explaining() as plans:
         assert worker.verb(event_append, EventAppend(events=[progressed() for _ in range(BATCH)]))
         page = worker.verb(event_read, EventRead(after=cursor, limit=BATCH))

@@ -115,7 +115,7 @@ async def append(bench: Bench, watch: Watch) -> None:
 
 
 async def follow(bench: Bench, watch: Watch) -> None:
-    cursor = await bench.store.event_watch(EventWatch(reader="reader", ttl=HOUR, now=bench.now))
+    cursor = (await bench.store.event_watch(EventWatch(reader="reader", ttl=HOUR, now=bench.now))).cursor
     watch.begin()
     assert [] == list((await bench.store.event_read(EventRead(after=cursor))).events)
     assert 50 == len((await bench.store.event_read(EventRead(after="", limit=50))).events)

@@ -87,7 +87,7 @@ def requeued(bench: Bench) -> JobEvent:
 
 async def told(bench: Bench, count: int) -> str:
     """Append so many events, and return the cursor after them."""
-    cursor = await bench.store.event_watch(EventWatch(reader="reader", ttl=DAY))
+    cursor = (await bench.store.event_watch(EventWatch(reader="reader", ttl=DAY))).cursor
     await bench.store.event_append(EventAppend(events=[requeued(bench) for _ in range(count)]))
     return (await bench.store.event_read(EventRead(after=cursor))).cursor
 

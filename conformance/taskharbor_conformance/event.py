@@ -59,7 +59,11 @@ def _events(bench: Bench, count: int) -> list[JobEvent]:
 
 
 async def _watch(bench: Bench, reader: str = "reader", ttl: timedelta = HOUR) -> str:
-    return await bench.store.event_watch(EventWatch(reader=reader, ttl=ttl, now=bench.now))
+    return (await bench.store.event_watch(EventWatch(reader=reader, ttl=ttl, now=bench.now))).cursor
+
+
+async def _lapsed(bench: Bench, reader: str = "reader", ttl: timedelta = HOUR) -> bool:
+    return (await bench.store.event_watch(EventWatch(reader=reader, ttl=ttl, now=bench.now))).lapsed
 
 
 async def _unwatch(bench: Bench, *readers: str) -> None:
@@ -287,6 +291,19 @@ async def a_reader_has_a_name(bench: Bench) -> None:
         assert not await _append(bench, [])
     else:
         raise AssertionError("event_watch: a reader without a name was taken")
+
+
+@case()
+async def a_reader_whose_time_is_over_is_told_when_it_comes_back(bench: Bench) -> None:
+    new = await _lapsed(bench, ttl=60 * SECOND)
+    in_time = await _lapsed(bench, ttl=60 * SECOND)
+    another = await _lapsed(bench, "another")
+    bench.advance(61 * SECOND)
+    late = await _lapsed(bench)
+    await _unwatch(bench, "reader")
+    after_leaving = await _lapsed(bench)
+
+    assert (True, False, True, True, True) == (new, in_time, another, late, after_leaving)
 
 
 # --- cursors

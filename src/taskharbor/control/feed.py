@@ -155,16 +155,14 @@ class Feed:
     async def _watch(self, store: Store) -> None:
         """Have events kept from here on; asked again at a third of the time."""
         now = self._monotonic()
-        keep = self._keep.total_seconds()
-        if self._watched_at is not None:
-            if now - self._watched_at < keep / 3:
-                return
-            if now - self._watched_at > keep:
-                self._missed = True
-        here = await store.event_watch(EventWatch(reader=self._reader, ttl=self._keep))
+        if self._watched_at is not None and now - self._watched_at < self._keep.total_seconds() / 3:
+            return
+        watched = await store.event_watch(EventWatch(reader=self._reader, ttl=self._keep))
         self._watched_at = now
         if self._place is None:
-            self._cursor = self._place = here
+            self._cursor = self._place = watched.cursor
+        elif watched.lapsed:
+            self._missed = True
 
     async def _read(self, store: Store) -> None:
         await self._watch(store)

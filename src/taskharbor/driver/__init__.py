@@ -65,6 +65,7 @@ from taskharbor.driver.event import (
     EventRead,
     EventUnwatch,
     EventWatch,
+    EventWatched,
 )
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowFind, FlowGet
 from taskharbor.driver.listen import Listen, Subscription, Wake
@@ -109,6 +110,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "EventRead",
     "EventUnwatch",
     "EventWatch",
+    "EventWatched",
     "FeedCursor",
     "FlowCancel",
     "FlowControl",

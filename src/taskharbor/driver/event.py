@@ -31,6 +31,16 @@ class EventWatch(Request, frozen=True, kw_only=True):
     ttl: timedelta
 
 
+class EventWatched(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an `event_watch`."""
+
+    cursor: str
+    """Of this instant: what is appended from now on comes after it."""
+    lapsed: bool
+    """The reader did not watch until now: it is new, or its time was over. What came to pass since it last watched may
+    not have been kept."""
+
+
 class EventUnwatch(Request, frozen=True, kw_only=True):
     """Say that readers look no more. What was kept stays until it is pruned."""
 
@@ -65,8 +75,8 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 class EventFeed(Protocol):
     """The verbs of the feed."""
 
-    async def event_watch(self, request: EventWatch, /) -> str:
-        """Have events kept, and return the cursor of this instant.
+    async def event_watch(self, request: EventWatch, /) -> EventWatched:
+        """Have events kept, and return the cursor of this instant, and whether the reader had ceased to watch.
 
         Raises `OptionError` for a reader without a name, as no other verb of the feed does.
         """

@@ -12,6 +12,7 @@ from taskharbor.driver import (
     EventRead,
     EventUnwatch,
     EventWatch,
+    EventWatched,
     FeedCursor,
 )
 from taskharbor.drivers.memory.rows import Kept
@@ -26,13 +27,14 @@ def is_watched(tables: Tables, now: int) -> bool:
     return any(until > now for until in tables.watches.values())
 
 
-def event_watch(tables: Tables, request: EventWatch, now: int) -> str:
+def event_watch(tables: Tables, request: EventWatch, now: int) -> EventWatched:
     """Have events kept, and return the cursor of this instant."""
     if not request.reader:
         raise OptionError("a reader of the feed has to have a name, by which it is known when it looks again")
     until = now + duration_micros(request.ttl)
-    tables.watches[request.reader] = max(until, tables.watches.get(request.reader, until))
-    return _cursor(tables.feed, tables.feed.last)
+    before = tables.watches.get(request.reader)
+    tables.watches[request.reader] = until if before is None else max(until, before)
+    return EventWatched(cursor=_cursor(tables.feed, tables.feed.last), lapsed=before is None or before <= now)
 
 
 def event_unwatch(tables: Tables, request: EventUnwatch, now: int) -> None:

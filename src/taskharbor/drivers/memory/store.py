@@ -17,6 +17,7 @@ from taskharbor.driver import (
     EventRead,
     EventUnwatch,
     EventWatch,
+    EventWatched,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -217,7 +218,7 @@ class MemoryStore:
         """Store what running jobs tell of themselves, and return whether each was."""
         return await self._run(report.job_report, request)
 
-    async def event_watch(self, request: EventWatch) -> str:
+    async def event_watch(self, request: EventWatch) -> EventWatched:
         """Have events kept, and return the cursor of this instant."""
         return await self._run(event.event_watch, request)
 

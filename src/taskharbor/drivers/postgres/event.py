@@ -18,7 +18,15 @@ from typing import NamedTuple
 import msgspec
 
 from taskharbor.clock import duration_micros
-from taskharbor.driver import EVENT_RETAIN, EventAppend, EventPage, EventRead, EventUnwatch, EventWatch
+from taskharbor.driver import (
+    EVENT_RETAIN,
+    EventAppend,
+    EventPage,
+    EventRead,
+    EventUnwatch,
+    EventWatch,
+    EventWatched,
+)
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
 from taskharbor.drivers.postgres.rows import BATCH_BYTES, interval_of, micros_text
 from taskharbor.drivers.postgres.step import Step
@@ -29,7 +37,8 @@ _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _WATCH = f"""WITH kept AS (INSERT INTO taskharbor.watcher AS w (reader, until)
     VALUES ($2::text, {_NOW} + {interval_of("$3::text::bigint")})
     ON CONFLICT (reader) DO UPDATE SET until = greatest(w.until, excluded.until))
-SELECT store::text, last, coalesce(last_id::text, '') FROM taskharbor.feed"""
+SELECT store::text, last, coalesce(last_id::text, ''),
+    NOT EXISTS (SELECT FROM taskharbor.watcher WHERE reader = $2::text AND until > {_NOW}) FROM taskharbor.feed"""
 _UNWATCH = "DELETE FROM taskharbor.watcher WHERE reader = ANY ($1::text::text[])"
 # Not waited for until it is on the disk: events are news, and nobody else is to wait behind that, either. What a crash
 # of the server takes back is missing from the feed, and who has read it already is told so (`_read_on`).
@@ -79,12 +88,14 @@ def _cursor(store: str, seq: int, event_id: str) -> _Cursor:
     return _Cursor(store[:8], seq, event_id[-12:])
 
 
-def event_watch(step: Step, request: EventWatch) -> Routine[str]:
+def event_watch(step: Step, request: EventWatch) -> Routine[EventWatched]:
     """Have events kept, and return the cursor of this instant."""
     if not request.reader:
         raise OptionError("event_watch: reader='': expected a name that no other reader has")
-    ((store, last, last_id),) = yield Query(_WATCH, (step.now, request.reader, micros_text(request.ttl)))
-    return str(_cursor(store, last, last_id))
+    ((store, last, last_id, lapsed),) = yield Query(
+        _WATCH, (step.now, request.reader, micros_text(request.ttl))
+    )
+    return EventWatched(cursor=str(_cursor(store, last, last_id)), lapsed=lapsed)
 
 
 def event_unwatch(step: Step, request: EventUnwatch) -> Routine[None]:

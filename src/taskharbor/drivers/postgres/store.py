@@ -15,6 +15,7 @@ from taskharbor.driver import (
     EventRead,
     EventUnwatch,
     EventWatch,
+    EventWatched,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -158,7 +159,7 @@ class PostgresStore:
     async def job_report(self, request: JobReport) -> Sequence[bool]:
         return await self._desk.ask(report.job_report, request)
 
-    async def event_watch(self, request: EventWatch) -> str:
+    async def event_watch(self, request: EventWatch) -> EventWatched:
         return await self._desk.ask(event.event_watch, request)
 
     async def event_unwatch(self, request: EventUnwatch) -> None:

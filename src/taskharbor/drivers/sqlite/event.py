@@ -14,6 +14,7 @@ from taskharbor.driver import (
     EventRead,
     EventUnwatch,
     EventWatch,
+    EventWatched,
     FeedCursor,
 )
 from taskharbor.drivers.sqlite.leaving import chunks
@@ -29,6 +30,7 @@ IS_WATCHED = "EXISTS (SELECT 1 FROM taskharbor_watch WHERE until > ?)"
 """As a column; it takes the time."""
 _WATCH = """INSERT INTO taskharbor_watch (reader, until) VALUES (?, ?)
     ON CONFLICT (reader) DO UPDATE SET until = max(until, excluded.until)"""
+_WATCHING = "SELECT 1 FROM taskharbor_watch WHERE reader = ? AND until > ?"
 _UNWATCH = "DELETE FROM taskharbor_watch WHERE reader IN (SELECT value FROM json_each(?))"
 _APPEND = """INSERT INTO taskharbor_event (number, id, at, event)
     SELECT f.last + 1 + e.key, e.value ->> 0, ?2, e.value ->> 1 FROM taskharbor_feed f CROSS JOIN json_each(?1) e
@@ -38,13 +40,14 @@ _FEED = "SELECT feed, last, removed FROM taskharbor_feed"
 _READ = "SELECT number, event FROM taskharbor_event WHERE number > ? ORDER BY number LIMIT ?"
 
 
-def event_watch(step: Step, request: EventWatch) -> Routine[str]:
+def event_watch(step: Step, request: EventWatch) -> Routine[EventWatched]:
     """Have events kept, and return the cursor of this instant."""
     if not request.reader:
         raise OptionError("a reader of the feed has to have a name, by which it is known when it looks again")
+    watching = yield Query(_WATCHING, (request.reader, step.now))
     yield Query(_WATCH, (request.reader, step.now + duration_micros(request.ttl)))
     ((feed, last, _),) = yield Query(_FEED)
-    return _cursor(feed, last)
+    return EventWatched(cursor=_cursor(feed, last), lapsed=not watching)
 
 
 def event_unwatch(step: Step, request: EventUnwatch) -> Routine[None]:

@@ -16,6 +16,7 @@ from taskharbor.driver import (
     EventRead,
     EventUnwatch,
     EventWatch,
+    EventWatched,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -173,7 +174,7 @@ class SqliteStore:
     async def job_report(self, request: JobReport) -> Sequence[bool]:
         return await self._desk.ask(Ask(report.job_report, request, writes=bool(request.reports)))
 
-    async def event_watch(self, request: EventWatch) -> str:
+    async def event_watch(self, request: EventWatch) -> EventWatched:
         return await self._desk.ask(Ask(event.event_watch, request, writes=True))
 
     async def event_unwatch(self, request: EventUnwatch) -> None:
