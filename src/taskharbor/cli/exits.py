@@ -10,7 +10,8 @@ __all__ = ["MEANINGS", "Exit", "code_of"]
 MEANINGS = {
     Exit.OK: "It did what was asked. A worker drained.",
     Exit.FAILED: "Something that was asked could not be done: no such job, a job that is not dead, a key that is "
-    "taken, a store that is not up to date (`migrate --check`), ids that nobody reads. What could be done was done.",
+    "taken, a store that is not up to date (`migrate --check`), ids that nobody reads. What could be done was done. "
+    "A `--dry-run` found jobs that could not run; a job that was watched has not succeeded.",
     Exit.USAGE: "The command line is wrong: an unknown option, a value that cannot be, arguments that do not fit the "
     "task, a question that nobody is there to answer.",
     Exit.DEPLOYMENT: "What runs is not what was meant: the application cannot be imported, a URL that no driver knows, "
@@ -21,7 +22,8 @@ MEANINGS = {
     "reclaims it.",
     Exit.STALLED: "A worker's event loop was blocked for longer than `--stall`, and the watchdog ended the process.",
     Exit.RECYCLE: "A worker without a supervisor drained after `--max-jobs` or beyond `--max-memory`: start it again.",
-    Exit.INTERRUPTED: "Ended by Ctrl-C. (A worker drains at the first one instead.)",
+    Exit.INTERRUPTED: "Ended by Ctrl-C. (A worker drains at the first one instead; `jobs watch` without ids and "
+    "`events --follow` end well by it.)",
 }
 """What each code means, for the page."""
 
