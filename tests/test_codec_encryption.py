@@ -238,6 +238,11 @@ def told(part: Success[str] | Failure) -> str:
     return part.value if isinstance(part, Success) else "failed"
 
 
+@task(name="stuck", registry=registry, retry=Retry(max_attempts=1))
+def stuck(part: Success[str] | Failure) -> str:
+    raise ValueError(type(part).__name__)
+
+
 LAYERED: dict[str, Codec] = {
     "zstd": ZstdCodec(threshold=0),
     "aes": EncryptedCodec(keys={"1": OLD}),
@@ -263,6 +268,22 @@ def test_results_pass_from_step_to_step_in_layers(codec: Codec, store: str, tmp_
         assert f"{SECRET}! failed" == tolerant.result(timeout=patience)
     if "aes" in codec.name:
         assert [] == [file.name for file in tmp_path.iterdir() if SECRET.encode() in file.read_bytes()]
+
+
+def test_results_that_are_handed_out_one_by_one_stay_encrypted() -> None:
+    with Harbor("memory://", registry=registry, codec=LAYERED["msgpack, zstd, aes"]) as harbor:
+        chain(group(shout.s(SECRET), shout.s("b"), allow_failures=True), each(stuck)).enqueue()
+        harbor.run_until_idle()
+
+        dead = [harbor.jobs.get(job.id) for job in harbor.jobs.find(states=[JobState.DEAD])]
+        inputs = [part for job in dead if job.step is not None for part in job.step.inputs]
+        assert {"json+zstd+aes"} == {part.codec for part in inputs}
+        assert not any(SECRET.encode() in (part.value or b"") for part in inputs)
+        assert f"{SECRET}!" in [
+            read.value
+            for read in (harbor.arguments_of(job)["part"] for job in dead)
+            if isinstance(read, Success)
+        ]
 
 
 def test_a_task_in_a_process_of_its_own_is_given_what_was_encrypted() -> None:
