@@ -311,7 +311,7 @@ def test_a_long_chain_is_drawn_as_one(alone: Studio) -> None:
 
 
 def test_a_step_that_is_to_be_tried_again_tells_why(alone: Studio) -> None:
-    @task(name="image.print", retry=Retry(max_attempts=3), registry=alone.registry)
+    @task(name="image.print", retry=Retry(max_attempts=3, base=HOUR, cap=HOUR), registry=alone.registry)
     def print_(image: int) -> int:
         raise OSError("no paper")
 
