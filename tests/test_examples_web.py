@@ -100,14 +100,3 @@ def test_stopping_a_web_application_in_the_middle_of_a_job_loses_nothing(name: s
             until(lambda: job.status().state is JobState.SUCCEEDED)
             until(lambda: all(harbor.look(order["job"]).state is JobState.SUCCEEDED for order in placed))
             assert job.result() == "passed"
-
-
-@pytest.mark.parametrize("name", ["fastapi_app", "litestar_app"])
-def test_a_web_application_tells_a_refused_order_and_an_unknown_report(name: str, tmp_path: Path) -> None:
-    with serving(name, tmp_path / "shop.db") as (_, client):
-        refused = client.post("/orders", json={"item": "air", "cents": 0})
-        unknown = client.get("/reports/unknown")
-
-    assert refused.is_client_error
-    assert "has to cost something" in refused.text
-    assert unknown.status_code == 404
