@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from taskharbor import Harbor, Registry
+from taskharbor.clock import ManualClock
 from taskharbor.control import Feed
 from taskharbor.driver import EventAppend, StatisticsWrite, Store
 from taskharbor.drivers.memory import MemoryDriver
@@ -207,17 +208,17 @@ def test_closing_wakes_a_reader_of_the_feed() -> None:
 
 
 def test_a_reader_that_did_not_look_for_too_long_is_told_that_it_may_have_missed_some() -> None:
-    now = 0.0
-    with Harbor(MemoryDriver(), registry=Registry()) as harbor:
-        feed = Feed(harbor, reader="", after=None, keep=timedelta(seconds=30), monotonic=lambda: now)
-        assert feed.get(NOW) is None
-        now = 29.0
-        assert feed.get(NOW) is None
-        before = feed.missed
-        now = 60.0
-        assert feed.get(NOW) is None
+    clock, seconds = ManualClock(), 0.0
+    with Harbor(MemoryDriver(clock), registry=Registry()) as harbor:
+        feed = Feed(harbor, reader="", after=None, keep=timedelta(seconds=30), monotonic=lambda: seconds)
+        missed = list[bool]()
+        for later in (0, 29, 31):
+            seconds += later
+            clock.advance(timedelta(seconds=later))
+            assert feed.get(NOW) is None
+            missed.append(feed.missed)
 
-        assert (False, True) == (before, feed.missed)
+        assert [False, False, True] == missed
 
 
 def test_a_reader_without_a_name_ends_its_watch_and_one_with_a_name_does_not() -> None:

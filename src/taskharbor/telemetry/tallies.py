@@ -47,13 +47,13 @@ class Tallies:
         """Return the present minute, in minutes since 1970."""
         return int(self._wall()) // _MINUTE
 
-    def note(self, minute: int, queue: str, task: str, ending: str, seconds: float) -> None:
-        """Count one delivery that ended so (the value of an `Ending`), whose handler ran for so long."""
+    def note(self, minute: int, queue: str, task: str, ending: str, seconds: float, count: int = 1) -> None:
+        """Count deliveries that ended so (the value of an `Ending`), whose handlers ran for so long all together."""
         key = (minute, queue, task, ending)
         entry = self._counts.get(key)
         if entry is None:
             entry = self._counts[key] = _Count()
-        entry.count += 1
+        entry.count += count
         entry.seconds += seconds
         self._changed.add(key)
 

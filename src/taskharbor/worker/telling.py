@@ -35,6 +35,7 @@ _KINDS = frozenset[type]({StoredResult}) | KINDS - TOLD_BY_PRODUCERS
 """What workers tell."""
 _SUCCEED = SettleKind.SUCCEED
 _SUCCEEDED = Ending.SUCCEEDED.value
+_STALE = SettleStatus.STALE
 
 _Noted: TypeAlias = tuple[str, str, int, str | None, float | None]
 """Of a delivery whose outcome is on its way: task, queue, attempt, flow, seconds that its handler ran."""
@@ -96,22 +97,24 @@ class Telling:
 
     def note(self, delivery: Delivery, seconds: float | None) -> None:
         """Note what will have to be told of a delivery whose outcome is handed in; its handler ran for so long."""
+        step = delivery.step
         self._noted[delivery.id, delivery.token] = (
             delivery.task,
             delivery.queue,
             delivery.attempt,
-            _flow(delivery),
+            None if step is None else step.flow or None,
             seconds,
         )
 
     def ended(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
         """Count, and tell of, deliveries that the store says have ended so. One answer each, in order."""
-        tallies, heeded = self._tallies, self.heeded
-        minute = tallies.minute()
+        taken, heeded = self._noted.pop, self.heeded
+        # Added up here first: most of a batch are of one kind, and this is done for every job there is.
+        sums: dict[tuple[str, str, str], list[float]] = {}
         told: list[tuple[Settlement, str, _Noted]] = []
         for written, answer in zip(settlements, answers, strict=True):
-            noted = self._noted.pop((written.job_id, written.token), None)
-            if noted is None or answer.status is SettleStatus.STALE:
+            noted = taken((written.job_id, written.token), None)
+            if noted is None or answer.status is _STALE:
                 continue
             if written.kind is _SUCCEED:
                 ending = _SUCCEEDED
@@ -119,9 +122,16 @@ class Telling:
                 ending = Ending.CANCELLED.value
             else:
                 ending = _ENDINGS[written.kind].value
-            tallies.note(minute, noted[1], noted[0], ending, noted[4] or 0.0)
+            added = sums.get((noted[1], noted[0], ending))
+            if added is None:
+                added = sums[noted[1], noted[0], ending] = [0, 0.0]
+            added[0] += 1
+            added[1] += noted[4] or 0.0
             if heeded:
                 told.append((written, ending, noted))
+        minute = self._tallies.minute()
+        for (queue, task, ending), (count, seconds) in sums.items():
+            self._tallies.note(minute, queue, task, ending, seconds, int(count))
         if told:
             self._tell_of(told)
 
