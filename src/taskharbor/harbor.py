@@ -1,12 +1,12 @@
 """The composition root: a harbor joins a store, tasks and a wire format, and is what tasks send through.
 
-What it does stands in rooms beside it: `connections`, `sending`, `following`, `working`, `control`.
+What it does stands in rooms beside it: `dispatching` (on `connections`, `sending`, `following`), `working`, `control`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
@@ -16,28 +16,21 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from typing_extensions import Unpack
 
 from taskharbor.call import (
-    Call,
     Dispatcher,
-    FlowCall,
-    JobHandle,
-    Sent,
-    Signature,
     enter,
-    handles,
     install,
     leave,
     refuse_on_loop,
-    sendables,
     uninstall,
 )
 from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec, found_codec
 from taskharbor.connections import Connections
 from taskharbor.control import Feeds, Jobs, Queues, Statistics, Workers
-from taskharbor.driver import Driver, Store
+from taskharbor.dispatching import Dispatching
+from taskharbor.driver import Driver
 from taskharbor.drivers import open_driver
 from taskharbor.errors import OptionError, PayloadError
-from taskharbor.flow import Sequel
 from taskharbor.flows import Flows
 from taskharbor.following import Follower
 from taskharbor.job import JobRecord
@@ -55,7 +48,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Harbor:
+class Harbor(Dispatching):
     """Where an application's jobs go, and where its workers take them from.
 
     `with Harbor(...) as harbor:` (or `async with`) makes it the current harbor of the block and closes it at the end;
@@ -104,16 +97,19 @@ class Harbor:
         self._middleware = checked_layers(middleware, "Harbor")
         self._check = check
         self._hub = Hub()
-        self._connections = Connections(self._driver)
-        self._sender = Sender(
-            self._driver,
-            self._connections,
-            self._codec,
-            check=check,
-            hub=self._hub,
-            middleware=self._middleware,
+        connections = Connections(self._driver)
+        super().__init__(
+            connections,
+            Sender(
+                self._driver,
+                connections,
+                self._codec,
+                check=check,
+                hub=self._hub,
+                middleware=self._middleware,
+            ),
+            Follower(self._driver, connections),
         )
-        self._follower = Follower(self._driver, self._connections)
         # How often it was entered in this context, and what was current before: a thread or task leaves its own blocks.
         self._entered: ContextVar[tuple[Token[Dispatcher | None], ...]] = ContextVar(
             "taskharbor_entered", default=()
@@ -252,73 +248,7 @@ class Harbor:
         self._hub.close()
         await self._connections.aclose()
 
-    # --- sending
-
-    def enqueue_many(
-        self, signatures: Iterable[Signature[R]], *, check: bool | None = None
-    ) -> list[JobHandle[R]]:
-        """Store many calls in one transaction, all or none, and return their handles in order.
-
-        Args:
-            signatures: calls made by `task.s(...)`, of any tasks.
-            check: False skips the decoding of each payload, for arguments known to be right; None does as the harbor.
-
-        Raises:
-            PayloadError: arguments do not fit a signature; nothing was stored.
-            PayloadTooLarge: one call's are larger than a job carries (16 MiB, encoded); nothing was stored.
-            DuplicateJob: a key is taken and `on_conflict="raise"` was asked; nothing was stored.
-            KeyConflict: a key is taken by a job with other arguments; nothing was stored.
-            BlockingCallError: on a running event loop; use `aenqueue_many`.
-        """
-        refuse_on_loop("harbor.enqueue_many()", "harbor.aenqueue_many(...)")
-        calls = sendables(signatures)
-        return handles(self, calls, self._sender.send(calls, check=check))
-
-    async def aenqueue_many(
-        self, signatures: Iterable[Signature[R]], *, check: bool | None = None
-    ) -> list[JobHandle[R]]:
-        """Store many calls in one transaction; the async form of `enqueue_many`."""
-        calls = sendables(signatures)
-        return handles(self, calls, await self._sender.asend(calls, check=check))
-
-    def using(self, connection: object) -> AbstractContextManager[None]:
-        """Send the enqueues of a block through your own transaction: your rows and the jobs, together or not at all.
-
-            with connection, harbor.using(connection):      # yours, to the harbor's own database
-                connection.execute("INSERT INTO orders ...")
-                send_receipt.enqueue(order)
-
-        Every enqueue of this harbor in the block goes that way: `enqueue` and `aenqueue` of its tasks, `enqueue_many`
-        and `aenqueue_many`. Blocks nest, and the inner one wins. The block is this context's own: asyncio tasks begun
-        in it belong to it too until it ends, and send by the ordinary way afterwards; await them inside the block.
-        The transaction is yours: you begin it, commit it or roll it back, after the block.
-
-        All else goes by the harbor's own connections. So others see a job, and its handle's `status()`, `result()`
-        and `cancel()` find it, only once the transaction has been committed.
-
-        On SQLite it takes sqlite3 connections; on PostgreSQL those of psycopg, SQLAlchemy 2, Django and asyncpg.
-        `docs/how-to/enqueue-in-a-transaction.md` shows each.
-
-        Raises:
-            UnsupportedError: the store cannot join transactions.
-            UsageError: it is no connection to this harbor's store; or the block ends while an enqueue is under way
-                in a task or thread begun in it. At an enqueue: there is no transaction to join.
-        """
-        return self._sender.using(connection)
-
-    def send(self, calls: Sequence[Call | FlowCall]) -> Sequence[Sent]:
-        """Store calls as jobs, and flows; see `Dispatcher`."""
-        return self._sender.send(calls)
-
-    async def asend(self, calls: Sequence[Call | FlowCall]) -> Sequence[Sent]:
-        """Store calls as jobs, and flows; see `Dispatcher`."""
-        return await self._sender.asend(calls)
-
-    def sequel(self, calls: Sequence[Call | FlowCall]) -> Sequel:
-        """Return calls and flows as they would be stored; see `Dispatcher`."""
-        return self._sender.sequel(calls)
-
-    # --- what tasks and handles ask
+    # --- reading jobs
 
     def task(self, name: str) -> TaskDefinition:
         """Return the task of that name or alias.
@@ -354,38 +284,6 @@ class Harbor:
         """Return what results of tasks may be written with, those among them that have a codec of their own."""
         own = (task.codec for task in self._registry if task.codec is not None)
         return CodecBook([*own, *self._more_codecs, self._codec])
-
-    def look(self, job_id: str) -> JobRecord:
-        """Return what the store knows of a job; raises `JobNotFound`."""
-        return self._follower.look(job_id)
-
-    async def alook(self, job_id: str) -> JobRecord:
-        """Return what the store knows of a job; raises `JobNotFound`."""
-        return await self._follower.alook(job_id)
-
-    def cancel(self, job_id: str, reason: str) -> bool:
-        """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
-        return self._follower.cancel(job_id, reason)
-
-    async def acancel(self, job_id: str, reason: str) -> bool:
-        """Ask for a cancel; return False if the job had ended already. Raises `JobNotFound`."""
-        return await self._follower.acancel(job_id, reason)
-
-    def await_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
-        """Block until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
-        return self._follower.await_end(job_id, timeout)
-
-    async def aawait_end(self, job_id: str, timeout: timedelta | None) -> JobRecord:
-        """Wait until the job is terminal; raises `ResultTimeout`, `JobNotFound`."""
-        return await self._follower.aawait_end(job_id, timeout)
-
-    def ask(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Return what `work` returns, run with a store, blocking."""
-        return self._connections.ask(work)
-
-    async def aask(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Return what `work` returns, run with this event loop's store."""
-        return await self._connections.aask(work)
 
     # --- working
 
