@@ -32,7 +32,7 @@ from taskharbor import (
 from taskharbor.clock import ManualClock
 from taskharbor.driver import JobSettle, Store
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.drivers.memory.driver import MemoryStore
+from taskharbor.drivers.memory.store import MemoryStore
 from taskharbor.settlement import Settled
 from taskharbor.worker.sight import Sight
 from tests.support.work import eventually
