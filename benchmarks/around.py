@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from benchmarks.fixtures import IN_FLIGHT, fresh_url, noop, registry
 from benchmarks.measure import Figures, Measure, Settings, Theme
-from benchmarks.postgres.server import bench_server, schema_of
+from benchmarks.postgres.server import Bench, bench_server, schema_of
 from taskharbor import Codec, Context, Harbor, JsonCodec, Signature, task
 from taskharbor.codec.compression import ZstdCodec
 from taskharbor.codec.encryption import EncryptedCodec, new_key
@@ -124,22 +124,30 @@ def theme(settings: Settings) -> Generator[Theme]:
         )
 
 
-class _Stores(NamedTuple):
-    """Where empty stores come from."""
-
-    fresh: Callable[[], AbstractContextManager[str]]
-    """Gives the URL of one."""
-    steady: Callable[[str], None]
-    """Brings one that was filled to where a server at work has it."""
-
-
 @contextmanager
 def _stores(settings: Settings) -> Generator[_Stores]:
     if settings.driver != "postgres":
-        yield _Stores(lambda: fresh_url(settings), lambda _: None)
+        yield _Stores(settings, None)
         return
     with bench_server(settings) as bench:
-        yield _Stores(bench.schema, lambda url: bench.steady(f"{schema_of(url)}.job"))
+        yield _Stores(settings, bench)
+
+
+class _Stores:
+    """Where empty stores come from."""
+
+    def __init__(self, settings: Settings, bench: Bench | None) -> None:
+        self._settings = settings
+        self._bench = bench
+
+    def fresh(self) -> AbstractContextManager[str]:
+        """Give the URL of one."""
+        return fresh_url(self._settings) if self._bench is None else self._bench.schema()
+
+    def steady(self, url: str) -> None:
+        """Bring one that was filled to where a server at work has it."""
+        if self._bench is not None:
+            self._bench.steady(f"{schema_of(url)}.job")
 
 
 def _subject(stores: _Stores, variant: Variant) -> Callable[[], Figures]:
