@@ -38,7 +38,7 @@ class Filling:
         """Return the values of a step's holes by parameter; `kind_of` gives each one's type.
 
         Raises:
-            CodecError: an input does not fit, or is missing.
+            CodecError: an input does not fit: foreign, since another build may have written it. Or it is missing.
         """
         return {h.parameter: self._value(h, step, kind_of(h.parameter)) for h in step.holes}
 
@@ -51,7 +51,7 @@ class Filling:
         parts = _of(step, hole)
         if hole.many:
             return self._elements(parts, tolerant=hole.tolerant)
-        (part,) = _one(parts, hole)
+        (part,) = _one(parts)
         data = _value(part)
         if part.codec == PARTS:
             gathered = read_parts(data)
@@ -85,10 +85,12 @@ class Filling:
         try:
             if hole.many:
                 return self._many(parts, kind, tolerant=hole.tolerant)
-            return self._single(_one(parts, hole)[0], kind)
+            return self._single(_one(parts)[0], kind)
         except CodecError as error:
             path = f"$.{hole.parameter}{error.path.removeprefix('$')}"
-            raise CodecError(str(error), path=path, foreign=error.foreign) from error
+            # What is missing is missing everywhere; what is there may fit the build that wrote it.
+            foreign = error.foreign or not isinstance(error, _Missing)
+            raise CodecError(str(error), path=path, foreign=foreign) from error
 
     def _single(self, part: Input, kind: object) -> object:
         data = _value(part)
@@ -158,13 +160,17 @@ def _of(step: DeliveredStep, hole: Hole) -> list[Input]:
     return [part for part in step.inputs if part.slot == hole.slot]
 
 
-def _one(parts: list[Input], hole: Hole) -> list[Input]:
+def _one(parts: list[Input]) -> list[Input]:
     if len(parts) != 1:
-        raise CodecError(f"it takes one result, and {len(parts)} came in", path=f"$.{hole.parameter}")
+        raise _Missing(f"it takes one result, and {len(parts)} came in")
     return parts
 
 
 def _value(part: Input) -> bytes:
     if part.value is None:
-        raise CodecError("the result of an earlier step was not kept")
+        raise _Missing("the result of an earlier step was not kept")
     return part.value
+
+
+class _Missing(CodecError):
+    """A result is not there, whoever looks for it."""

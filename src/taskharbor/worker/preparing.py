@@ -75,7 +75,8 @@ class Plans:
         """Return the run of a delivery, or why it cannot be one.
 
         A payload written under this build's own fingerprint that does not decode never will: a dead letter at once. Any
-        other may be read by another build, and strays to it (rule 16).
+        other may be read by another build, and strays to it (rule 16); so may what an earlier step of its flow gave,
+        which nobody knows the build of.
         """
         plan = self._plans.get(delivery.task)
         if plan is None:
