@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,10 @@ from typing import Literal
 import pytest
 
 from taskharbor import JobState, Registry, Retry, chain, group, task
-from taskharbor.cli import listing
+from taskharbor.cli import acting, bulk, listing
+from taskharbor.control import Jobs
+from taskharbor.driver import CancelStatus
+from taskharbor.errors import StoreUnavailable
 from tests.fixtures.cli import Shop, shops
 
 
@@ -123,6 +126,70 @@ def test_what_cannot_be_meant_is_refused_and_changes_nothing(
     assert 2 == ended.code
     assert why in " ".join(ended.err.replace("│", " ").split())
     assert {"dead": 1} == states(shop)
+
+
+def test_only_those_are_purged_that_were_counted_when_it_was_asked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.bury(1, 2)
+
+    def ask(question: str, *, yes: bool) -> None:
+        assert "Delete 2 dead letters for good?" == question
+        shop.bury(3, 4)
+
+    monkeypatch.setattr(bulk, "confirm", ask)
+
+    ended = shop.run("dlq", "purge", "--all")
+
+    assert (0, "2 deleted\n", {"dead": 2}) == (ended.code, ended.out, states(shop))
+
+
+def test_jobs_that_come_while_all_are_cancelled_are_left(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE", 2)
+    with shop.harbor:
+        shop.harbor.enqueue_many([shop.send.s("a")] * 3)
+    cancel = Jobs.cancel
+
+    def beside_a_producer(
+        jobs: Jobs, ids: Sequence[str], *, reason: str = "", by: str = ""
+    ) -> Sequence[CancelStatus]:
+        shop.harbor.enqueue_many([shop.send.s("b")] * len(ids))
+        return cancel(jobs, ids, reason=reason, by=by)
+
+    monkeypatch.setattr(Jobs, "cancel", beside_a_producer)
+
+    ended = shop.run("jobs", "cancel", "--all", "--queue", "mail", "--yes")
+
+    assert (0, "3 cancelled\n") == (ended.code, ended.out)
+    assert {"cancelled": 3, "ready": 3} == states(shop)
+
+
+@pytest.mark.parametrize("cut", [KeyboardInterrupt(), StoreUnavailable("the network is gone")])
+@pytest.mark.parametrize("named", [False, True])
+def test_what_was_done_is_told_when_it_ends_before_its_end(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, cut: BaseException, named: bool
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 2)
+    monkeypatch.setattr(acting, "BATCH", 2)
+    with shop.harbor:
+        sent = [job.id for job in shop.harbor.enqueue_many([shop.send.s("a")] * 4)]
+    cancel = Jobs.cancel
+
+    def once(jobs: Jobs, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
+        if sent[0] not in ids:
+            raise cut
+        return cancel(jobs, ids, reason=reason, by=by)
+
+    monkeypatch.setattr(Jobs, "cancel", once)
+    which = sent if named else ["--all", "--queue", "mail", "--yes"]
+
+    ended = shop.run("jobs", "cancel", *which)
+
+    told = "".join(f"{job}  cancelled\n" for job in sent[:2]) if named else "2 cancelled\n"
+    assert (told, {"cancelled": 2, "ready": 2}) == (ended.out, states(shop))
+    assert (
+        "Ended before the rest. What is told above was done; what became of 2 more is not known." in ended.err
+    )
 
 
 # --- rehearsals

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, TypeAlias
@@ -109,11 +110,32 @@ def act(
 ) -> bool:
     """Do it to all of them, tell what became of each, and return whether it could be done to every one."""
     well = True
-    with to_the_end():
+    with to_the_end(), cut_short() as begun:
         for batch in batches(ids):
-            for job_id, status in zip(batch, do(batch), strict=True):
+            begun(len(batch))
+            answers = do(batch)
+            begun(0)
+            for job_id, status in zip(batch, answers, strict=True):
                 well &= tell(job_id, status, as_json=as_json, words=words)
     return well
+
+
+@contextmanager
+def cut_short() -> Generator[Callable[[int], None]]:
+    """Say so if the work ends before its end, by Ctrl-C or an error; give what is told how many are being asked for."""
+    asked: int | None = None
+
+    def begun(count: int) -> None:
+        nonlocal asked
+        asked = count
+
+    try:
+        yield begun
+    except BaseException:
+        if asked is not None:
+            unknown = f"; what became of {asked:,} more is not known" if asked else ""
+            note(f"Ended before the rest. What is told above was done{unknown}.")
+        raise
 
 
 def told(status: Status) -> str:

@@ -1,25 +1,28 @@
 """Does one thing to many jobs: to those that are named, or with `--all` to all that match, page by page.
 
 Memory is that of one page, however many there are. What is met once is not met again: pages go by id, and a job that
-was requeued and has died meanwhile stands before the place where the next page begins.
+was requeued and has died meanwhile stands before the place where the next page begins. What came after the command had
+begun is not met either: it is done to those that were counted, and asked about, however many more there are by then.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, TypeAlias
 
 import msgspec
 import typer
 
-from taskharbor.cli.acting import Status, act, batches, ids_of, operator, tell, told
+from taskharbor.cli.acting import Status, act, batches, cut_short, ids_of, operator, tell, told
 from taskharbor.cli.filters import Filter, counts_of
 from taskharbor.cli.listing import hint_unknown_tasks, look_up, pages
 from taskharbor.cli.output import confirm, line, note, progress, to_the_end
 from taskharbor.cli.rehearsal import rehearse
 from taskharbor.cli.verbs import Verb
 from taskharbor.control import not_found
+from taskharbor.driver import LeaseExtend
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord, JobState
@@ -98,6 +101,7 @@ def carry_out(harbor: Harbor, order: Order) -> bool:
 
 
 def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
+    wanted = wanted.until(_now(harbor))
     counts = counts_of(harbor, wanted)
     total = sum(len(page) for page in pages(harbor, wanted)) if counts is None else sum(counts.values())
     if not total:
@@ -110,18 +114,31 @@ def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
     confirm(_question(order, _counted(total, order.noun) + _told_states(counts)), yes=order.yes)
     by = operator()
     answers: Counter[Status] = Counter()
-    with to_the_end(), progress(order.verb.asked.lower(), total) as advance:
-        for page in pages(harbor, wanted):
-            ids = [record.id for record in page]
-            for job_id, status in zip(ids, order.verb.do(harbor, ids, order.reason, by), strict=True):
-                answers[status] += 1
-                if order.as_json or told(status) != order.verb.done:
-                    tell(job_id, status, as_json=order.as_json)
-            advance(len(page))
-    if not order.as_json:
-        done = sum(count for status, count in answers.items() if told(status) == order.verb.done)
-        line(f"{done:,} {order.verb.done}")
+    with to_the_end(), cut_short() as begun, progress(order.verb.asked.lower(), total) as advance:
+        try:
+            for page in pages(harbor, wanted):
+                ids = [record.id for record in page]
+                begun(len(ids))
+                page_answers = order.verb.do(harbor, ids, order.reason, by)
+                begun(0)
+                for job_id, status in zip(ids, page_answers, strict=True):
+                    answers[status] += 1
+                    if order.as_json or told(status) != order.verb.done:
+                        tell(job_id, status, as_json=order.as_json)
+                advance(len(page))
+        finally:
+            if not order.as_json:
+                done = sum(count for status, count in answers.items() if told(status) == order.verb.done)
+                line(f"{done:,} {order.verb.done}")
     return order.verb.fine.issuperset(answers)
+
+
+def _now(harbor: Harbor) -> datetime:
+    """Return the moment up to which things count, by the store's clock: a beat that keeps no lease tells it."""
+    length = timedelta(seconds=1)
+    beat = LeaseExtend(worker="", leases=(), lease=length)
+    answer = harbor.ask(lambda store: store.lease_extend(beat))
+    return answer.expires_at - length + timedelta.resolution
 
 
 def _named(harbor: Harbor, ids: Iterable[str]) -> Iterator[Sequence[JobRecord]]:

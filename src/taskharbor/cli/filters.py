@@ -72,6 +72,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         """Return it for jobs in these states, if it names none itself."""
         return self if self.states else msgspec.structs.replace(self, states=states)
 
+    def until(self, moment: datetime) -> Filter:
+        """Return it for those there were at a moment: that had ended, if it means such alone, else been enqueued."""
+        if self.states and TERMINAL.issuperset(self.states):
+            return msgspec.structs.replace(self, finished_before=min(self.finished_before or moment, moment))
+        return msgspec.structs.replace(self, enqueued_before=min(self.enqueued_before or moment, moment))
+
 
 def counts_of(harbor: Harbor, wanted: Filter) -> Mapping[JobState, int] | None:
     """Return how many jobs match, by state; None where a count cannot tell: by key, or by flow."""
