@@ -221,9 +221,9 @@ MUTATIONS = [
     broken("flow", "reverse=request.newest_first", "reverse=False", "flows are never found newest first"),
     broken("control", "waiting=counts[name, JobState.WAITING]", "waiting=0", "queues do not tell who waits"),
     broken(
-        "control",
-        "if request.flow else tables.rows",
-        "if False else tables.rows",
+        "find",
+        "if request.flow else _order(tables)",
+        "if False else _order(tables)",
         "steps are found of any flow",
     ),
     broken(

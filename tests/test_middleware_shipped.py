@@ -447,24 +447,25 @@ def test_a_slow_job_is_warned_of_while_it_runs_and_told_of_when_it_has_ended(col
     assert log.fields("job_id") == [(job.id,)] * 2
 
 
-def test_quick_jobs_are_not_told_of_and_start_one_thread_between_them() -> None:
-    registry, threads = Registry(), set[int | None]()
+def test_quick_jobs_are_not_told_of_and_share_one_thread() -> None:
+    registry, at_once = Registry(), list[int]()
+    before = {thread.ident for thread in threads_named("taskharbor-watch")}
 
     @task(registry=registry)
     def quick() -> None:
-        threads.update(thread.ident for thread in threads_named("taskharbor-watch"))
+        now = {thread.ident for thread in threads_named("taskharbor-watch")}
+        at_once.append(len(now - before))
 
     layer = SlowJobs(timedelta(seconds=30))
     with (
         kept("taskharbor.middleware") as log,
         Harbor("memory://", registry=registry, middleware=[layer]) as harbor,
     ):
-        before = {thread.ident for thread in threads_named("taskharbor-watch")}
         harbor.enqueue_many([quick.s() for _ in range(200)])
         harbor.run_until_idle()
 
     assert log.records == []
-    assert len(threads - before) == 1
+    assert max(at_once) == 1  # one that found nothing to watch for a while ends, and another may begin
 
 
 def test_a_watch_calls_once_for_each_thing_that_stays() -> None:

@@ -76,7 +76,7 @@ IN_MEMORY = [
     memory(
         "event",
         "event",
-        "max(until, tables.watches.get(request.reader, until))",
+        "until if before is None else max(until, before)",
         "until",
         "a watch asked again is shortened",
     ),
