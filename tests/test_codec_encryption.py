@@ -123,6 +123,19 @@ def test_keys_that_cannot_be_are_refused_and_not_told(
     assert key_text(OLD) not in str(refused.value)
 
 
+@pytest.mark.parametrize("key", [OLD, OLD.hex(), key_text(OLD)], ids=["bytes", "hex", "base64"])
+@pytest.mark.parametrize("place", ["keys", "ids", "active", "suffix"])
+def test_a_key_in_a_wrong_place_is_not_told(key: str | bytes, place: str) -> None:
+    keys: object = {"keys": key, "ids": {key: "1"}}.get(place, {"1": NEW})
+    others = {place: key} if place in {"active", "suffix"} else {}
+
+    with pytest.raises(OptionError) as refused:
+        EncryptedCodec(keys=untyped(keys), **untyped(others))
+
+    told = str(refused.value)
+    assert not any(str(written) in told for written in (OLD, OLD.hex(), key_text(OLD), "30, 31"))
+
+
 def test_keys_travel_as_text() -> None:
     key = new_key()
 

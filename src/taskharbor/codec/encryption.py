@@ -18,7 +18,7 @@ import hmac
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from taskharbor.codec.codec import Codec, CodecError
 from taskharbor.codec.wrapping import WrappingCodec, mark_of
@@ -36,6 +36,8 @@ _NONCE = 12
 _TAG = 16
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUFFIX = re.compile(r"[a-z0-9][a-z0-9._-]{0,19}")
+_SHOWN = 40
+"""A key has more characters than that in every way of writing it."""
 
 
 class EncryptedCodec(WrappingCodec):
@@ -71,24 +73,24 @@ class EncryptedCodec(WrappingCodec):
             OptionError: a key, an id or the suffix that cannot be. Never tells a key.
         """
         super().__init__(inner)
-        if not keys:
-            raise OptionError("EncryptedCodec(keys={}): expected at least one key, {'2026-11': new_key()}")
+        _check_keys(keys)
         if active is None and len(keys) > 1:
             raise OptionError(
                 f"EncryptedCodec: active= has to say which of the keys {_listed(keys)} writes; all of them are read"
             )
         self._active = next(iter(keys)) if active is None else active
-        if self._active not in keys:
+        if not isinstance(active, (str, type(None))) or self._active not in keys:
             raise OptionError(
-                f"EncryptedCodec(active={active!r}): expected the id of a key, one of {_listed(keys)}"
+                f"EncryptedCodec(active={_shown(active)}): expected the id of a key, one of {_listed(keys)}"
             )
-        if not _SUFFIX.fullmatch(suffix):
+        if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix):
             raise OptionError(
-                f"EncryptedCodec(suffix={suffix!r}): expected 1 to 20 of a-z, 0-9, '.', '_', '-', for example 'aes'"
+                f"EncryptedCodec(suffix={_shown(suffix)}): expected 1 to 20 of a-z, 0-9, '.', '_', '-', for example "
+                "'aes'"
             )
         self._suffix = suffix
         # Only what works with them is kept, so that nothing can print them.
-        self._ciphers = {key_id: _cipher(key_id, key) for key_id, key in keys.items()}
+        self._ciphers = {key_id: _cipher(key) for key_id, key in keys.items()}
         self._checks = {key_id: _check_value(key) for key_id, key in keys.items()}
         self._header = _header(self._active, self._checks[self._active])
 
@@ -185,7 +187,30 @@ def read_key(text: str) -> bytes:
     return key
 
 
-def _cipher(key_id: object, key: object) -> AESGCM:
+def _check_keys(keys: object) -> None:
+    """Refuse what is no dict of ids to keys, whatever it is: it may be a key, or have one in a wrong place."""
+    if not isinstance(keys, Mapping):
+        raise OptionError(
+            f"EncryptedCodec(keys=...): expected a dict of ids to keys, {{'2026-11': new_key()}}, and got a "
+            f"{type(keys).__qualname__}"
+        )
+    if not keys:
+        raise OptionError("EncryptedCodec(keys={}): expected at least one key, {'2026-11': new_key()}")
+    for key_id, key in cast("Mapping[object, object]", keys).items():
+        if not isinstance(key_id, str) or not _ID.fullmatch(key_id):
+            raise OptionError(
+                f"EncryptedCodec(keys=...): a key has the id {_shown(key_id)}; expected 1 to 64 letters, digits, '.', "
+                "'_', '-', and the key as the value: {'2026-11': new_key()}"
+            )
+        if not isinstance(key, bytes) or len(key) != KEY_SIZE:
+            told = f"{len(key)} bytes" if isinstance(key, bytes) else f"a {type(key).__qualname__}"
+            raise OptionError(
+                f"EncryptedCodec(keys=...): the key {_shown(key_id)} is {told}; expected {KEY_SIZE} bytes, from "
+                "new_key() or read_key(text)"
+            )
+
+
+def _cipher(key: bytes) -> AESGCM:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
@@ -193,17 +218,16 @@ def _cipher(key_id: object, key: object) -> AESGCM:
             "EncryptedCodec needs cryptography; install it with pip install 'taskharbor[crypto]'",
             extra="crypto",
         ) from error
-    if not isinstance(key_id, str) or not _ID.fullmatch(key_id):
-        raise OptionError(
-            f"EncryptedCodec(keys=...): a key has the id {key_id!r}; expected 1 to 64 letters, digits, '.', '_', '-'"
-        )
-    if not isinstance(key, bytes) or len(key) != KEY_SIZE:
-        told = f"{len(key)} bytes" if isinstance(key, bytes) else f"a {type(key).__qualname__}"
-        raise OptionError(
-            f"EncryptedCodec(keys=...): the key {key_id!r} is {told}; expected {KEY_SIZE} bytes, from new_key() or "
-            "read_key(text)"
-        )
     return AESGCM(key)
+
+
+def _shown(given: object) -> str:
+    """Return what was given in the place of an id, for messages; not if a key could have been put there by mistake."""
+    if isinstance(given, str):
+        return (
+            repr(given) if len(given) < _SHOWN else f"<{len(given)} characters, not shown: they may be a key>"
+        )
+    return f"<a {type(given).__qualname__}>"
 
 
 def _check_value(key: bytes) -> bytes:
