@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Self, TypeAlias, TypedDict, Unpack
@@ -389,13 +389,17 @@ class Bench:
         """Cancel jobs."""
         return list(await self.store.job_cancel(JobCancel(ids=job_ids, reason=reason, by=by, now=self.now)))
 
-    async def requeue(self, *job_ids: str, reason: str = "", by: str = "") -> list[RequeueStatus]:
-        """Requeue jobs."""
-        return list(await self.store.job_requeue(JobRequeue(ids=job_ids, reason=reason, by=by, now=self.now)))
+    async def requeue(
+        self, *job_ids: str, states: Iterable[JobState] = (), reason: str = "", by: str = ""
+    ) -> list[RequeueStatus]:
+        """Requeue jobs; if states are named, those that are in one of them."""
+        request = JobRequeue(ids=job_ids, states=frozenset(states), reason=reason, by=by, now=self.now)
+        return list(await self.store.job_requeue(request))
 
-    async def delete(self, *job_ids: str) -> list[DeleteStatus]:
-        """Delete jobs."""
-        return list(await self.store.job_delete(JobDelete(ids=job_ids, now=self.now)))
+    async def delete(self, *job_ids: str, states: Iterable[JobState] = ()) -> list[DeleteStatus]:
+        """Delete jobs; if states are named, those that are in one of them."""
+        request = JobDelete(ids=job_ids, states=frozenset(states), now=self.now)
+        return list(await self.store.job_delete(request))
 
     async def pause(self, *queues: str, by: str = "", reason: str = "") -> None:
         """Pause queues."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from taskharbor.driver import CancelStatus, DeleteStatus, JobCount, JobFind, RequeueStatus
 from taskharbor.job import Delivery, JobState
 from taskharbor.retry import RetryNumbers
@@ -25,6 +27,7 @@ from taskharbor_conformance.bench import (
     success,
 )
 from taskharbor_conformance.case import case
+from taskharbor_conformance.graphs import chain, ids_of
 
 End = Callable[[Delivery], Settlement]
 
@@ -490,6 +493,80 @@ async def a_running_job_is_not_deleted(bench: Bench) -> None:
 
 
 @case("4.8")
+async def a_delete_takes_those_that_are_in_a_state_asked_for(bench: Bench) -> None:
+    jobs = await _one_in_each_state(bench)
+    ends = dict.fromkeys(jobs.values(), DeleteStatus.DELETED) | {JobState.RUNNING: DeleteStatus.RUNNING}
+
+    for job_id, state in jobs.items():
+        others = set(JobState) - {state}
+        refused = await bench.delete(job_id, UNKNOWN, states=others)
+        there = await bench.state(job_id)
+        ended = await bench.delete(job_id, states={state, JobState.WAITING})
+
+        assert [DeleteStatus.OTHER_STATE, DeleteStatus.MISSING] == refused, state
+        assert (state, [ends[state]]) == (there, ended)
+
+    assert [JobState.RUNNING] == [await bench.state(job_id) for job_id in await bench.find_ids()]
+
+
+@case("4.7", "4.8")
+async def a_purge_leaves_what_was_requeued_since_it_was_listed(bench: Bench) -> None:
+    first, second, third, fourth = [await _dead(bench) for _ in range(4)]
+    listed = await bench.find_ids(JobState.DEAD)
+    await bench.requeue(second, fourth)
+    (running,) = await bench.take(1)
+
+    answers = await bench.delete(*listed, first, states={JobState.DEAD})
+
+    deleted, other = DeleteStatus.DELETED, DeleteStatus.OTHER_STATE
+    assert [first, second, third, fourth] == listed
+    assert [deleted, other, deleted, other, DeleteStatus.MISSING] == answers
+    assert (second, [fourth]) == (running.id, await bench.take_ids())
+    assert [JobState.SUCCEEDED] == await bench.settle(success(running))
+
+
+@case("4.14", "4.8")
+async def a_step_that_is_not_in_the_states_asked_for_stays_with_its_flow(bench: Bench) -> None:
+    flow = await bench.enqueue_flow(chain())
+    first, last = ids_of(flow)
+
+    refused = await bench.delete(first, last, states={JobState.DEAD})
+    waiting = await bench.delete(last, states={JobState.WAITING})
+
+    assert ([DeleteStatus.OTHER_STATE] * 2, [DeleteStatus.DELETED]) == (refused, waiting)
+
+
+@case("4.10", "4.8")
+async def time_alone_brings_a_job_into_a_state_that_a_delete_asks_for(bench: Bench) -> None:
+    job_id = await bench.enqueue(run_in=HOUR)
+
+    early = await bench.delete(job_id, states={JobState.READY})
+    bench.advance(HOUR)
+    late = await bench.delete(job_id, states={JobState.SCHEDULED})
+    then = await bench.delete(job_id, states={JobState.READY})
+
+    other = DeleteStatus.OTHER_STATE
+    assert ([other], [other], [DeleteStatus.DELETED]) == (early, late, then)
+
+
+@case("4.7", "4.9")
+async def a_requeue_takes_those_that_are_in_a_state_asked_for(bench: Bench) -> None:
+    dead, cancelled = await _dead(bench, key="k"), await bench.enqueue(key="other")
+    await bench.cancel(cancelled)
+
+    refused = (
+        await bench.requeue(dead, states={JobState.CANCELLED}),
+        await bench.requeue(cancelled, states={JobState.DEAD}),
+    )
+    before = await bench.states(dead, cancelled)
+    taken = await bench.requeue(dead, cancelled, states={JobState.DEAD, JobState.CANCELLED})
+
+    assert ([RequeueStatus.NOT_DEAD], [RequeueStatus.NOT_DEAD]) == refused
+    assert [JobState.DEAD, JobState.CANCELLED] == before
+    assert [RequeueStatus.REQUEUED] * 2 == taken
+
+
+@case("4.8")
 async def deleting_one_job_leaves_the_others(bench: Bench) -> None:
     first, second, third = [await bench.enqueue() for _ in range(3)]
 
@@ -520,8 +597,8 @@ async def an_id_that_could_be_no_jobs_is_simply_missing(bench: Bench) -> None:
         assert [DeleteStatus.MISSING] == await bench.delete(name)
 
 
-@case("4.8")
-async def every_state_is_shown_as_it_is(bench: Bench) -> None:
+async def _one_in_each_state(bench: Bench) -> dict[str, JobState]:
+    """Return a job in each state that one of no flow can be in."""
     expected = {
         await bench.enqueue(priority=0, payload=b"running"): JobState.RUNNING,
         await bench.enqueue(priority=0, payload=b"retrying"): JobState.RETRYING,
@@ -536,6 +613,12 @@ async def every_state_is_shown_as_it_is(bench: Bench) -> None:
     await bench.settle(
         failure(retrying, HOUR), success(succeeded), burial(dead), stray(parked), cancellation(cancelled)
     )
+    return expected
+
+
+@case("4.8")
+async def every_state_is_shown_as_it_is(bench: Bench) -> None:
+    expected = await _one_in_each_state(bench)
 
     records = await bench.get(*expected)
 
@@ -556,6 +639,24 @@ async def time_alone_makes_scheduled_and_retrying_jobs_ready(bench: Bench) -> No
     bench.advance(HOUR)
 
     assert ([], sorted([scheduled, retrying])) == (before, await bench.find_ids(JobState.READY))
+
+
+@case("4.8")
+async def jobs_are_found_without_what_may_be_large(bench: Bench) -> None:
+    jobs = await _one_in_each_state(bench)
+    (kept,) = [job_id for job_id, state in jobs.items() if state is JobState.SUCCEEDED]
+    whole = {record.id: record for record in await bench.store.job_find(JobFind(now=bench.now))}
+
+    for states in (frozenset[JobState](), *(frozenset({state}) for state in jobs.values())):
+        found = await bench.store.job_find(JobFind(states=states, payloads=False, now=bench.now))
+        expected = [
+            msgspec.structs.replace(whole[job_id], payload=b"", result=None)
+            for job_id, state in sorted(jobs.items())
+            if not states or state in states
+        ]
+        assert expected == list(found), states
+
+    assert (b"running", True) == (whole[min(jobs)].payload, whole[kept].result is not None)
 
 
 @case("4.8")

@@ -44,6 +44,7 @@ def find_request(
     limit: int,
     *,
     newest_first: bool,
+    payloads: bool = True,
     **filters: Unpack[JobFilters],
 ) -> JobFind:
     """Return the question as the contract has it.
@@ -53,19 +54,15 @@ def find_request(
     """
     if limit < 1:
         raise OptionError(f"limit={limit!r}: expected at least 1")
-    names = name_set(states, "states")
-    try:
-        wanted = frozenset(JobState(state) for state in names)
-    except ValueError as error:
-        raise OptionError(f"states: {error}; expected some of {', '.join(JobState)}") from error
     _check(filters)
     return JobFind(
-        states=wanted,
+        states=state_set(states),
         key=key,
         flow=flow,
         after=after,
         limit=limit,
         newest_first=newest_first,
+        payloads=payloads,
         queues=name_set(filters.get("queues", ()), "queues"),
         tasks=name_set(filters.get("tasks", ()), "tasks"),
         error=filters.get("error", ""),
@@ -75,6 +72,15 @@ def find_request(
         finished_since=_utc(filters.get("finished_since")),
         finished_before=_utc(filters.get("finished_before")),
     )
+
+
+def state_set(states: Iterable[JobState]) -> frozenset[JobState]:
+    """Return states as a set; raises `OptionError` for what is none."""
+    names = name_set(states, "states")
+    try:
+        return frozenset(JobState(state) for state in names)
+    except ValueError as error:
+        raise OptionError(f"states: {error}; expected some of {', '.join(JobState)}") from error
 
 
 def count_request(**filters: Unpack[JobFilters]) -> JobCount:

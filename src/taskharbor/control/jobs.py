@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from taskharbor.call import refuse_on_loop
 from taskharbor.control.asking import Asks, check_notes, id_list, not_found
-from taskharbor.control.choosing import JobFilters, count_request, find_request
+from taskharbor.control.choosing import JobFilters, count_request, find_request, state_set
 from taskharbor.driver import (
     CancelStatus,
     Counted,
@@ -59,6 +59,7 @@ class Jobs:
         after: str = "",
         limit: int = 100,
         newest_first: bool = False,
+        payloads: bool = True,
         **filters: Unpack[JobFilters],
     ) -> Sequence[JobRecord]:
         """Return jobs in the order they were enqueued, or the other way round, at most `limit`.
@@ -72,12 +73,16 @@ class Jobs:
             after: only ids beyond this one.
             limit: how many at most.
             newest_first: those enqueued last first; `after` then asks for earlier ones.
+            payloads: False leaves what may be large where it is: the records' `payload` is empty then, and their
+                `result` None.
             **filters: further ones, by queue, task, error, text and time: see `JobFilters`.
 
         Raises:
             OptionError: a filter that does not exist, or a value that cannot be.
         """
-        request = find_request(states, key, flow, after, limit, newest_first=newest_first, **filters)
+        request = find_request(
+            states, key, flow, after, limit, newest_first=newest_first, payloads=payloads, **filters
+        )
         return self._block("find", lambda store: store.job_find(request))
 
     async def afind(
@@ -89,10 +94,13 @@ class Jobs:
         after: str = "",
         limit: int = 100,
         newest_first: bool = False,
+        payloads: bool = True,
         **filters: Unpack[JobFilters],
     ) -> Sequence[JobRecord]:
         """Return jobs in the order they were enqueued; the async form of `find`."""
-        request = find_request(states, key, flow, after, limit, newest_first=newest_first, **filters)
+        request = find_request(
+            states, key, flow, after, limit, newest_first=newest_first, payloads=payloads, **filters
+        )
         return await self._asks.aask(lambda store: store.job_find(request))
 
     def count(self, **filters: Unpack[JobFilters]) -> Sequence[Counted]:
@@ -121,21 +129,24 @@ class Jobs:
         request = JobCancel(ids=id_list(ids), reason=reason, by=by)
         return await self._asks.aask(lambda store: store.job_cancel(request))
 
-    def requeue(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[RequeueStatus]:
+    def requeue(
+        self, ids: Sequence[str], *, states: Iterable[JobState] = (), reason: str = "", by: str = ""
+    ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again with all their attempts, and return one answer each, in order.
 
-        Recorded on the job.
+        Recorded on the job. With `states` only those that are in one of these at that instant: the others answer
+        `NOT_DEAD`.
         """
         check_notes(reason, by)
-        request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
+        request = JobRequeue(ids=id_list(ids), states=state_set(states), reason=reason, by=by)
         return self._block("requeue", lambda store: self._requeue(store, request))
 
     async def arequeue(
-        self, ids: Sequence[str], *, reason: str = "", by: str = ""
+        self, ids: Sequence[str], *, states: Iterable[JobState] = (), reason: str = "", by: str = ""
     ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again; the async form of `requeue`."""
         check_notes(reason, by)
-        request = JobRequeue(ids=id_list(ids), reason=reason, by=by)
+        request = JobRequeue(ids=id_list(ids), states=state_set(states), reason=reason, by=by)
         return await self._asks.aask(lambda store: self._requeue(store, request))
 
     async def _requeue(self, store: Store, request: JobRequeue) -> Sequence[RequeueStatus]:
@@ -143,14 +154,18 @@ class Jobs:
         await tell_requeued(self._hub, store, request.ids, answers)
         return answers
 
-    def delete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
-        """Remove jobs for good, and return one answer each, in order. Running ones are left."""
-        request = JobDelete(ids=id_list(ids))
+    def delete(self, ids: Sequence[str], *, states: Iterable[JobState] = ()) -> Sequence[DeleteStatus]:
+        """Remove jobs for good, and return one answer each, in order. Running ones are left.
+
+        With `states` only those that are in one of these at that instant: the others answer `OTHER_STATE`, as a dead
+        letter that somebody has requeued since it was listed.
+        """
+        request = JobDelete(ids=id_list(ids), states=state_set(states))
         return self._block("delete", lambda store: store.job_delete(request))
 
-    async def adelete(self, ids: Sequence[str]) -> Sequence[DeleteStatus]:
+    async def adelete(self, ids: Sequence[str], *, states: Iterable[JobState] = ()) -> Sequence[DeleteStatus]:
         """Remove jobs for good; the async form of `delete`."""
-        request = JobDelete(ids=id_list(ids))
+        request = JobDelete(ids=id_list(ids), states=state_set(states))
         return await self._asks.aask(lambda store: store.job_delete(request))
 
     def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:

@@ -48,6 +48,8 @@ class JobFind(JobFilter, frozen=True, kw_only=True):
     limit: int = 100
     newest_first: bool = False
     """From the greatest id down; `after` then asks for lesser ones."""
+    payloads: bool = True
+    """False leaves what may be large out of the records: `payload` is empty then, and `result` None."""
 
 
 class JobCount(JobFilter, frozen=True, kw_only=True):
@@ -92,6 +94,8 @@ class JobRequeue(Request, frozen=True, kw_only=True):
     """
 
     ids: Sequence[str]
+    states: frozenset[JobState] = frozenset()
+    """Only those that are in one of these now; empty for any that may be requeued."""
     by: str = ""
     reason: str = ""
 
@@ -103,7 +107,8 @@ class RequeueStatus(StrEnum):
     KEY_TAKEN = "key_taken"
     """Another job has taken its idempotency key since; nothing changed (rule 9)."""
     NOT_DEAD = "not_dead"
-    """It is neither dead nor cancelled, or a cancelled step, or one of a flow that has ended; nothing changed."""
+    """It is neither dead nor cancelled, or in none of the states asked for, or a cancelled step, or one of a flow that
+    has ended; nothing changed."""
     MISSING = "missing"
 
 
@@ -111,6 +116,8 @@ class JobDelete(Request, frozen=True, kw_only=True):
     """Remove jobs for good, with their payloads, results and keys. Running jobs are left."""
 
     ids: Sequence[str]
+    states: frozenset[JobState] = frozenset()
+    """Only those that are in one of these now, in the same step that deletes them; empty for any."""
 
 
 class DeleteStatus(StrEnum):
@@ -119,6 +126,8 @@ class DeleteStatus(StrEnum):
     DELETED = "deleted"
     RUNNING = "running"
     """It is leased; cancel it first. Nothing changed."""
+    OTHER_STATE = "other_state"
+    """It is in none of the states asked for, or not any more. Nothing changed."""
     MISSING = "missing"
 
 

@@ -57,7 +57,9 @@ def job_requeue(tables: Tables, request: JobRequeue, now: int) -> Sequence[Reque
 def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> RequeueStatus:
     if row is None:
         return RequeueStatus.MISSING
-    if row.final not in (JobState.DEAD, JobState.CANCELLED):
+    if row.final not in (JobState.DEAD, JobState.CANCELLED) or (
+        request.states and row.final not in request.states
+    ):
         return RequeueStatus.NOT_DEAD
     job = row.job
     if job.step is not None and not _may_resume(tables, row, job.step):
@@ -92,12 +94,14 @@ def _may_resume(tables: Tables, row: Row, step: Step) -> bool:
 
 def job_delete(tables: Tables, request: JobDelete, now: int) -> Sequence[DeleteStatus]:
     """Delete jobs and return one answer each, in order."""
-    return [_delete(tables, tables.rows.get(job_id), now) for job_id in request.ids]
+    return [_delete(tables, tables.rows.get(job_id), request.states, now) for job_id in request.ids]
 
 
-def _delete(tables: Tables, row: Row | None, now: int) -> DeleteStatus:
+def _delete(tables: Tables, row: Row | None, states: frozenset[JobState], now: int) -> DeleteStatus:
     if row is None:
         return DeleteStatus.MISSING
+    if states and tables.state_of(row, now) not in states:
+        return DeleteStatus.OTHER_STATE
     if row.token is not None:
         return DeleteStatus.RUNNING
     remove(tables, row)

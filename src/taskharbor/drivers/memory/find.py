@@ -7,6 +7,8 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from taskharbor.clock import from_micros
 from taskharbor.driver import Counted, JobCount, JobFilter, JobFind
 from taskharbor.drivers.memory.look import record_of
@@ -28,7 +30,10 @@ def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
             and (not request.states or tables.state_of(row, now) in request.states)
             and _matches(row, request)
         ):
-            found.append(record_of(tables, row, now))
+            record = record_of(tables, row, now)
+            found.append(
+                record if request.payloads else msgspec.structs.replace(record, payload=b"", result=None)
+            )
             if len(found) >= request.limit:
                 break
     return found

@@ -16,16 +16,20 @@ from taskharbor.driver import (
 from taskharbor.drivers.postgres.cancelling import LOCK_ORDER, NOTE, NOTED, cancel_jobs
 from taskharbor.drivers.postgres.falling import fall, lock_steps, locked_flows, read, resume
 from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
+from taskharbor.drivers.postgres.look import STATE
 from taskharbor.drivers.postgres.report import DROP
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, micros_text, real_ids
 from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.stray import parked_strays
 from taskharbor.flow import FLOW_ENDED, FlowState
 from taskharbor.job import JobState
 from taskharbor.settlement import SOLO_CRASHES
 
 _LOCK = f"""SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
     ORDER BY {LOCK_ORDER} FOR UPDATE"""
+_LOCK_STATES = f"""SELECT id::text, token IS NOT NULL, {STATE} FROM taskharbor.job j
+    WHERE id = ANY ($3::text::uuid[]) ORDER BY {LOCK_ORDER} FOR UPDATE"""
 # The flows that end if these jobs are cancelled: what runs is only asked to stop. And if they are deleted.
 _FLOWS = """SELECT DISTINCT flow::text FROM taskharbor.job
     WHERE id = ANY ($1::text::uuid[]) AND token IS NULL AND flow IS NOT NULL AND absorbers IS NULL"""
@@ -85,8 +89,13 @@ class _Ended(NamedTuple):
     flow: str | None
     is_step: bool
 
-    def may_go_on(self, flows: Mapping[str, FlowState]) -> bool:
-        """Return whether it may be requeued, as far as that is for itself and its flow to say."""
+    def may_go_on(self, flows: Mapping[str, FlowState], states: frozenset[JobState]) -> bool:
+        """Return whether it may be requeued, as far as that is for itself and its flow to say.
+
+        In one of these states, if there are any.
+        """
+        if states and self.state not in states:
+            return False
         if self.is_step and self.state != JobState.DEAD:
             return False
         if self.flow is not None and flows.get(self.flow, FlowState.CANCELLED) in FLOW_ENDED:
@@ -157,7 +166,7 @@ def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStat
     answers: dict[str, RequeueStatus] = {}
     chosen: list[str] = []
     for job_id in dict.fromkeys(request.ids):
-        if job_id in live or (job_id in ended and not ended[job_id].may_go_on(flows)):
+        if job_id in live or (job_id in ended and not ended[job_id].may_go_on(flows, request.states)):
             answers[job_id] = RequeueStatus.NOT_DEAD
         elif job_id not in ended:
             answers[job_id] = RequeueStatus.MISSING
@@ -202,9 +211,12 @@ def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]
     real = real_ids(request.ids)
     ids = plain_array(real)
     yield from _lock_flows(_FLOWS_OF_DEAD, ids)
-    live: dict[str, bool] = dict((yield Query(_LOCK, (ids,))))
+    live, others = yield from _locked_in(step, request.states, ids)
     ended = yield from _ended(real, live)
-    idle = [job_id for job_id, leased in live.items() if not leased]
+    if request.states:
+        others.update(job_id for job_id, job in ended.items() if job.state not in request.states)
+        ended = {job_id: job for job_id, job in ended.items() if job_id not in others}
+    idle = [job_id for job_id, leased in live.items() if not leased and job_id not in others]
     delete = _in_slots(_DELETE, ended, ended)
     rows = yield Query(delete, (plain_array(idle), plain_array(sorted(ended))))
     step.wakes.jobs.extend([job_id for job_id, awaited, _, _ in rows if awaited])
@@ -218,6 +230,19 @@ def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]
         if job_id in deleted:
             answers.append(DeleteStatus.DELETED)
             deleted.discard(job_id)
+        elif job_id in others:
+            answers.append(DeleteStatus.OTHER_STATE)
         else:
             answers.append(DeleteStatus.RUNNING if live.get(job_id) else DeleteStatus.MISSING)
     return answers
+
+
+def _locked_in(
+    step: Step, states: frozenset[JobState], ids: str
+) -> Routine[tuple[dict[str, bool], set[str]]]:
+    """Lock live jobs, and return which are leased, and which are in none of these states, if there are any."""
+    if not states:
+        return dict((yield Query(_LOCK, (ids,)))), set()
+    parked = yield from parked_strays(step)
+    rows = yield Query(_LOCK_STATES, (step.now, plain_array(sorted(parked)), ids))
+    return {row[0]: row[1] for row in rows}, {row[0] for row in rows if row[2] not in states}

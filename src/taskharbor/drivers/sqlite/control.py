@@ -20,6 +20,8 @@ from taskharbor.drivers.sqlite.leaving import Fall
 from taskharbor.drivers.sqlite.report import forget_reports
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import NORMAL, SOLO, Step, json_text
+from taskharbor.drivers.sqlite.states import LIVE_STATE, positional
+from taskharbor.drivers.sqlite.upkeep import parked_strays
 from taskharbor.flow import FLOW_ENDED
 from taskharbor.job import JobState, Operation
 from taskharbor.settlement import SOLO_CRASHES
@@ -32,6 +34,10 @@ _REQUEUED = (
     "timeout, payload, key, digest, meta, errors, flow, step"
 )
 _ARCHIVE = archive_as_cancelled("j.id = ?")
+_STATE = (
+    f"SELECT {LIVE_STATE} FROM taskharbor_job WHERE id = :id UNION ALL SELECT state FROM taskharbor_history "  # noqa: S608 - our own constants
+    "WHERE id = :id UNION ALL SELECT 'dead' FROM taskharbor_dead WHERE id = :id"
+)
 _END_KEY = "UPDATE taskharbor_key SET expires_at = ? + ttl WHERE task = ? AND name = ? AND job_id = ?"
 _HOLDER = """SELECT job_id FROM taskharbor_key
     WHERE task = ? AND name = ? AND (expires_at IS NULL OR expires_at > ?)"""
@@ -69,10 +75,10 @@ def _cancel(job_id: str, reason: str, note: str, step: Step) -> Routine[CancelSt
 def job_requeue(step: Step, request: JobRequeue) -> Routine[Sequence[RequeueStatus]]:
     """Requeue jobs and return one answer each, in order."""
     note = operation("requeue", request.by, request.reason, step.now)
-    return (yield from _each(request.ids, lambda job_id: _requeue(job_id, note, step)))
+    return (yield from _each(request.ids, lambda job_id: _requeue(job_id, request.states, note, step)))
 
 
-def _requeue(job_id: str, note: str, step: Step) -> Routine[RequeueStatus]:
+def _requeue(job_id: str, states: frozenset[JobState], note: str, step: Step) -> Routine[RequeueStatus]:
     table = yield from _archive_of(job_id)
     if table is None:
         live = yield Query("SELECT 1 FROM taskharbor_job WHERE id = ?", (job_id,))
@@ -83,7 +89,7 @@ def _requeue(job_id: str, note: str, step: Step) -> Routine[RequeueStatus]:
         "WHERE id = ?",
         (job_id,),
     )
-    if found == JobState.SUCCEEDED:
+    if found == JobState.SUCCEEDED or (states and found not in states):
         return RequeueStatus.NOT_DEAD
     if is_step and not (found == JobState.DEAD and (yield from _is_open(flow))):
         return RequeueStatus.NOT_DEAD
@@ -119,7 +125,20 @@ def _is_open(flow: str | None) -> Routine[bool]:
 
 def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]]:
     """Delete jobs and return one answer each, in order."""
-    return (yield from _each(request.ids, lambda job_id: _delete(job_id, step)))
+    if not request.states:
+        return (yield from _each(request.ids, lambda job_id: _delete(job_id, step)))
+    parked = yield from parked_strays(step.now)
+    return (yield from _each(request.ids, lambda job_id: _delete_in(request.states, parked, job_id, step)))
+
+
+def _delete_in(
+    states: frozenset[JobState], parked: set[int], job_id: str, step: Step
+) -> Routine[DeleteStatus]:
+    """Delete a job that is in one of these states now."""
+    found = yield positional(_STATE, {"id": job_id, "now": step.now, "parked": json_text(sorted(parked))})
+    if found and JobState(found[0][0]) not in states:
+        return DeleteStatus.OTHER_STATE
+    return (yield from _delete(job_id, step))
 
 
 def _delete(job_id: str, step: Step) -> Routine[DeleteStatus]:

@@ -24,13 +24,16 @@ from taskharbor.job import JobRecord, JobState
 
 _STATES = {LIVE.table: LIVE_STATE, HISTORY.table: "state", DEAD.table: "'dead'"}
 
+_WHOLE = ((LIVE, look.LIVE), (HISTORY, look.HISTORY), (DEAD, look.DEAD))
+_BARE = ((LIVE, look.BARE_LIVE), (HISTORY, look.BARE_HISTORY), (DEAD, look.BARE_DEAD))
+
 
 def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
     """Return the matching jobs in order of id."""
     parked = yield from parked_strays(step.now)
     order = "id DESC" if request.newest_first else "id"
     selects: list[str] = []
-    for source, columns in ((LIVE, look.LIVE), (HISTORY, look.HISTORY), (DEAD, look.DEAD)):
+    for source, columns in _WHOLE if request.payloads else _BARE:
         state = _in_state(source, request.states)
         if state is None or not may_match(source, request):
             continue

@@ -22,14 +22,19 @@ _edges = msgspec.json.Decoder(tuple[Edge, ...])
 
 _SHARED = (
     "id, task, queue, options, priority, run_at, enqueued_at, attempt, deliveries, crashes, guarded, stray, key, "
-    "meta, payload, errors, operations, flow, step -> 0, step -> 2"
+    "meta, {payload}, errors, operations, flow, step -> 0, step -> 2"
 )
-LIVE = f"""SELECT {_SHARED}, NULL AS state, stray_reason AS reason, due, NULL AS finished_at, token, started,
+_LIVE = f"""SELECT {_SHARED}, NULL AS state, stray_reason AS reason, due, NULL AS finished_at, token, started,
     cancel IS NOT NULL AS cancel, NULL AS result, NULL AS result_codec, waits FROM taskharbor_job"""  # noqa: S608 - our own constants
-HISTORY = f"""SELECT {_SHARED}, state, reason, NULL AS due, finished_at, NULL AS token, 0 AS started, 0 AS cancel,
-    result, result_codec, 0 AS waits FROM taskharbor_history"""  # noqa: S608 - our own constants
-DEAD = f"""SELECT {_SHARED}, 'dead' AS state, reason, NULL AS due, finished_at, NULL AS token, 0 AS started,
+_HISTORY = f"""SELECT {_SHARED}, state, reason, NULL AS due, finished_at, NULL AS token, 0 AS started, 0 AS cancel,
+    {{result}}, result_codec, 0 AS waits FROM taskharbor_history"""  # noqa: S608 - our own constants
+_DEAD = f"""SELECT {_SHARED}, 'dead' AS state, reason, NULL AS due, finished_at, NULL AS token, 0 AS started,
     0 AS cancel, NULL AS result, NULL AS result_codec, 0 AS waits FROM taskharbor_dead"""  # noqa: S608 - our own constants
+LIVE, HISTORY, DEAD = (sql.format(payload="payload", result="result") for sql in (_LIVE, _HISTORY, _DEAD))
+BARE_LIVE, BARE_HISTORY, BARE_DEAD = (
+    sql.format(payload="X''", result="NULL") for sql in (_LIVE, _HISTORY, _DEAD)
+)
+"""The same without payloads and results."""
 _BY_ID = " UNION ALL ".join(
     f"{table} WHERE id IN (SELECT value FROM json_each(?1))"  # noqa: S608 - our own constants
     for table in (LIVE, HISTORY, DEAD)
