@@ -116,6 +116,19 @@ def test_a_layer_sees_each_job_of_a_batch_before_and_after_it_is_stored() -> Non
     assert after == [(first.id, True), (second.id, True)]
 
 
+@pytest.mark.parametrize("name", ["task", "queue", "job_id", "flow", "arguments", "created"])
+def test_a_layer_adds_metadata_and_changes_nothing_else(name: str) -> None:
+    def change(jobs: Sequence[Outgoing]) -> Iterator[None]:
+        setattr(jobs[0], name, "other")
+        yield
+
+    with harbor_with(Around(change)) as harbor:
+        with pytest.raises(AttributeError, match=name):
+            double.enqueue(1)
+
+        assert [] == list(harbor.jobs.find())
+
+
 def test_layers_run_from_the_harbors_first_to_each_tasks_last_and_back() -> None:
     notes, registry = list[str](), Registry()
 

@@ -79,8 +79,7 @@ class Departure:
     def told(self, sent: list[Sent]) -> list[Sent]:
         """Note what became of each, and return that."""
         for one, answer in zip(self.outgoing, sent, strict=True):
-            one.job_id = answer.job_id
-            one.created = answer.created
+            one.answered(answer.job_id, created=answer.created)
         return sent
 
     def _check_meta(self) -> None:

@@ -21,38 +21,60 @@ from taskharbor.task.context import Context
 class Outgoing:
     """A job, or a flow, on its way to the store."""
 
-    __slots__ = ("_arguments", "_shown", "created", "flow", "job_id", "meta", "queue", "task")
+    __slots__ = ("_arguments", "_created", "_flow", "_job_id", "_queue", "_shown", "_task", "meta")
 
-    task: str
-    """The task's name; of a flow that of the task its result comes from, as messages tell it."""
-    queue: str
-    """Where it will wait; "" for a flow, whose steps have queues of their own."""
-    job_id: str
-    """Its id, if it is created; a flow's id is its last step's."""
-    flow: bool
-    """It is a flow."""
     meta: dict[str, str]
     """What travels with it: to be added to, before the `yield`. A copy of what the caller gave. Of a flow it is the
     flow's own, and what is added goes to every step as well, where a step's own comes first."""
-    created: bool | None
-    """After the `yield`: False if its idempotency key matched a job that is there, whose id is not this one. None for
-    what is stored with another job's success (`ctx.enqueue_on_success`)."""
 
     def __init__(
         self, *, task: str, queue: str, job_id: str, meta: dict[str, str], arguments: msgspec.Struct | None
     ) -> None:
         """Made by the harbor. `arguments` is None for a flow."""
-        self.task = task
-        self.queue = queue
-        self.job_id = job_id
-        self.flow = arguments is None
+        self._task = task
+        self._queue = queue
+        self._job_id = job_id
+        self._flow = arguments is None
         self.meta = meta
-        self.created = None
+        self._created: bool | None = None
         self._arguments = arguments
         self._shown: Mapping[str, object] | None = None
 
     def __repr__(self) -> str:
         return f"<Outgoing {'flow' if self.flow else 'job'} {self.job_id} ({self.task})>"
+
+    # Read-only, all of them: a batch is what its caller asked for, and an id of somebody else's loses jobs.
+
+    @property
+    def task(self) -> str:
+        """Return the task's name; of a flow that of the task its result comes from, as messages tell it."""
+        return self._task
+
+    @property
+    def queue(self) -> str:
+        """Return where it will wait; "" for a flow, whose steps have queues of their own."""
+        return self._queue
+
+    @property
+    def job_id(self) -> str:
+        """Return its id, if it is created; a flow's id is its last step's.
+
+        After the `yield` that of the job which is there: another one if its idempotency key matched.
+        """
+        return self._job_id
+
+    @property
+    def flow(self) -> bool:
+        """Return whether it is a flow."""
+        return self._flow
+
+    @property
+    def created(self) -> bool | None:
+        """Return, after the `yield`, False if its idempotency key matched a job that is there.
+
+        None before, and for what is stored with another job's success (`ctx.enqueue_on_success`).
+        """
+        return self._created
 
     @property
     def arguments(self) -> Mapping[str, object]:
@@ -60,6 +82,11 @@ class Outgoing:
         if self._shown is None:
             self._shown = _shown(self._arguments)
         return self._shown
+
+    def answered(self, job_id: str, *, created: bool | None) -> None:
+        """Note what the store said. Called by the harbor."""
+        self._job_id = job_id
+        self._created = created
 
 
 class Attempt:
