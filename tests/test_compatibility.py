@@ -451,6 +451,21 @@ def test_an_upgrade_takes_care_of_arguments() -> None:
     assert {"note"} == {level for level, _, _ in levels(dumped(mail), dumped(changed))}
 
 
+def test_an_upgrade_that_is_taken_out_is_a_warning() -> None:
+    def upgraded(registry: Registry) -> None:
+        @task(name="mail", registry=registry, upgrade=lambda old: old)
+        def _(to: str, copies: int = 1) -> str:
+            raise AssertionError("compared, and not run")
+
+    def plain(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def _(to: str, copies: int = 1) -> str:
+            raise AssertionError("compared, and not run")
+
+    assert [("warning", "mail", "")] == levels(dumped(upgraded), dumped(plain))
+    assert [] == levels(dumped(plain), dumped(upgraded))
+
+
 def test_a_narrowed_result_is_a_warning() -> None:
     def changed(registry: Registry) -> None:
         @task(name="mail", registry=registry)

@@ -124,6 +124,41 @@ def test_what_the_new_version_stores_is_not_upgraded() -> None:
         assert "hi to x@y.z by None" == handle.result(timeout=PATIENCE)
 
 
+def test_what_fits_as_it_is_needs_no_upgrade() -> None:
+    """An upgrade knows the signatures that it was written for; those that came after may go on to change freely."""
+
+    def from_first(arguments: dict[str, object]) -> dict[str, object]:
+        return {"size": int(str(arguments["text"]))}
+
+    second, third = Registry(), Registry()
+
+    @task(name="x", registry=second, upgrade=from_first)
+    def x_second(size: int) -> str:
+        raise AssertionError("the third version runs it")
+
+    @task(name="x", registry=third, upgrade=from_first)
+    def x_third(size: int, note: str = "-") -> str:
+        return f"{size} {note}"
+
+    @task(name="size", registry=second)
+    def size_second() -> int:
+        raise AssertionError("the third version runs it")
+
+    @task(name="size", registry=third)
+    def size_third() -> int:
+        return 4
+
+    with Harbor("memory://", registry=second) as before:
+        job = x_second.enqueue(3)
+        flow = chain(size_second.s(), x_second).enqueue()
+        after = Harbor(before.driver, registry=third)
+        read = after.arguments_of(before.jobs.get(job.id))
+        after.run_until_idle()
+
+        assert {"size": 3, "note": "-"} == read
+        assert ["3 -", "4 -"] == [one.result(timeout=PATIENCE) for one in (job, flow)]
+
+
 def raising(arguments: dict[str, object]) -> dict[str, object]:
     raise KeyError("from")
 

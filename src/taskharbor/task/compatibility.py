@@ -160,6 +160,11 @@ def _compared(before: TaskSchema, after: TaskSchema, can_read: CanRead) -> Itera
             f"is written with {after.codec} now, no longer with {before.codec}; workers of the old version that do not "
             "know it leave such jobs to the new one",
         )
+    if before.upgrade and not after.upgrade:
+        yield finding(
+            Level.WARNING,
+            "has no upgrade= any more; make sure that no job is stored that needs it, dead letters too",
+        )
     yield from _arguments(before, after, finding)
     if before.result is not None and after.result is not None:
         for gap in gaps(before.result, after.result, "result"):

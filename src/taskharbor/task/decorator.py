@@ -110,7 +110,8 @@ def task(
         run: `"process"` runs a sync handler in a process of its own, for work that holds the interpreter's lock.
         codec: its own wire format, instead of the harbor's.
         middleware: layers around it alone, within the harbor's; the first is the outermost.
-        upgrade: makes today's arguments of those stored under another signature; both are plain data, by name.
+        upgrade: makes today's arguments of those stored under another signature that do not fit today's; both are plain
+            data, by name.
         keep_result: False stores no result, and `JobHandle.result` refuses.
         retain: how long a job can be looked up after it succeeded or was cancelled.
         key_ttl: how long an idempotency key stays taken after its job has finished.

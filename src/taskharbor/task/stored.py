@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from taskharbor.codec import Codec, CodecBook, CodecError
+from taskharbor.errors import PayloadError
 from taskharbor.job import JobRecord, JobState
 from taskharbor.step import DeliveredStep, Hole
 from taskharbor.task.definition import TaskDefinition
@@ -32,8 +33,17 @@ def stored_arguments(
     Raises:
         PayloadError: what is there does not fit the signature; or it has to be upgraded, and is not there whole.
     """
-    if needs_upgrade(definition, record.fingerprint):
-        return _upgraded(definition, record, codec, codecs)
+    try:
+        return _as_they_are(definition, record, codec, codecs)
+    except PayloadError:
+        if not needs_upgrade(definition, record.fingerprint):
+            raise
+    return _upgraded(definition, record, codec, codecs)
+
+
+def _as_they_are(
+    definition: TaskDefinition, record: JobRecord, codec: Codec, codecs: Callable[[], CodecBook]
+) -> dict[str, object]:
     step = record.step
     if step is None or not step.holes:
         return definition.read_arguments(record.payload, codec)

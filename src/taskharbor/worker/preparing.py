@@ -99,9 +99,15 @@ class Plans:
     def _arguments(self, plan: TaskPlan, delivery: Delivery) -> msgspec.Struct:
         if isinstance(plan, BuiltinPlan):
             return plan.work(delivery, delivery.payload)
+        try:
+            return self._as_they_are(plan, delivery)
+        except CodecError:
+            if not needs_upgrade(plan.definition, delivery.fingerprint):
+                raise
+        return self._upgraded(plan.definition, delivery)
+
+    def _as_they_are(self, plan: TaskPlan, delivery: Delivery) -> msgspec.Struct:
         definition, step = plan.definition, delivery.step
-        if definition.upgrade is not None and needs_upgrade(definition, delivery.fingerprint):
-            return self._upgraded(definition, delivery)
         if step is not None and step.holes:
             return self._filled(definition, delivery, step)
         read = plan.readers.get(delivery.codec)
