@@ -14,7 +14,7 @@ from taskharbor.cli.job_view import told_progress
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note, told_time
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.values import listed, told_length
+from taskharbor.cli.values import narrowing, told_length
 from taskharbor.control import Feed
 from taskharbor.errors import StoreUnavailable
 from taskharbor.event import (
@@ -84,7 +84,7 @@ def events(
 
     A store keeps events only while somebody reads them; workers hear of a reader within a third of their lease.
     """
-    queues, tasks = listed(queue), task or ()
+    queues, tasks = narrowing("--queue", queue), narrowing("--task", task, commas=False)
     with opened(ctx) as harbor:
         begin = after if after is not None else None if follow else ""
         with harbor.feed(reader=reader, after=begin) as feed, suppress(KeyboardInterrupt):

@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from taskharbor.cli.completing import complete_queue, complete_task
-from taskharbor.cli.values import duration, listed
+from taskharbor.cli.values import duration, narrowed, narrowing
 from taskharbor.control import JobFilters
 from taskharbor.errors import OptionError, nearest
 from taskharbor.harbor import Harbor
@@ -99,10 +99,10 @@ def states_of(given: Iterable[str] | None) -> Sequence[JobState]:
     """Return the states that are named.
 
     Raises:
-        OptionError: there is no such state.
+        OptionError: there is no such state, or it was given and names none.
     """
     found: list[JobState] = []
-    for name in listed(given):
+    for name in narrowing("--state", given):
         if name == UNFINISHED:
             found.extend(state for state in JobState if state not in TERMINAL)
         elif name in _STATES:
@@ -119,12 +119,12 @@ class _Said(TypedDict, total=False):
     state: list[str] | None
     queue: list[str] | None
     task: list[str] | None
-    error: str
-    text: str
+    error: str | None
+    text: str | None
     older_than: timedelta | None
     newer_than: timedelta | None
     key: str | None
-    flow: str
+    flow: str | None
 
 
 def filtered(age: Age, *, by_state: bool = True) -> Callable[[Command], Command]:
@@ -154,25 +154,28 @@ def filtered(age: Age, *, by_state: bool = True) -> Callable[[Command], Command]
 
 def _filter(said: _Said, age: Age) -> Filter:
     now = datetime.now(UTC)
-    before, since = (_ago(now, said.get("older_than")), _ago(now, said.get("newer_than")))
+    older, newer = said.get("older_than"), said.get("newer_than")
+    before = None if older is None else ago(now, older)
+    since = None if newer is None else ago(now, newer)
     return Filter(
         states=tuple(states_of(said.get("state"))),
-        queues=tuple(listed(said.get("queue"))),
-        tasks=tuple(said.get("task") or ()),
-        error=said.get("error", ""),
-        text=said.get("text", ""),
+        queues=tuple(narrowing("--queue", said.get("queue"))),
+        tasks=tuple(narrowing("--task", said.get("task"), commas=False)),
+        error=narrowed("--error", said.get("error")) or "",
+        text=narrowed("--text", said.get("text")) or "",
         enqueued_since=since if age is Age.ENQUEUED else None,
         enqueued_before=before if age is Age.ENQUEUED else None,
         finished_since=since if age is Age.DIED else None,
         finished_before=before if age is Age.DIED else None,
-        key=said.get("key"),
-        flow=said.get("flow", ""),
+        key=narrowed("--key", said.get("key")),
+        flow=narrowed("--flow", said.get("flow")) or "",
     )
 
 
-def _ago(now: datetime, age: timedelta | None) -> datetime | None:
+def ago(now: datetime, age: timedelta) -> datetime:
+    """Return the instant so long ago; raises `OptionError` where no calendar has it."""
     try:
-        return None if age is None else now - age
+        return now - age
     except OverflowError as error:
         raise OptionError(f"{age} ago is before all calendars") from error
 
@@ -203,9 +206,9 @@ def _options(age: Age, *, by_state: bool) -> list[inspect.Parameter]:
             ),
         ),
         _option(
-            str,
+            str | None,
             typer.Option(
-                "",
+                None,
                 "--error",
                 metavar="TYPE",
                 help="Only those whose last error is of this type: `ValueError`, or its qualified name.",
@@ -213,9 +216,9 @@ def _options(age: Age, *, by_state: bool) -> list[inspect.Parameter]:
             ),
         ),
         _option(
-            str,
+            str | None,
             typer.Option(
-                "",
+                None,
                 "--text",
                 metavar="TEXT",
                 help="Only with this text in their reason or in their last error's message; a is A.",
@@ -275,9 +278,9 @@ def _more_options() -> list[inspect.Parameter]:
             ),
         ),
         _option(
-            str,
+            str | None,
             typer.Option(
-                "", "--flow", metavar="ID", help="Only steps of this flow.", show_default="of any or none"
+                None, "--flow", metavar="ID", help="Only steps of this flow.", show_default="of any or none"
             ),
         ),
     ]

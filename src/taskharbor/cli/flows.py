@@ -25,7 +25,7 @@ from taskharbor.cli.listing import (
 from taskharbor.cli.output import confirm, echo, json_line, line, note, plain, to_the_end, told_time
 from taskharbor.cli.stalled import stalls
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.values import listed
+from taskharbor.cli.values import narrowing
 from taskharbor.driver import CancelStatus, JobGet, RequeueStatus
 from taskharbor.errors import JobNotFound, OptionError, nearest
 from taskharbor.flow import FLOW_ENDED, FlowRecord, FlowState
@@ -74,7 +74,7 @@ def list_flows(
     _url: UrlOption = None,
 ) -> None:
     """List flows, those enqueued last first."""
-    states, names = _states_of(state), tuple(name or ())
+    states, names = _states_of(state), tuple(narrowing("--name", name, commas=False))
     with opened(ctx) as harbor:
         tasks: dict[str, str] = {}
 
@@ -252,7 +252,7 @@ def _last_tasks(harbor: Harbor, ids: Sequence[str]) -> Mapping[str, str]:
 
 def _states_of(given: Sequence[str] | None) -> Sequence[FlowState]:
     found: list[FlowState] = []
-    for name in listed(given):
+    for name in narrowing("--state", given):
         if name not in _STATES:
             hint = nearest(name, _STATES)
             raise OptionError(

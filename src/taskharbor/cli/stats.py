@@ -11,11 +11,12 @@ import msgspec
 import typer
 
 from taskharbor.cli.completing import complete_queue, complete_task
+from taskharbor.cli.filters import ago
 from taskharbor.cli.listing import JsonOption, hint_unknown_tasks
 from taskharbor.cli.output import json_line, line, note
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.values import duration, listed, told_duration, told_length
+from taskharbor.cli.values import duration, narrowing, told_duration, told_length
 from taskharbor.driver import STATISTICS_RETAIN
 from taskharbor.errors import OptionError
 from taskharbor.event import Ending, Tally
@@ -121,12 +122,13 @@ def stats(
         raise OptionError(
             f"--last {told_duration(length)}: counters are kept by the minute; expected at least 1m"
         )
+    queues, tasks = narrowing("--queue", queue), narrowing("--task", task, commas=False)
     now = datetime.now(UTC)
-    since = (now - length).replace(second=0, microsecond=0)
+    since = ago(now, length).replace(second=0, microsecond=0)
     with opened(ctx) as harbor:
-        found = harbor.statistics.read(since=since, queues=listed(queue), tasks=task or ())
+        found = harbor.statistics.read(since=since, queues=queues, tasks=tasks)
         if not found and not as_json:
-            hint_unknown_tasks(harbor, task or ())
+            hint_unknown_tasks(harbor, tasks)
     lines = grouped(found, _NAMES[by])
     if as_json:
         for one in lines:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import typer
 
+from taskharbor.errors import OptionError
 from taskharbor.settings import text as text_values
 
 told_duration = text_values.told_duration
@@ -78,6 +79,29 @@ def instant(text: str) -> datetime:
 def listed(given: Iterable[str] | None) -> Sequence[str]:
     """Return names that were given one by one, separated by commas, or both ways."""
     return [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+
+
+def narrowing(option: str, given: Iterable[str] | None, *, commas: bool = True) -> Sequence[str]:
+    """Return the names that an option narrows down to, with commas between them or not; none where it was not given.
+
+    Raises:
+        OptionError: it was given and names nothing, as `--queue "$QUEUE"` of a variable that is not set. Taken for not
+            given, it would mean all.
+    """
+    found: list[str] = []
+    for text in given or ():
+        names = listed([text]) if commas else [text]
+        if not any(name.strip() for name in names):
+            raise OptionError(f"{option} {text!r} names nothing; leave it out for all")
+        found.extend(names)
+    return found
+
+
+def narrowed(option: str, given: str | None) -> str | None:
+    """Return the text that an option narrows down to; None where it was not given. Raises as `narrowing`."""
+    if given is not None and not given.strip():
+        raise OptionError(f"{option} {given!r} names nothing; leave it out for all")
+    return given
 
 
 def pairs(given: Iterable[str] | None) -> dict[str, str]:

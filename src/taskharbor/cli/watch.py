@@ -14,7 +14,7 @@ from taskharbor.cli.filters import UNFINISHED, states_of
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.overview import show_overview
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.values import duration, listed, told_duration
+from taskharbor.cli.values import duration, narrowing, told_duration
 from taskharbor.cli.watching import watch_jobs
 from taskharbor.errors import OptionError
 
@@ -65,9 +65,10 @@ def watch(
         raise OptionError(f"--every {told_duration(pause)}: expected at least {told_duration(_SHORTEST)}")
     if ids and queue:
         raise OptionError("jobs watch: --queue goes without ids; ids say which jobs already")
+    queues = narrowing("--queue", queue)
     with opened(ctx) as harbor:
         if not ids:
-            show_overview(harbor, listed(queue), pause, as_json=as_json)
+            show_overview(harbor, queues, pause, as_json=as_json)
             return
         code = watch_jobs(harbor, list(dict.fromkeys(ids_of(ids))), pause, as_json=as_json)
     if code is not Exit.OK:
