@@ -6,6 +6,7 @@ import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -236,6 +237,12 @@ def joined(parts: list[str]) -> str:
     return " ".join(parts)
 
 
+@task(name="unfit square", registry=registry, run="process", retry=Retry(max_attempts=1))
+def unfit_square() -> Literal["flu"]:
+    wrong: Literal["flu"] = untyped(SECRET)
+    return wrong
+
+
 @task(name="squared", registry=registry, run="process")
 def squared(n: int) -> int:
     return n * n
@@ -297,10 +304,83 @@ def test_results_that_are_handed_out_one_by_one_stay_encrypted() -> None:
 
 def test_a_task_in_a_process_of_its_own_is_given_what_was_encrypted() -> None:
     with Harbor("memory://", registry=registry, codec=LAYERED["msgpack, zstd, aes"]) as harbor:
-        job = squared.enqueue(12)
+        job, wrong = squared.enqueue(12), unfit_square.enqueue()
         harbor.run_until_idle()
 
+        assert "does not fit" in wrong.status().errors[-1].message
+        assert SECRET not in str(wrong.status().errors)
         assert 144 == job.result(timeout=timedelta(seconds=30))
+
+
+sender, receiver = Registry(), Registry()
+
+
+@task(name="illness", registry=sender)
+def illness_sent(illness: str) -> None: ...
+
+
+@task(name="illness", registry=receiver)
+def illness_received(illness: Literal["flu"]) -> None: ...
+
+
+@task(name="kind", registry=sender)
+def kind_sent(illness: str) -> None: ...
+
+
+@task(name="kind", registry=receiver, upgrade=lambda stored: {"kind": int(str(stored["illness"]))})
+def kind_received(kind: int) -> None: ...
+
+
+@task(name="unfit", registry=receiver)
+def unfit() -> Literal["flu"]:
+    wrong: Literal["flu"] = untyped(SECRET)
+    return wrong
+
+
+@task(name="parts", registry=receiver)
+def parts() -> list[str]:
+    return [SECRET]
+
+
+@task(name="same", registry=receiver)
+def same(text: str) -> str:
+    return text
+
+
+@task(name="joined", registry=sender)
+def joined_sent(parts: list[str]) -> None: ...
+
+
+@task(name="joined", registry=receiver)
+def joined_received(parts: list[Literal["flu"]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "codec", [LAYERED["msgpack, zstd, aes"], LAYERED["aes, zstd"]], ids=["inside", "outside"]
+)
+def test_what_does_not_fit_is_told_without_quoting_what_is_encrypted(codec: Codec) -> None:
+    with Harbor("memory://", registry=sender, codec=codec) as old:
+        illness_sent.enqueue(SECRET)
+        kind_sent.enqueue(SECRET)
+        with Harbor(old.driver, registry=receiver, codec=codec) as harbor:
+            unfit.enqueue()
+            group(same.s(SECRET), same.s(SECRET)).then(untyped(joined_sent)).enqueue()
+            harbor.run_until_idle()
+
+            jobs = [harbor.jobs.get(job.id) for job in harbor.jobs.find()]
+
+    told = [f"{job.reason} {job.errors}" for job in jobs if job.state in {JobState.PARKED, JobState.DEAD}]
+    assert 4 == len(told)
+    assert not any(SECRET in one for one in told)
+    assert any("raised ValueError" in one for one in told)
+    assert 2 == sum("at $.illness" in one or "at $.parts[0]" in one for one in told)
+
+
+def test_what_is_wrong_with_types_is_told_of_encrypted_values_too() -> None:
+    with pytest.raises(CodecError, match="Expected `int`, got `str`") as refused:
+        LAYERED["aes"].decoder(list[int])(locked(LAYERED["aes"], [SECRET]))
+
+    assert "$[0]" == refused.value.path
 
 
 def test_a_job_waits_for_a_worker_that_has_its_key() -> None:

@@ -2,6 +2,7 @@
 
 from taskharbor.codec.book import CodecBook, found_codec
 from taskharbor.codec.codec import Codec, CodecError, Encode
+from taskharbor.codec.concealing import Concealing, concealed, conceals
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
 from taskharbor.codec.guard import checked_codec, decoder_of, encoder_of
 from taskharbor.codec.hooks import TypeHook, hook_for, register_type
@@ -12,6 +13,7 @@ __all__ = [
     "Codec",
     "CodecBook",
     "CodecError",
+    "Concealing",
     "Encode",
     "JsonCodec",
     "Marked",
@@ -20,6 +22,8 @@ __all__ = [
     "WrappingCodec",
     "bare",
     "checked_codec",
+    "concealed",
+    "conceals",
     "decoder_of",
     "encoder_of",
     "found_codec",

@@ -108,6 +108,11 @@ class EncryptedCodec(WrappingCodec):
         keys = ",".join(f"{key_id}:{self._checks[key_id].hex()}" for key_id in sorted(self._checks))
         return f"{keys};{mark_of(self.inner)}"
 
+    @property
+    def conceals(self) -> bool:
+        """Return True: what does not fit is told by place and type, without a word of what it holds."""
+        return True
+
     def wrap(self, data: bytes) -> bytes:
         """Return the data encrypted with the active key."""
         header = self._header + os.urandom(_NONCE)

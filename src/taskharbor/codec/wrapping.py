@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from taskharbor.codec.codec import Codec, CodecError, Encode
+from taskharbor.codec.concealing import concealing, conceals
 from taskharbor.codec.formats import JsonCodec
 from taskharbor.codec.guard import checked_codec, decoder_of, encoder_of
 
@@ -75,6 +76,11 @@ class WrappingCodec(ABC):
         """Return what the inner codec has for a mark; a layer of its own mark adds it."""
         return mark_of(self._inner)
 
+    @property
+    def conceals(self) -> bool:
+        """Return whether messages may not quote what it writes; of a layer that encrypts it is True."""
+        return conceals(self._inner)
+
     def over(self, inner: Codec) -> Self:
         """Return the same layer around another codec."""
         other = copy.copy(self)
@@ -87,11 +93,17 @@ class WrappingCodec(ABC):
 
     def encoder(self) -> Encode:
         """Return a function from a value to what is stored."""
+        if self.conceals:
+            code = concealing(encoder_of(bare(self, ())[0]))
+            return lambda value: wrapped(self, code(value))
         encode, wrap = encoder_of(self._inner), self.wrap
         return lambda value: wrap(encode(value))
 
     def decoder(self, kind: type[T]) -> Callable[[bytes], T]:
         """Return a strict function from what is stored to a value of `kind`."""
+        if self.conceals:
+            read = concealing(decoder_of(bare(self, ())[0], kind))
+            return lambda data: read(bare(self, [data])[1][0])
         decode, unwrap = decoder_of(self._inner, kind), self.unwrap
         return lambda data: decode(unwrap(data))
 

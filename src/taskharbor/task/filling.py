@@ -15,6 +15,8 @@ from taskharbor.codec import (
     JsonCodec,
     WrappingCodec,
     bare,
+    concealed,
+    conceals,
     decoder_of,
     join,
     rewrapped,
@@ -106,8 +108,9 @@ class Filling:
             codec, elements = bare(self.codec(name), [_value(part) for part in parts])
             whole = join(codec, elements)
             if whole is not None:
-                return self._decode(codec, kind, whole)
-        return self._decode(_JSON, kind, self.in_json(parts, tolerant=tolerant))
+                return self._decode(codec, kind, whole, parts)
+        whole = self.in_json(parts, tolerant=tolerant)
+        return self._decode(_JSON, kind, whole, parts)
 
     def in_json(self, parts: Sequence[Input], *, tolerant: bool) -> bytes:
         """Return a list of results as JSON, whatever each was written in.
@@ -145,15 +148,32 @@ class Filling:
                 return found
         return _JSON
 
-    def _decode(self, codec: Codec, kind: object, data: bytes) -> object:
+    def _conceals(self, parts: Sequence[Input]) -> bool:
+        """Return whether one of them is encrypted; of what cannot be found nothing could be quoted."""
+        names = {part.codec for part in parts if part.codec != PARTS}
+        return any(conceals(self._codecs.find(name)) for name in names) or any(
+            self._conceals(read_parts(part.value).inputs)
+            for part in parts
+            if part.codec == PARTS and part.value
+        )
+
+    def _decode(self, codec: Codec, kind: object, data: bytes, parts: Sequence[Input] = ()) -> object:
+        try:
+            return self._decoder(codec, kind)(data)
+        except CodecError as error:
+            if not self._conceals(parts):
+                raise
+            raise concealed(error) from None
+
+    def _decoder(self, codec: Codec, kind: object) -> Callable[[bytes], object]:
         key = (codec.name, kind)
         try:
             known = self._decoders.get(key)
         except TypeError:  # a type that cannot be hashed
-            return decoder_of(codec, cast("type[object]", kind))(data)
+            return decoder_of(codec, cast("type[object]", kind))
         if known is None or known[0] is not codec:
             known = self._decoders[key] = codec, decoder_of(codec, cast("type[object]", kind))
-        return known[1](data)
+        return known[1]
 
 
 def _of(step: DeliveredStep, hole: Hole) -> list[Input]:

@@ -1,9 +1,12 @@
 """Payloads of former signatures, brought to today's: `@task(upgrade=...)`.
 
-The fingerprint stored with a payload tells that the signature has changed since. The function is then given what is
-stored as plain data, and what it returns is read as strictly as if it had just come in. What it raises, or what still
-does not fit, leaves the job to other builds (rule 16): an upgrade that is wrong loses nothing, and a corrected one is
-another build, to which the job is offered again.
+The fingerprint stored with a payload tells that the signature has changed since. If what is stored does not fit
+today's, the function is given it as plain data, and what it returns is read as strictly as if it had just come in. What
+it raises, or what still does not fit, leaves the job to other builds (rule 16): an upgrade that is wrong loses nothing,
+and a corrected one is another build, to which the job is offered again.
+
+What fits as it is needs none. So an upgrade may stay in place while the signature goes on to change in ways that old
+payloads survive: the function knows only of those it was written for.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
-from taskharbor.codec import Codec, CodecError, bare, decoder_of
+from taskharbor.codec import Codec, CodecError, bare, concealed, conceals, decoder_of
 from taskharbor.errors import OptionError
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def checked_upgrade(upgrade: object) -> None:
 
 
 def needs_upgrade(definition: TaskDefinition, stored: int) -> bool:
-    """Return whether a payload of that fingerprint has to be upgraded before it is read."""
+    """Return whether a payload of that fingerprint has to be upgraded if it does not fit as it is."""
     return definition.upgrade is not None and stored != definition.fingerprint
 
 
@@ -82,7 +85,8 @@ def upgraded(definition: TaskDefinition, values: dict[str, object], codec: Codec
     try:
         now = cast("object", upgrade(values))
     except Exception as error:
-        raise CodecError(f"{told} raised {type(error).__name__}: {error}", foreign=True) from error
+        what = "" if conceals(codec) else f": {error}"  # which may quote the values
+        raise CodecError(f"{told} raised {type(error).__name__}{what}", foreign=True) from error
     if not isinstance(now, Mapping):
         raise CodecError(
             f"{told} returned a {type(now).__qualname__}; it has to return the arguments, by parameter name",
@@ -93,6 +97,8 @@ def upgraded(definition: TaskDefinition, values: dict[str, object], codec: Codec
     try:
         return coder.decode_arguments(coder.encode(dict(cast("Mapping[str, object]", now))))
     except CodecError as error:
+        if conceals(codec):
+            error = concealed(error)
         raise CodecError(
             f"what {told} returned does not fit: {error}", path=error.path, foreign=True
         ) from error

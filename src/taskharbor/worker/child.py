@@ -10,13 +10,14 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from taskharbor.codec import MsgpackCodec
+from taskharbor.codec import CodecError, MsgpackCodec, concealed
 from taskharbor.errors import TaskHarborError
 from taskharbor.job import AttemptError, Delivery
 from taskharbor.outcome import Reject, RetryLater, Snooze, describe
 from taskharbor.report import Report
 from taskharbor.task import Context, Task, TaskDefinition
 from taskharbor.task.context import IN_CHILD
+from taskharbor.task.definition import Coder
 from taskharbor.worker.child_words import ChildWords
 
 WIRE = MsgpackCodec()
@@ -32,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     delivery: Delivery
     """Without its payload."""
+    conceals: bool
+    """What it is about is encrypted in the store: its result is not to be quoted."""
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):
@@ -122,11 +125,20 @@ def _serve(request: Request, words: ChildWords) -> Answer:
             coder.decode_arguments(request.arguments),
             (context,) if definition.reading.takes_context else (),
         )
-        data = coder.encode(value)
-        coder.decode_result(data)
-        return Returned(data)
+        return Returned(_result(coder, value, quote=not request.conceals))
     except BaseException as error:  # noqa: BLE001 - sys.exit and its like end the attempt, not the child
         return _raised(error, request)
+
+
+def _result(coder: Coder, value: object, *, quote: bool) -> bytes:
+    try:
+        data = coder.encode(value)
+        coder.decode_result(data)
+    except CodecError as error:
+        if quote:
+            raise
+        raise concealed(error) from None
+    return data
 
 
 def _raised(error: BaseException, request: Request) -> Raised:

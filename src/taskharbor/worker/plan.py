@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from taskharbor.codec import Codec, CodecError
+from taskharbor.codec import Codec, CodecError, conceals
 from taskharbor.errors import PayloadError, PayloadTooLarge
 from taskharbor.job import PAYLOAD_LIMIT, Delivery
 from taskharbor.outcome import Succeeded
@@ -54,6 +54,8 @@ class TaskPlan:
         self._fn = definition.fn
         coder = definition.coder(codec)
         self._codec_name = codec.name
+        self.conceals = conceals(codec)
+        """Messages do not quote its values."""
         self._encode = coder.encode
         self._check_result = coder.decode_result
         self.readers: dict[str, Callable[[bytes], msgspec.Struct]] = {codec.name: coder.decode_arguments}

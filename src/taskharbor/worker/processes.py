@@ -209,6 +209,7 @@ def _request(run: Run, worker: str) -> Request:
         arguments=WIRE.encoder()(run.arguments),
         worker=worker,
         delivery=msgspec.structs.replace(run.delivery, payload=b""),
+        conceals=run.plan.conceals,
     )
 
 
