@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -15,6 +15,7 @@ import pytest
 from taskharbor import Context, Harbor, JobState, OptionError, Registry, Retry, RetryLater, Snooze, task
 from taskharbor.driver import JobReport, Store
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.errors import StoreUnavailable
 from taskharbor.job import Delivery
 from taskharbor.report import LINE_LIMIT, LOG_LIMIT, NOTE_LIMIT, LogLine, Progress, Report
 from taskharbor.retry import RetryNumbers
@@ -379,3 +380,135 @@ def test_what_could_not_be_handed_on_gives_way_to_what_is_newer() -> None:
     assert (first, second) == again.lines
     assert told.take() is None
     assert [told, told] == heard
+
+
+# --- a store in trouble
+
+
+class Trouble(Ledger):
+    """A store that answers a report when it is let, with an error while it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+        self.now = 1000.0
+        self.asked = 0
+        self.pauses = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def job_report(self, request: JobReport) -> Sequence[bool]:
+        self.asked += 1
+        await self.answers.wait()
+        if self.refuses:
+            raise StoreUnavailable("away")
+        return await super().job_report(request)
+
+    def reporting(
+        self, on_progress: Callable[[Run, Progress], None] = lambda _run, _progress: None
+    ) -> Reporting:
+        store = cast("Store", cast("object", self))
+        return Reporting(store, on_progress, worker="me", monotonic=lambda: self.now, pause=self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses += 1
+        await asyncio.sleep(0)
+        await self.go_on.wait()
+
+
+def test_an_earlier_progress_never_takes_the_place_of_the_last() -> None:
+    """Though the report of it fails after its job has told more, and ended."""
+
+    async def main() -> list[list[Report]]:
+        store = Trouble()
+        told, run = store.reporting(), a_run("job")
+        run.on_news = told.hear
+        writing = asyncio.ensure_future(told.run())
+        store.answers.clear()
+        store.refuses = True
+        run.context.progress(50, 100)
+        run.context.log("half")
+        await aeventually(lambda: store.asked == 1)
+
+        run.context.progress(100, 100)
+        run.context.log("whole")
+        run.ended = 1.0
+        told.last_words(run)
+        store.answers.set()
+        await aeventually(lambda: store.pauses > 0)
+        store.refuses = False
+        store.now += 60
+        await told.write_last()
+        writing.cancel()
+        return store.reports
+
+    (report,) = asyncio.run(main())[-1]
+
+    assert (100.0, 100, "") == told_by(report.progress)
+    assert ["half", "whole"] == texts(report.lines)
+
+
+def test_outcomes_do_not_wait_while_it_is_tried_whether_reports_are_taken_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> tuple[int, int]:
+        store = Trouble()
+        told, chatty = store.reporting(), a_run("chatty")
+        chatty.on_news = told.hear
+        store.refuses = True
+        store.go_on.clear()
+        chatty.context.progress(1)
+        writing = asyncio.ensure_future(told.run())
+        await aeventually(lambda: store.pauses == 1)
+        store.answers.clear()
+        store.go_on.set()
+        await aeventually(lambda: store.asked == 2)  # and it hangs there
+
+        store.now += 60
+        for number in range(3):
+            run = a_run(f"job-{number}")
+            run.on_news = told.hear
+            run.context.log("last words")
+            told.last_words(run)
+            await told.write_last()
+        hanging = store.asked
+        store.refuses = False
+        store.answers.set()
+        await aeventually(lambda: bool(store.reports))
+        last = a_run("last")
+        last.on_news = told.hear
+        last.context.log("heard again")
+        told.last_words(last)
+        await told.write_last()
+        writing.cancel()
+        return hanging, len(store.reports)
+
+    with caplog.at_level(logging.WARNING):
+        asked = asyncio.run(main())
+
+    assert (2, 2) == asked
+    assert 1 == sum("told last is lost" in line for line in caplog.messages)
+
+
+def test_a_progress_is_told_to_listeners_once_however_often_its_report_fails() -> None:
+    announced = list[float]()
+
+    async def main() -> int:
+        store = Trouble()
+        told = store.reporting(lambda _run, progress: announced.append(progress.done))
+        run = a_run("job")
+        run.on_news = told.hear
+        store.refuses = True
+        writing = asyncio.ensure_future(told.run())
+        run.context.progress(1)
+        await aeventually(lambda: store.asked >= 3)
+        run.context.progress(2)
+        store.refuses = False
+        await aeventually(lambda: len(announced) == 2 and bool(store.reports))
+        writing.cancel()
+        return store.asked
+
+    assert asyncio.run(main()) > 3
+    assert [1.0, 2.0] == announced

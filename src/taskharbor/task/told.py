@@ -26,7 +26,7 @@ _MOST_LEFT_OUT = 60
 class Told:
     """What was told since it was last taken: bounded, so that a flood of lines costs no memory."""
 
-    __slots__ = ("_delivery", "_hear", "_lines", "_noted", "_numbers", "_progress", "_taken")
+    __slots__ = ("_delivery", "_hear", "_lines", "_noted", "_numbers", "_progress", "_taken", "announced")
 
     def __init__(self, delivery: Delivery, hear: Callable[[Told], None]) -> None:
         """Make it for one delivery; `hear` is called, in whatever thread, when there is something to take again."""
@@ -39,6 +39,8 @@ class Told:
         """The greatest number that was taken."""
         self._noted = False
         """Somebody was told that there is something to take."""
+        self.announced: Progress | None = None
+        """The latest progress that listeners were told of; kept here by who tells them."""
 
     def note(self, progress: Progress) -> None:
         """Note how far the handler is; it takes the place of what it said before."""

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import monotonic as _monotonic
 
+import msgspec
+
 from taskharbor.driver import JobReport, Store
 from taskharbor.errors import StoreError, StoreUnavailable
 from taskharbor.report import Progress, Report
@@ -25,7 +27,8 @@ EVERY_SECONDS = 0.5
 _PATIENCE_SECONDS = 2.0
 """How long the store is given for one report."""
 _TROUBLE_SECONDS = 5.0
-"""After a failure no outcome waits for a report for so long."""
+"""After a failure no outcome waits for a report for so long. More than the two above together: while running jobs tell
+anything, it is their reports that find out whether the store takes them again, and outcomes never wait for that."""
 _AGAIN_SECONDS = 0.05
 _MOST_REPORTS = 500
 _MOST_LINES = 2_000
@@ -48,7 +51,7 @@ class Reporting:
 
         Args:
             store: the worker's own.
-            on_progress: called on the loop with each progress that is about to be reported.
+            on_progress: called on the loop with each progress that is about to be reported, once.
             worker: its name.
             monotonic: the clock, in seconds.
             pause: waits so many seconds.
@@ -62,10 +65,13 @@ class Reporting:
         self._news = deque[Run]()
         self._woken = asyncio.Event()
         self._wake_sent = False
-        self._last = list[Report]()
+        self._last = dict[tuple[str, int], Report]()
+        """What ended jobs told last, by job and lease."""
         self._writing = asyncio.Lock()
         self._trouble_at: float | None = None
         """When the store last failed to take a report; None once it took one again."""
+        self._lost = False
+        """Since it began to fail last words were lost, which has been told."""
         self.owed = False
         """Jobs have ended whose words have to be written before their outcomes."""
 
@@ -81,7 +87,7 @@ class Reporting:
         """Take what a run that has ended told last. Even if that is nothing, a report of it may be under way."""
         report = self._take(run)
         if report is not None:
-            self._last.append(report)
+            self._keep(self._last.get(_key(report)), report)
         self.owed = True
 
     async def run(self) -> None:
@@ -102,15 +108,32 @@ class Reporting:
 
         Whatever happens, within some seconds; and at once while the store is known to be in trouble.
         """
+        # Before the lock, too: who holds it may be finding out that the store still does not answer.
+        if self._troubled or (self._trouble_at is not None and self._writing.locked()):
+            self._lose(self._taken_last())
+            return
         async with self._writing:
-            self.owed = False
-            reports, self._last = self._last, []
-            if not reports:
-                return
-            if self._trouble_at is not None and self._monotonic() - self._trouble_at < _TROUBLE_SECONDS:
-                return
-            if not await self._write(reports, again=True):
-                logger.warning("what %d jobs of worker %s told last is lost", len(reports), self._worker)
+            reports = self._taken_last()
+            if self._troubled or (reports and not await self._write(reports, again=True)):
+                self._lose(reports)
+
+    @property
+    def _troubled(self) -> bool:
+        return self._trouble_at is not None and self._monotonic() - self._trouble_at < _TROUBLE_SECONDS
+
+    def _taken_last(self) -> Sequence[Report]:
+        self.owed = False
+        reports, self._last = self._last, {}
+        return list(reports.values())
+
+    def _lose(self, reports: Sequence[Report]) -> None:
+        if reports and not self._lost:
+            self._lost = True
+            logger.warning(
+                "what %d jobs of worker %s told last is lost; so is what others tell last till reports are taken again",
+                len(reports),
+                self._worker,
+            )
 
     def _heard(self) -> Generator[Run]:
         seen = set[Run]()
@@ -121,20 +144,35 @@ class Reporting:
                 yield run
 
     def _take(self, run: Run) -> Report | None:
-        report = None if run.told is None else run.told.take()
-        if report is not None and report.progress is not None:
-            self._on_progress(run, report.progress)
+        told = run.told
+        report = None if told is None else told.take()
+        progress = None if report is None else report.progress
+        # One that was given back has been announced already.
+        if told is not None and progress is not None and progress is not told.announced:
+            told.announced = progress
+            self._on_progress(run, progress)
         return report
 
     def _give_back(self, taken: Sequence[tuple[Run, Report]]) -> None:
         for run, report in taken:
-            if run.told is None:
-                continue
-            run.told.give_back(report)
-            if run.ended:  # meanwhile: its words go with its outcome
-                self.last_words(run)
-            else:
+            if (
+                run.ended
+            ):  # meanwhile: its words go with its outcome, and what it told since has been taken already
+                self._keep(report, self._last.get(_key(report)))
+                self.owed = True
+            elif run.told is not None:
+                run.told.give_back(report)
                 self.hear(run)
+
+    def _keep(self, earlier: Report | None, later: Report | None) -> None:
+        """Keep what one run told, in two parts, to be written before its outcome."""
+        if earlier is not None and later is not None:
+            later = msgspec.structs.replace(
+                later, progress=later.progress or earlier.progress, lines=(*earlier.lines, *later.lines)
+            )
+        report = later or earlier
+        if report is not None:
+            self._last[_key(report)] = report
 
     async def _write(self, reports: Sequence[Report], *, again: bool = False) -> bool:
         """Return whether they were written; those whose lease is gone are not, which is as it should be."""
@@ -145,7 +183,7 @@ class Reporting:
         except Exception as error:  # noqa: BLE001 - whatever it is, no outcome may wait for it
             self._note_trouble(error)
             return False
-        self._trouble_at = None
+        self._trouble_at, self._lost = None, False
         return True
 
     async def _ask(self, request: JobReport, *, again: bool) -> None:
@@ -166,6 +204,10 @@ class Reporting:
                 exc_info=None if isinstance(error, (StoreError, TimeoutError)) else error,
             )
         self._trouble_at = self._monotonic()
+
+
+def _key(report: Report) -> tuple[str, int]:
+    return report.job_id, report.token
 
 
 def _parts(reports: Sequence[Report]) -> Generator[Sequence[Report]]:
