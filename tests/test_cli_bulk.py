@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ import pytest
 from taskharbor import JobState, Registry, Retry, chain, group, task
 from taskharbor.cli import acting, bulk, listing
 from taskharbor.control import Jobs
-from taskharbor.driver import CancelStatus
+from taskharbor.driver import CancelStatus, DeleteStatus
 from taskharbor.errors import StoreUnavailable
 from tests.fixtures.cli import Shop, shops
 
@@ -318,6 +318,48 @@ def test_dead_letters_are_purged_by_filter_and_by_id(shop: Shop) -> None:
     assert (0, f"{dead[0]}  deleted\n") == (named.code, named.out)
     assert (0, "1 deleted\n") == (rest.code, rest.out)
     assert dead[2:] == ids(shop, "dlq", "list")
+
+
+def test_what_is_no_dead_letter_is_neither_purged_nor_requeued_as_one(shop: Shop) -> None:
+    (dead,) = shop.bury(1)
+    with shop.harbor:
+        scheduled = shop.send.options(run_in=timedelta(hours=1)).enqueue("a").id
+        cancelled = shop.send.enqueue("b").id
+        shop.harbor.jobs.cancel([cancelled])
+
+    rehearsed = shop.run("dlq", "purge", scheduled, dead, "--dry-run", "--json")
+    purged = shop.run("dlq", "purge", scheduled, cancelled, "--yes")
+    requeued = shop.run("dlq", "requeue", scheduled, cancelled)
+
+    no_letter = "it is no dead letter"
+    assert {f"not deleted: {no_letter}", "deleted"} == {line["would"] for line in rehearsed.lines()}
+    assert (1, "", 2) == (purged.code, purged.out, purged.err.count(f"not deleted: {no_letter}"))
+    assert (1, "", 2) == (requeued.code, requeued.out, requeued.err.count(f"not requeued: {no_letter}"))
+    assert {"dead": 1, "scheduled": 1, "cancelled": 1} == states(shop)
+
+
+@pytest.mark.parametrize(
+    "command", [("dlq", "purge", "--all"), ("jobs", "delete", "--all", "--state", "dead,cancelled")]
+)
+def test_what_was_requeued_since_it_was_found_is_not_deleted(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, command: Sequence[str]
+) -> None:
+    dead = shop.bury(1, 2, 3)
+    delete = Jobs.delete
+
+    def after_a_requeue(
+        jobs: Jobs, ids: Sequence[str], *, states: Iterable[JobState] = ()
+    ) -> Sequence[DeleteStatus]:
+        jobs.requeue([dead[1]])
+        return delete(jobs, ids, states=states)
+
+    monkeypatch.setattr(Jobs, "delete", after_a_requeue)
+
+    ended = shop.run(*command, "--yes")
+
+    assert (0, "2 deleted\n") == (ended.code, ended.out)
+    assert f"{dead[1]}  not deleted" in ended.err
+    assert {"ready": 1} == states(shop)
 
 
 def test_an_export_has_no_arguments_unless_they_are_asked_for(shop: Shop, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not 
 
 Status: TypeAlias = CancelStatus | RequeueStatus | DeleteStatus
 
-_TOLD: dict[StrEnum, str] = {
+TOLD: dict[StrEnum, str] = {
     CancelStatus.CANCELLED: "cancelled",
     CancelStatus.REQUESTED: "is running; its worker is told to stop it",
     CancelStatus.FINISHED: "not cancelled: it had ended already",
@@ -48,8 +48,10 @@ _TOLD: dict[StrEnum, str] = {
     RequeueStatus.MISSING: "there is no such job",
     DeleteStatus.DELETED: "deleted",
     DeleteStatus.RUNNING: "not deleted: it is running; cancel it first",
+    DeleteStatus.OTHER_STATE: "not deleted: it is not in the state asked for, or not any more",
     DeleteStatus.MISSING: "there is no such job",
 }
+"""What became of a job, as people are told."""
 _DONE: frozenset[StrEnum] = frozenset(
     {CancelStatus.CANCELLED, CancelStatus.REQUESTED, RequeueStatus.REQUEUED, DeleteStatus.DELETED}
 )
@@ -106,7 +108,7 @@ def act(
     do: Callable[[Sequence[str]], Sequence[Status]],
     *,
     as_json: bool,
-    words: Mapping[StrEnum, str] = _TOLD,
+    words: Mapping[StrEnum, str] = TOLD,
 ) -> bool:
     """Do it to all of them, tell what became of each, and return whether it could be done to every one."""
     well = True
@@ -140,10 +142,10 @@ def cut_short() -> Generator[Callable[[int], None]]:
 
 def told(status: Status) -> str:
     """Return what became of one job, in words."""
-    return _TOLD[status]
+    return TOLD[status]
 
 
-def tell(job_id: str, status: Status, *, as_json: bool, words: Mapping[StrEnum, str] = _TOLD) -> bool:
+def tell(job_id: str, status: Status, *, as_json: bool, words: Mapping[StrEnum, str] = TOLD) -> bool:
     """Print what became of one job, in `words`, and return whether it was done."""
     done = status in _DONE
     if as_json:

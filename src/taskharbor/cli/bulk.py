@@ -96,7 +96,10 @@ def carry_out(harbor: Harbor, order: Order) -> bool:
         confirm(_question(order, which), yes=order.yes)
     by = operator()
     return act(
-        ids_of(order.ids), lambda some: order.verb.do(harbor, some, order.reason, by), as_json=order.as_json
+        ids_of(order.ids),
+        lambda some: order.verb.do(harbor, some, order.verb.only, order.reason, by),
+        as_json=order.as_json,
+        words=order.verb.words,
     )
 
 
@@ -113,18 +116,20 @@ def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
         return rehearse(harbor, found, order.verb, order.noun, total=total, as_json=order.as_json)
     confirm(_question(order, _counted(total, order.noun) + _told_states(counts)), yes=order.yes)
     by = operator()
+    # What somebody else has done meanwhile stands: a dead letter that was requeued is not deleted for having been one.
+    states = order.verb.only or frozenset(order.wanted.states)
     answers: Counter[Status] = Counter()
     with to_the_end(), cut_short() as begun, progress(order.verb.asked.lower(), total) as advance:
         try:
             for page in pages(harbor, wanted):
                 ids = [record.id for record in page]
                 begun(len(ids))
-                page_answers = order.verb.do(harbor, ids, order.reason, by)
+                page_answers = order.verb.do(harbor, ids, states, order.reason, by)
                 begun(0)
                 for job_id, status in zip(ids, page_answers, strict=True):
                     answers[status] += 1
                     if order.as_json or told(status) != order.verb.done:
-                        tell(job_id, status, as_json=order.as_json)
+                        tell(job_id, status, as_json=order.as_json, words=order.verb.words)
                 advance(len(page))
         finally:
             if not order.as_json:

@@ -15,7 +15,7 @@ from taskharbor.cli.filters import Age, Filter, filtered
 from taskharbor.cli.listing import DEAD_COLUMNS, AfterOption, JsonOption, LimitOption, OldestOption, show_list
 from taskharbor.cli.showing import show_jobs
 from taskharbor.cli.target import AppOption, UrlOption, opened
-from taskharbor.cli.verbs import PURGE, RETRY
+from taskharbor.cli.verbs import PURGE, REQUEUE
 from taskharbor.job import JobState
 
 commands = typer.Typer(no_args_is_help=True, help="Look at dead letters, requeue, export and purge them.")
@@ -84,7 +84,7 @@ def requeue(
     """Make dead letters ready again, with all their attempts: those named, or with `--all` those that match."""
     order = Order(
         command="dlq requeue",
-        verb=RETRY,
+        verb=REQUEUE,
         noun=_NOUN,
         ids=ids or (),
         every=every,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 
 import msgspec
 
-from taskharbor.cli.acting import Status
+from taskharbor.cli.acting import TOLD, Status
 from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
 from taskharbor.harbor import Harbor
 from taskharbor.job import TERMINAL, JobState
 
-Do = Callable[[Harbor, Sequence[str], str, str], Sequence[Status]]
-"""Takes ids, the reason, and who does it; returns one answer each, in order."""
+Do = Callable[[Harbor, Sequence[str], frozenset[JobState], str, str], Sequence[Status]]
+"""Takes ids, the states of which one must still hold (none: any may), the reason, and who does it.
+
+Returns one answer each, in order.
+"""
 
 _LIVE = tuple(state for state in JobState if state not in TERMINAL)
 
@@ -29,18 +33,22 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     do: Do
     states: Sequence[JobState]
     """In which it is done with `--all`, if nobody says in which."""
+    only: frozenset[JobState] = frozenset()
+    """It is done to jobs in these alone, to those that are named too; empty for any."""
     needs_filter: bool
     """`--all` by itself would be too much."""
     fine: frozenset[Status]
     """Answers after which nothing is left to do: it was done, or somebody else was quicker."""
     otherwise: Mapping[JobState, str] = {}
     """What becomes of jobs in the states in which it is not simply done."""
+    words: Mapping[StrEnum, str] = msgspec.field(default_factory=lambda: TOLD)
+    """What became of a job, as people are told."""
 
 
 RETRY = Verb(
     asked="Requeue",
     done="requeued",
-    do=lambda harbor, ids, reason, by: harbor.jobs.requeue(ids, reason=reason, by=by),
+    do=lambda harbor, ids, states, reason, by: harbor.jobs.requeue(ids, states=states, reason=reason, by=by),
     states=(JobState.DEAD,),
     needs_filter=False,
     fine=frozenset({RequeueStatus.REQUEUED, RequeueStatus.NOT_DEAD, RequeueStatus.MISSING}),
@@ -50,7 +58,7 @@ CANCEL = Verb(
     asked="Cancel",
     done="cancelled",
     for_good=True,
-    do=lambda harbor, ids, reason, by: harbor.jobs.cancel(ids, reason=reason, by=by),
+    do=lambda harbor, ids, _states, reason, by: harbor.jobs.cancel(ids, reason=reason, by=by),
     states=_LIVE,
     needs_filter=True,
     fine=frozenset(CancelStatus),
@@ -63,10 +71,32 @@ DELETE = Verb(
     asked="Delete",
     done="deleted",
     for_good=True,
-    do=lambda harbor, ids, _reason, _by: harbor.jobs.delete(ids),
+    do=lambda harbor, ids, states, _reason, _by: harbor.jobs.delete(ids, states=states),
     states=tuple(state for state in JobState if state is not JobState.RUNNING),
     needs_filter=True,
-    fine=frozenset({DeleteStatus.DELETED, DeleteStatus.MISSING}),
+    fine=frozenset({DeleteStatus.DELETED, DeleteStatus.OTHER_STATE, DeleteStatus.MISSING}),
     otherwise={JobState.RUNNING: "not deleted: it is running; cancel it first"},
 )
-PURGE = msgspec.structs.replace(DELETE, states=(JobState.DEAD,), needs_filter=False)
+
+_DEAD = frozenset({JobState.DEAD})
+_ALIVE = tuple(state for state in JobState if state not in _DEAD)
+
+REQUEUE = msgspec.structs.replace(
+    RETRY,
+    only=_DEAD,
+    otherwise=dict.fromkeys(_ALIVE, "not requeued: it is no dead letter"),
+    words={
+        **TOLD,
+        RequeueStatus.NOT_DEAD: "not requeued: it is no dead letter; or it is a step of a flow that has ended",
+    },
+)
+"""Retry, for dead letters alone."""
+PURGE = msgspec.structs.replace(
+    DELETE,
+    states=(JobState.DEAD,),
+    only=_DEAD,
+    needs_filter=False,
+    otherwise=dict.fromkeys(_ALIVE, "not deleted: it is no dead letter"),
+    words={**TOLD, DeleteStatus.OTHER_STATE: "not deleted: it is no dead letter"},
+)
+"""Delete, for dead letters alone."""
