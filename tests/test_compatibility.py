@@ -7,18 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from taskharbor import OptionError, Registry, register_type, task
 from taskharbor.codec.hooks import dec_hook, enc_hook
-from taskharbor.task.compatibility import Dump, Level, compared, dump_of, read_dump
+from taskharbor.task.compatibility import Level, compared
+from taskharbor.task.dump import Dump, dump_of, read_dump
 from taskharbor.task.subschema import gaps
 from taskharbor.task.wire_schema import JsonSchema, wire_schema
 from tests.fixtures.support import steady, untyped
@@ -81,6 +82,26 @@ class WideTree(Struct):
     below: list[WideTree] | None = None
 
 
+class Link(Struct):
+    value: int
+    next: Link | None = None
+
+
+class RenamedLink(Struct):
+    value: int
+    next: RenamedLink | None = None
+
+
+class WideLink(Struct):
+    value: int | None
+    next: WideLink | None = None
+
+
+class TextLink(Struct):
+    value: str
+    next: TextLink | None = None
+
+
 class Circle(Struct, tag="circle"):
     r: int
 
@@ -104,6 +125,11 @@ class LongRow(Struct, array_like=True):
     c: int = 0
 
 
+class LateRow(Struct, array_like=True, kw_only=True):
+    a: int = 0
+    b: str
+
+
 class Pair(NamedTuple):
     a: int
     b: str
@@ -112,6 +138,14 @@ class Pair(NamedTuple):
 class Doc(TypedDict):
     a: int
     b: NotRequired[str]
+
+
+class OptionalDoc(TypedDict, total=False):
+    a: int
+
+
+class MoreDoc(Doc):
+    c: NotRequired[int]
 
 
 class StrictDoc(TypedDict):
@@ -123,6 +157,10 @@ class StrictDoc(TypedDict):
 class Data:
     a: int
     b: list[str] = field(default_factory=list[str])
+
+
+class Step(enum.IntEnum):
+    ONE = 1
 
 
 class Coin:
@@ -153,6 +191,8 @@ Naive = Annotated[datetime, Meta(tz=False)]
 Blob = Annotated[bytes, Meta(max_length=2)]
 LongBlob = Annotated[bytes, Meta(max_length=3)]
 Few = Annotated[list[int], Meta(max_length=2)]
+Two = Annotated[list[int], Meta(min_length=2)]
+TwoDifferent = Annotated[set[int], Meta(min_length=2)]
 
 WIDER: list[tuple[object, object]] = [
     (int, int), (int, float), (int, int | None), (int, Any),
@@ -169,6 +209,8 @@ WIDER: list[tuple[object, object]] = [
     (Tree, Tree), (Tree, WideTree),
     (NeedyPoint, Point), (StrictPoint, Point), (Circle, Circle | Square), (Circle | Square, Square | Circle | Triangle),
     (Row, LongRow), (Doc, dict[str, Any]), (StrictDoc, Doc), (Doc, Doc), (Data, Data), (Coin, int), (Coin, Coin),
+    (Link, Link), (Link, WideLink), (TwoDifferent, Two), (int | float, float), (Step, float),
+    (float | Literal[1], float | Literal[1, 2]), (float | Literal[1], float),
 ]  # fmt: skip
 NARROWER: list[tuple[object, object]] = [
     (int, str), (float, int), (int | None, int), (Any, int), (str | int, str), (bool, Literal[True]), (int, bool),
@@ -183,6 +225,8 @@ NARROWER: list[tuple[object, object]] = [
     (Point, dict[str, str]),
     (StrictPoint, NeedyPoint), (Tree, TextTree), (WideTree, Tree), (Circle | Square, Circle), (Circle, Triangle),
     (Doc, StrictDoc), (list[Point], list[NeedyPoint]), (time, timedelta), (Pair, tuple[int, int]),
+    (Link, TextLink), (WideLink, Link), (Two, TwoDifferent), (Row, LateRow), (dict[int, int], OptionalDoc),
+    (int, float | Literal[1]), (float, float | Step), (Literal[1, 2], float | Literal[1]),
 ]  # fmt: skip
 UNSURE: list[tuple[object, object]] = [(str, Word), (int, Coin), (Coin, Note), (list[int], list[Coin])]
 
@@ -215,6 +259,47 @@ def test_what_cannot_be_told_is_said_to_be_so(pair: tuple[object, object]) -> No
 
     assert told
     assert not any(sure for _, sure in told)
+
+
+@pytest.mark.parametrize(
+    "pair", [(datetime, str), (bytes, str | None), (dict[bytes, int], dict[str, int])], ids=_told
+)
+def test_what_json_alone_writes_as_text_is_no_text_of_other_formats(pair: tuple[object, object]) -> None:
+    old, new = wire_schema(pair[0]), wire_schema(pair[1])
+
+    assert [] == gaps(old, new, codec="json+aes")
+    assert [True] == [gap.sure for gap in gaps(old, new, codec="msgpack+zstd")]
+    assert [False] == [gap.sure for gap in gaps(old, new, codec="mine")]
+
+
+def test_types_that_all_contain_each_other_are_compared_in_time() -> None:
+    names = [f"T{number}" for number in range(15)]
+    fields: JsonSchema = {name: {"type": "array", "items": {"$ref": f"#/$defs/{name}"}} for name in names}
+    record: JsonSchema = {"type": "object", "properties": fields, "required": names}
+    strict: JsonSchema = {**record, "additionalProperties": False}
+    old: JsonSchema = {**record, "$defs": dict.fromkeys(names, record)}
+
+    assert [] == gaps(old, {**old, "$defs": dict.fromkeys(names, strict)})
+    assert gaps(old, {**old, "$defs": {**dict.fromkeys(names, strict), "T9": {"type": "string"}}})
+
+
+def test_what_fits_only_if_something_else_did_does_not_fit() -> None:
+    def record(**fields: JsonSchema) -> JsonSchema:
+        return {"type": "object", "properties": fields, "required": list(fields)}
+
+    a: JsonSchema = {"$ref": "#/$defs/A"}
+    b: JsonSchema = {"$ref": "#/$defs/B"}
+    back = record(a=a)
+    old: JsonSchema = {
+        **record(one=a, two=b),
+        "$defs": {"A": record(b=b, x={"type": "integer"}), "B": back},
+    }
+    new: JsonSchema = {
+        **record(one={"anyOf": [a, {"type": "object"}]}, two=b),
+        "$defs": {"A": record(b=b, x={"type": "string"}), "B": back},
+    }
+
+    assert ["$.two.a.x"] == [gap.path for gap in gaps(old, new)]
 
 
 def test_a_keyword_of_a_later_version_cannot_be_told() -> None:
@@ -273,7 +358,7 @@ def _of(info: msgspec.inspect.Type, depth: int) -> st.SearchStrategy[Any]:
             step = info.multiple_of or 1
             return st.integers(low, 100 if info.le is None else info.le).map(lambda n: n - n % step)
         case msgspec.inspect.FloatType():
-            return st.sampled_from([0.5, -1.0, 2.25])
+            return st.sampled_from([0.5, -1.0, 2.25, 3])  # for a type checker, 3 is a float, too
         case msgspec.inspect.StrType():
             return st.text("abcxyz", min_size=1, max_size=3 if info.max_length is None else info.max_length)
         case msgspec.inspect.BytesType():
@@ -332,8 +417,16 @@ def test_what_is_accepted_decodes(pair: tuple[Any, Any], data: st.DataObject) ->
     """If no gap is found between two types, any value of the old one decodes as the new."""
     old, new = pair
     value = data.draw(_values(old))
+    written = msgspec.json.encode(value, enc_hook=enc_hook)
+    packed = msgspec.msgpack.encode(value, enc_hook=enc_hook)
+    try:
+        msgspec.json.decode(written, type=old, dec_hook=dec_hook)
+    except msgspec.ValidationError:
+        reject()  # of `float | Literal[1]`, 3 is none
 
-    msgspec.json.decode(msgspec.json.encode(value, enc_hook=enc_hook), type=new, dec_hook=dec_hook)
+    msgspec.json.decode(written, type=new, dec_hook=dec_hook)
+    if not gaps(wire_schema(old), wire_schema(new), codec="msgpack"):
+        msgspec.msgpack.decode(packed, type=new, dec_hook=dec_hook)
 
 
 def test_every_type_accepts_itself() -> None:
@@ -402,6 +495,21 @@ def test_a_dropped_alias_is_a_warning() -> None:
     assert [("warning", "mail", "")] == levels(dumped(aliased), dumped(mail))
 
 
+def test_an_alias_that_another_task_has_taken_breaks_the_jobs_that_bear_it() -> None:
+    def aliased(registry: Registry) -> None:
+        @task(name="thumb", aliases=["resize"], registry=registry)
+        def thumb(image: int) -> None: ...
+
+    def two(registry: Registry) -> None:
+        @task(name="thumb", registry=registry)
+        def thumb(image: int) -> None: ...
+
+        @task(name="resize", registry=registry)
+        def resize(image: int) -> None: ...
+
+    assert [("breaks", "thumb", ""), ("note", "resize", "")] == levels(dumped(aliased), dumped(two))
+
+
 def test_a_new_task_is_a_note() -> None:
     assert [("note", "mail", "")] == levels(dumped(), dumped(mail))
 
@@ -416,6 +524,63 @@ def test_a_new_required_parameter_breaks_and_says_what_to_do() -> None:
 
     assert "$.subject" == found.path
     assert "is new, and is required now; give the parameter a default" in found.message
+
+
+def test_a_new_parameter_may_have_been_given_among_keywords() -> None:
+    def old(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(**words: int) -> None: ...
+
+    def new(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(x: int = 0, **words: int) -> None: ...
+
+    assert ("unsure", "mail", "$.x") in levels(dumped(old), dumped(new))
+
+
+def test_a_new_parameter_before_positional_ones_would_take_its_default() -> None:
+    def old(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(*copies: int) -> None: ...
+
+    def new(registry: Registry) -> None:
+        @task(name="mail", registry=registry, upgrade=lambda stored: stored)
+        def send(first: int = 0, *copies: int) -> None: ...
+
+    def by_name(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(*copies: int, first: int = 0) -> None: ...
+
+    assert ("breaks", "mail", "$.first") in levels(dumped(old), dumped(new))
+    assert {"note"} == {level for level, _, _ in levels(dumped(old), dumped(by_name))}
+
+
+def test_a_keyword_that_is_known_no_more_breaks() -> None:
+    def old(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(**words: Unpack[Doc]) -> None: ...
+
+    def new(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(**words: Unpack[OptionalDoc]) -> None: ...
+
+    assert ("breaks", "mail", "$.words.b") in levels(dumped(old), dumped(new))
+    assert [] == levels(dumped(old), dumped(old))
+
+
+def test_what_old_workers_would_drop_is_a_note() -> None:
+    def of(kind: Any) -> Dump:
+        def declare(registry: Registry) -> None:
+            def mail(point: Any) -> None: ...
+
+            mail.__annotations__["point"] = kind
+            task(name="mail", registry=registry)(mail)
+
+        return dumped(declare)
+
+    found = [one.message for one in compared(of(Doc), of(MoreDoc), readable) if one.path == "$.point.c"]
+
+    assert ["forbid_unknown_fields" in message for message in found] == [True]
 
 
 def test_a_renamed_parameter_is_guessed() -> None:
@@ -475,6 +640,18 @@ def test_a_narrowed_result_is_a_warning() -> None:
     assert [("warning", "mail", "result")] == levels(dumped(mail), dumped(changed))
 
 
+def test_a_widened_result_is_a_warning_for_old_programs_that_read_it() -> None:
+    def changed(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(to: str, copies: int = 1) -> int | str:
+            return ""
+
+    (found,) = compared(dumped(mail), dumped(changed), readable)
+
+    assert (Level.WARNING, "result") == (found.level, found.path)
+    assert "programs of the old version" in found.message
+
+
 def test_a_codec_that_is_gone_breaks_and_another_one_is_a_note() -> None:
     assert [("breaks", "mail", "")] == levels(dumped(mail, codec="json+aes"), dumped(mail))
     assert [("note", "mail", "")] == levels(dumped(mail), dumped(mail, codec="msgpack"))
@@ -484,6 +661,39 @@ def test_a_codec_that_is_gone_breaks_and_another_one_is_a_note() -> None:
 def test_what_is_no_dump_is_refused(data: bytes) -> None:
     with pytest.raises(OptionError, match="dump"):
         read_dump(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        (b'"properties":{', b'"properties":[],"was":{'),
+        (b'"type":"string"', b'"type":["string"]'),
+        (b'{"type":"string"}', b'"string"'),
+        (b'"required":["to"]', b'"required":1'),
+        (b'{"type":"string"}', b'{"$ref":"#/$defs/Gone"}'),
+    ],
+)
+def test_a_damaged_dump_is_refused(damage: tuple[bytes, bytes]) -> None:
+    whole = msgspec.json.encode(dumped(mail))
+    damaged = whole.replace(*damage)
+
+    assert whole != damaged
+    with pytest.raises(OptionError, match="dump"):
+        compared(read_dump(damaged), dumped(mail), readable)
+
+
+def test_the_name_of_a_class_within_the_arguments_is_not_in_the_fingerprint() -> None:
+    def of(kind: Any) -> int:
+        def fn(value: Any) -> None: ...
+
+        fn.__annotations__["value"] = kind
+        return task(name="one", registry=Registry())(fn).definition.fingerprint
+
+    first, second = struct_of(inner=list[Link]), struct_of(inner=list[RenamedLink])
+
+    assert of(Link) == of(RenamedLink)
+    assert of(first) == of(second)
+    assert of(Link) != of(WideLink)
 
 
 def test_types_that_msgspec_writes_alike_have_different_fingerprints() -> None:

@@ -15,7 +15,8 @@ from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.codec import found_codec
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
-from taskharbor.task.compatibility import Dump, Finding, Level, compared, dump_of, read_dump
+from taskharbor.task.compatibility import Finding, Level, compared
+from taskharbor.task.dump import Dump, dump_of, read_dump
 
 commands = typer.Typer(
     no_args_is_help=True, help="Write down what tasks accept, and check a new version against it."
@@ -54,7 +55,8 @@ def check(
         Path, typer.Argument(metavar="OLD.json", help="What `schema dump` wrote of the version that runs.")
     ],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail on warnings, too: of results that cannot be read back.")
+        bool,
+        typer.Option("--strict", help="Fail on warnings, too, such as of results that cannot be read back."),
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what is new or wider, too, and breaks nothing.")
@@ -74,7 +76,10 @@ def check(
     except OptionError as error:
         raise OptionError(f"{old}: {error}") from error
     with opened(ctx, tasks="schema check") as harbor:
-        found = _compared(harbor, before)
+        try:
+            found = _compared(harbor, before)
+        except OptionError as error:
+            raise OptionError(f"{old}: {error}") from error
     if as_json:
         for one in found:
             json_line(one)

@@ -221,6 +221,6 @@ def _schema_of_custom(kind: type[object]) -> dict[str, object]:
 
 def fingerprint(struct: type[msgspec.Struct]) -> int:
     """Return 63 bits that change with what payloads of this signature may hold, and not with docs or defaults."""
-    # Of the Struct's own schema and those it refers to, without its name: a task may be renamed.
-    digest = hashlib.sha256(canonical(wire_schema(struct))).digest()
+    # Of the Struct's own schema and those it refers to, without their names: tasks and classes may be renamed.
+    digest = hashlib.sha256(canonical(wire_schema(struct, named=False))).digest()
     return int.from_bytes(digest[:8]) >> 1

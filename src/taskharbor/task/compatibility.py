@@ -12,42 +12,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from taskharbor.errors import OptionError
-from taskharbor.task.definition import TaskDefinition
-from taskharbor.task.registry import Registry
+from taskharbor.task.dump import Dump, TaskSchema
 from taskharbor.task.subschema import Gap, gaps
-from taskharbor.task.wire_schema import JsonSchema, wire_schema
-
-FORMAT = 1
-"""Of a dump. A later version reads it, too."""
+from taskharbor.task.subschema_parts import names, properties
 
 CanRead: TypeAlias = Callable[[str, str], bool]
 """Whether the new application can read what was written for a task (by its new name) in a codec (by its name)."""
-
-
-class TaskSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """What others may rely on in one task."""
-
-    name: str
-    aliases: list[str]
-    queue: str
-    codec: str
-    """Of its own, or the harbor's."""
-    fingerprint: str
-    """16 hexadecimal digits; see `TaskDefinition.fingerprint`."""
-    upgrade: bool
-    """It has an `upgrade=`."""
-    arguments: JsonSchema
-    """See `wire_schema`."""
-    result: JsonSchema | None
-    """None if it is not kept."""
-
-
-class Dump(msgspec.Struct, frozen=True, kw_only=True):
-    """All tasks of an application, sorted by name: `taskharbor schema dump`."""
-
-    format: int = FORMAT
-    tasks: list[TaskSchema]
 
 
 class Level(StrEnum):
@@ -74,28 +44,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-def dump_of(registry: Registry, codec: str) -> Dump:
-    """Return the dump of a registry; `codec` is the name of the harbor's."""
-    return Dump(tasks=[_schema_of(definition, codec) for definition in registry])
-
-
-def read_dump(data: bytes) -> Dump:
-    """Return a dump from a file.
+def compared(old: Dump, new: Dump, can_read: CanRead) -> list[Finding]:
+    """Return what differs, task by task in the order of their old names, then what is new.
 
     Raises:
-        OptionError: it is none, or one of a later format.
+        OptionError: the old dump is damaged.
     """
-    try:
-        dump = msgspec.json.decode(data, type=Dump)
-    except msgspec.MsgspecError as error:
-        raise OptionError(f"it is no dump of tasks: {error}; `taskharbor schema dump` writes one") from error
-    if dump.format != FORMAT:
-        raise OptionError(f"it is a dump of format {dump.format}, and this version reads format {FORMAT}")
-    return dump
-
-
-def compared(old: Dump, new: Dump, can_read: CanRead) -> list[Finding]:
-    """Return what differs, task by task in the order of their old names, then what is new."""
     named = {name: task for task in new.tasks for name in (task.name, *task.aliases)}
     found: list[Finding] = []
     for before in old.tasks:
@@ -104,26 +58,13 @@ def compared(old: Dump, new: Dump, can_read: CanRead) -> list[Finding]:
             found.append(_gone(before))
         else:
             found.extend(_compared(before, after, can_read))
-            found.extend(_lost_aliases(before, named))
+            found.extend(_lost_aliases(before, after, named))
     kept = {named[task.name].name for task in old.tasks if task.name in named}
     for task in new.tasks:
         if task.name not in kept:
             message = "is new; workers of the old version leave its jobs to the new one"
             found.append(Finding(level=Level.NOTE, task=task.name, path="", message=message))
     return found
-
-
-def _schema_of(definition: TaskDefinition, codec: str) -> TaskSchema:
-    return TaskSchema(
-        name=definition.name,
-        aliases=sorted(definition.aliases),
-        queue=definition.options.queue,
-        codec=codec if definition.codec is None else definition.codec.name,
-        fingerprint=f"{definition.fingerprint:016x}",
-        upgrade=definition.upgrade is not None,
-        arguments=wire_schema(definition.arguments_type),
-        result=wire_schema(definition.reading.returns) if definition.keep_result else None,
-    )
 
 
 def _gone(task: TaskSchema) -> Finding:
@@ -135,9 +76,16 @@ def _gone(task: TaskSchema) -> Finding:
     )
 
 
-def _lost_aliases(before: TaskSchema, named: dict[str, TaskSchema]) -> Iterator[Finding]:
+def _lost_aliases(before: TaskSchema, after: TaskSchema, named: dict[str, TaskSchema]) -> Iterator[Finding]:
     for alias in before.aliases:
-        if alias not in named:
+        taker = named.get(alias, after)
+        if taker is not after:
+            message = (
+                f"answered to {alias!r}, and task {taker.name!r} does now: that would be given the jobs that bear the "
+                "name; give the new task another one"
+            )
+            yield Finding(level=Level.BREAKS, task=before.name, path="", message=message)
+        elif alias not in named:
             message = f"no longer answers to {alias!r}; make sure that no stored job bears that name"
             yield Finding(level=Level.WARNING, task=before.name, path="", message=message)
 
@@ -167,30 +115,86 @@ def _compared(before: TaskSchema, after: TaskSchema, can_read: CanRead) -> Itera
         )
     yield from _arguments(before, after, finding)
     if before.result is not None and after.result is not None:
-        for gap in gaps(before.result, after.result, "result"):
+        refused = gaps(before.result, after.result, "result", codec=before.codec)
+        for gap in refused:
             yield finding(Level.WARNING, f"{gap.why}; results that are stored may not be read back", gap.path)
+        for gap in gaps(after.result, before.result, "result", codec=after.codec):
+            if all(gap.path != known.path for known in refused):
+                yield finding(
+                    Level.WARNING,
+                    f"programs of the old version may not be able to read new results (going back, {gap.why})",
+                    gap.path,
+                )
 
 
 def _arguments(
     before: TaskSchema, after: TaskSchema, finding: Callable[[Level, str, str], Finding]
 ) -> Iterator[Finding]:
-    refused = gaps(before.arguments, after.arguments)
+    refused = [*gaps(before.arguments, after.arguments, codec=before.codec), *_swallowed(before, after)]
     upgraded = after.upgrade and after.fingerprint != before.fingerprint
     for gap in refused:
         if upgraded:
-            yield finding(Level.NOTE, f"{gap.why}; its upgrade= is given old arguments", gap.path)
+            yield finding(
+                Level.NOTE, f"{gap.why}; its upgrade= is given old arguments that do not fit", gap.path
+            )
         else:
             level = Level.BREAKS if gap.sure else Level.UNSURE
             yield finding(level, gap.why + _hint(gap, refused), gap.path)
-    if before.fingerprint != after.fingerprint:
-        if not refused:
-            yield finding(Level.NOTE, "its signature has changed, and accepts what the old one did", "")
-        if gaps(after.arguments, before.arguments):
+    for gap in _moved(before, after):
+        yield finding(Level.BREAKS, gap.why, gap.path)
+    if before.fingerprint == after.fingerprint:
+        return
+    if not refused:
+        told = "; its upgrade= is not asked" if after.upgrade else ""
+        yield finding(Level.NOTE, f"its signature has changed, and accepts what the old one did{told}", "")
+    left = gaps(after.arguments, before.arguments, codec=after.codec)
+    if left:
+        yield finding(
+            Level.NOTE,
+            "workers of the old version cannot read all that the new one sends, and leave it to the new one",
+            "",
+        )
+    for gap in gaps(after.arguments, before.arguments, codec=after.codec, closed=True):
+        if gap not in left:
             yield finding(
                 Level.NOTE,
-                "workers of the old version cannot read all that the new one sends, and leave it to the new one",
-                "",
+                "is new, or holds more, and workers of the old version run such jobs without it; had its type refused "
+                "unknown fields (Struct, forbid_unknown_fields=True), they would leave them to the new one",
+                gap.path,
             )
+
+
+def _swallowed(before: TaskSchema, after: TaskSchema) -> list[Gap]:
+    """Return the new parameters that old calls may have passed among `**kwargs`."""
+    if before.star_star is None:
+        return []
+    fields = properties(before.arguments)
+    known = properties(fields.get(before.star_star, {}))  # of an `Unpack[SomeTypedDict]`
+    return [
+        Gap(
+            f"$.{name}",
+            f"it is new; jobs that were given it among **{before.star_star} do not fit",
+            sure=False,
+        )
+        for name in after.keywords
+        if name not in fields and (name in known or not known)
+    ]
+
+
+def _moved(before: TaskSchema, after: TaskSchema) -> list[Gap]:
+    """Return the new parameters that would take the first of `*args`, were the call made anew."""
+    if before.star is None or before.star != after.star:
+        return []
+    old, required = properties(before.arguments), names(after.arguments)
+    return [
+        Gap(
+            f"$.{name}",
+            f"it is new, before *{after.star}: stored jobs would run with its default, and with all that was passed by "
+            f"place in *{after.star}; let it be passed by name only",
+        )
+        for name in after.positional
+        if name not in old and name not in required
+    ]
 
 
 def _hint(gap: Gap, refused: list[Gap]) -> str:

@@ -12,7 +12,7 @@ _NO = object()
 _STRUCTURE = frozenset({
     "$defs", "$ref", "type", "enum", "anyOf", "items", "prefixItems", "minItems", "maxItems", "properties", "required",
     "additionalProperties", "propertyNames", "minProperties", "maxProperties", "title", "description", "default",
-    "examples", "x-python-type",
+    "examples", "x-python-type", "x-set", "x-told",
 })  # fmt: skip
 """Keywords that are compared elsewhere, or say nothing of what is accepted."""
 _LEAST = {"minLength": "shorter", "x-min-bytes": "shorter"}
@@ -20,8 +20,18 @@ _MOST = {"maxLength": "longer", "x-max-bytes": "longer"}
 _NUMBERS = frozenset({"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"})
 
 
-def values_gap(old: JsonSchema, new: JsonSchema) -> tuple[str, bool] | None:
-    """Return why values of the old type may be refused by the new, of the same type, and whether that is sure."""
+_TEXT = {
+    "json": frozenset({"date-time", "date", "time", "duration", "uuid", "decimal", "base64"}),
+    "msgpack": frozenset({"date", "time", "duration", "uuid", "decimal"}),
+}
+"""What each format writes as text."""
+
+
+def values_gap(old: JsonSchema, new: JsonSchema, codec: str) -> tuple[str, bool] | None:
+    """Return why values of the old type may be refused by the new, of the same type, and whether that is sure.
+
+    `codec` is the name of what they were written in.
+    """
     if "enum" in old:
         for value in cast("list[object]", old["enum"]):
             found = _value_gap(value, new)
@@ -30,6 +40,9 @@ def values_gap(old: JsonSchema, new: JsonSchema) -> tuple[str, bool] | None:
         return None
     if "enum" in new:
         return "it may have other values than those that are allowed now", True
+    lost = _lost_form(old, new, codec)
+    if lost is not None:
+        return lost
     for word, wanted in new.items():
         if word in _STRUCTURE or old.get(word, _NO) == wanted:
             continue
@@ -37,6 +50,17 @@ def values_gap(old: JsonSchema, new: JsonSchema) -> tuple[str, bool] | None:
         if found is not None:
             return found
     return None
+
+
+def _lost_form(old: JsonSchema, new: JsonSchema, codec: str) -> tuple[str, bool] | None:
+    """Return why what was a time, bytes and so on may not be read as text: not every format writes it as that."""
+    form = old.get("format", old.get("contentEncoding"))
+    if form is None or "format" in new or "contentEncoding" in new:
+        return None
+    text = _TEXT.get(codec.partition("+")[0])
+    if text is None:
+        return f"it was {form}, and is text now; whether {codec} writes it so cannot be told", False
+    return None if form in text else (f"it was {form}, which {codec} does not write as text", True)
 
 
 def _keyword_gap(word: str, wanted: object, old: JsonSchema) -> tuple[str, bool] | None:

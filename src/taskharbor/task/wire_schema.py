@@ -7,6 +7,7 @@ they change nothing of what is accepted. Keywords of our own:
     x-timezone                   of times: `aware` or `naive`; without it either
     x-min-bytes, x-max-bytes     of `bytes`, which are text of another length in JSON
     x-flags                      of a `Flag`: all its bits
+    x-set                        of sets, where equal elements count as one
     x-python-type                of a custom type, whose hook may refuse what its wire type accepts
 """
 
@@ -46,23 +47,25 @@ _PLAIN: dict[type[object], JsonSchema] = {
     inspect.DecimalType: {"type": "string", "format": "decimal"},
 }
 _BYTES = (inspect.BytesType, inspect.ByteArrayType, inspect.MemoryViewType)
-_LISTS = (inspect.ListType, inspect.VarTupleType, inspect.SetType, inspect.FrozenSetType)
+_SETS = (inspect.SetType, inspect.FrozenSetType)
+_LISTS = (inspect.ListType, inspect.VarTupleType, *_SETS)
 _RECORDS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)
 
 
-def wire_schema(kind: object) -> JsonSchema:
+def wire_schema(kind: object, *, named: bool = True) -> JsonSchema:
     """Return the schema of a type; types within it that have fields, and may contain themselves, are under `$defs`.
 
-    The type's own fields stand at the top, without its name.
+    The type's own fields stand at the top, without its name. The others are under theirs, or numbered if not `named`.
     """
     info = inspect.type_info(kind)
-    writer = _Writer()
+    writer = _Writer(named=named)
     root = writer.record(info) if isinstance(info, _RECORDS) else writer.written(info)
     return {**root, "$defs": writer.definitions} if writer.definitions else root
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool) -> None:
+        self._named = named
         self.definitions: dict[str, object] = {}
         self._names: dict[int, tuple[inspect.Type, str]] = {}
 
@@ -99,7 +102,8 @@ class _Writer:
 
     def _container(self, info: inspect.Type) -> JsonSchema:
         if isinstance(info, _LISTS):
-            return {"type": "array", "items": self.written(info.item_type), **_lengths("array", info)}
+            once = {"x-set": True} if isinstance(info, _SETS) else {}
+            return {"type": "array", "items": self.written(info.item_type), **once, **_lengths("array", info)}
         if isinstance(info, inspect.TupleType):
             size = len(info.item_types)
             items = [self.written(item) for item in info.item_types]
@@ -119,14 +123,15 @@ class _Writer:
     def _custom(self, cls: type[object]) -> JsonSchema:
         hook = hook_for(cls)
         wire = {} if hook is None else self.written(inspect.type_info(hook.wire))
-        return {**wire, "x-python-type": f"{cls.__module__}.{cls.__qualname__}"}
+        within = f" of {wire['x-python-type']}" if "x-python-type" in wire else ""
+        return {**wire, "x-python-type": f"{cls.__module__}.{cls.__qualname__}{within}"}
 
     def _name(self, info: inspect.Type) -> str:
         known = self._names.get(id(info))
         if known is not None:
             return known[1]
         told = cast("object", getattr(info, "cls", type(info)))
-        base = str(getattr(told, "__name__", told))
+        base = str(getattr(told, "__name__", told)) if self._named else "type"
         name, number = base, 1
         while name in self.definitions:
             number += 1
@@ -162,10 +167,12 @@ class _Writer:
 
     def _row(self, fields: Iterable[inspect.Field], tagged: Iterable[JsonSchema]) -> JsonSchema:
         fields, tagged = list(fields), list(tagged)
+        # Of fields that are keyword-only, a required one may come after others.
+        wanted = max((at for at, field in enumerate(fields, 1) if field.required), default=0)
         return {
             "type": "array",
             "prefixItems": [*tagged, *(self.written(field.type) for field in fields)],
-            "minItems": len(tagged) + sum(field.required for field in fields),
+            "minItems": len(tagged) + wanted,
         }
 
 
