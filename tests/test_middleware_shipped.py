@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import pytest
 from taskharbor import (
     Context,
     Harbor,
-    MiddlewareError,
     OptionError,
     Registry,
     Reject,
@@ -377,13 +376,41 @@ def test_metadata_that_cannot_be_read_is_logged_and_fails_no_job(work: Any) -> N
     assert "secret" not in told.getMessage()
 
 
-def test_a_value_that_metadata_cannot_hold_refuses_the_enqueue() -> None:
-    token = tenant.set("nul \x00")
+@pytest.mark.parametrize("value", ["secret \x00", "secret \ud800", 5], ids=["nul", "surrogate", "number"])
+def test_a_value_that_metadata_cannot_hold_is_left_out_and_logged(value: Any) -> None:
+    token = tenant.set(value)
 
-    with carrying(), pytest.raises(MiddlewareError, match=r"ContextVariables.*it holds a NUL"):
-        held_in_thread.enqueue()
+    with kept("taskharbor.middleware") as log, carrying() as harbor:
+        job = held_in_thread.enqueue()
+        tenant.reset(token)
 
-    tenant.reset(token)
+        assert {} == harbor.look(job.id).meta
+    [told] = log.records
+    assert "the context variable 'tenant' has a value that cannot be carried" in told.getMessage()
+    assert "secret" not in told.getMessage()
+
+
+@pytest.mark.parametrize("work", [held_in_thread, held_on_loop], ids=["def", "async-def"])
+def test_a_job_that_was_sent_without_a_variable_sees_nothing_of_who_started_the_worker(work: Any) -> None:
+    other: ContextVar[str] = ContextVar("other")
+    seen = list[str]()
+
+    class Look(Middleware):
+        def run(self, attempt: Attempt) -> Iterator[None]:
+            seen.append(other.get(""))
+            yield
+
+    def start(harbor: Harbor) -> None:
+        request_id.set("of the request that started the worker")
+        other.set("not carried")
+        harbor.run_until_idle()
+
+    with Harbor("memory://", registry=VARIABLES, middleware=[CARRIED, Look()]) as harbor:
+        job = work.enqueue()
+        copy_context().run(start, harbor)
+
+        assert ("", None, None) == job.result()
+    assert seen == ["not carried"]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar, Token
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
+from taskharbor.call.options import check_meta
 from taskharbor.errors import OptionError
 from taskharbor.task import Attempt, Middleware, Outgoing
 
@@ -26,6 +27,11 @@ class CarriedVariable(ABC):
     def __init__(self, name: str) -> None:
         """Carry it under a name."""
         self.name = name
+
+    @property
+    def variable(self) -> ContextVar[object] | None:
+        """Return the variable, so that handlers do not take it over from who started the worker; None if it is none."""
+        return None
 
     @abstractmethod
     def written(self) -> str | None:
@@ -50,6 +56,11 @@ class TypedVariable(CarriedVariable, Generic[T]):
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(kind).decode
 
+    @property
+    def variable(self) -> ContextVar[object]:
+        """Return the variable."""
+        return cast("ContextVar[object]", self._variable)
+
     def written(self) -> str | None:
         """Return its value as JSON; None if it was never set."""
         try:
@@ -69,6 +80,10 @@ class _TextVariable(CarriedVariable):
     def __init__(self, variable: ContextVar[str] | ContextVar[str | None]) -> None:
         super().__init__(variable.name)
         self._variable = variable
+
+    @property
+    def variable(self) -> ContextVar[object]:
+        return cast("ContextVar[object]", self._variable)
 
     def written(self) -> str | None:
         try:
@@ -94,8 +109,14 @@ class ContextVariables(Middleware):
     its success or at once. A variable that has no value where the enqueue is travels not at all, nor one whose metadata
     the call was given by hand. After the handler each is as it was before.
 
-    What cannot be read, because somebody else wrote it or its type has changed, is told in the log and left out: it
-    fails no job. Metadata is stored as it is, and shown by the command line: carry an id, never a secret.
+    A handler whose job was sent without a variable finds it without a value too, whatever whoever started the worker
+    had in it (that is, in workers: `taskharbor.testing` runs handlers inline, in the context of the test).
+
+    What cannot be written, such as text with a NUL, or cannot be read, because somebody else wrote it or its type has
+    changed, is told in the log and left out: it fails no enqueue and no job. The handler of a task with `run="process"`
+    sees none of them, since no context reaches its process; it has them as text in `ctx.meta`.
+
+    Metadata is stored as it is, and shown by the command line: carry an id, never a secret.
     """
 
     def __init__(
@@ -121,11 +142,29 @@ class ContextVariables(Middleware):
     def enqueue(self, jobs: Sequence[Outgoing]) -> Iterator[None]:
         """Write the values into each job's metadata."""
         for key, variable in self._carried.items():
-            text = variable.written()
+            try:
+                text = variable.written()
+                if text is not None:
+                    check_meta({key: text})
+            except Exception as error:  # noqa: BLE001 - whatever the value is, jobs go on without it
+                logger.warning(
+                    "the context variable %r has a value that cannot be carried (%s); jobs of task %r are sent without "
+                    "it",
+                    variable.name,
+                    type(error).__qualname__,
+                    jobs[0].task,
+                )
+                continue
             if text is not None:
                 for job in jobs:
                     job.meta.setdefault(key, text)
         yield
+
+    @property
+    def not_inherited(self) -> Collection[ContextVar[object]]:
+        """Return the variables that it carries: a job that was sent without one runs without it."""
+        found = [variable.variable for variable in self._carried.values()]
+        return [variable for variable in found if variable is not None]
 
     def run(self, attempt: Attempt) -> Iterator[None]:
         """Give the variables their values until the attempt ends."""

@@ -8,7 +8,9 @@ after, and what went wrong inside is raised at it. So a layer is written once, f
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextvars import Context as ContextVars
+from contextvars import ContextVar, copy_context
 from types import MappingProxyType
 
 import msgspec
@@ -200,6 +202,14 @@ class Middleware:
         yield
 
     @property
+    def not_inherited(self) -> Collection[ContextVar[object]]:
+        """Return context variables that handlers do not take over from whoever starts the worker, which asks at start.
+
+        There are none, unless overridden.
+        """
+        return ()
+
+    @property
     def surrounds_enqueue(self) -> bool:
         """Return whether `enqueue` is overridden."""
         return type(self).enqueue is not Middleware.enqueue
@@ -228,6 +238,17 @@ def checked_layers(given: Iterable[Middleware], where: str) -> tuple[Middleware,
     for layer in layers:
         _check(layer, where)
     return layers
+
+
+def inherited(layers: Iterable[Middleware]) -> ContextVars:
+    """Return a context of its own with what holds here and now, but for what some layer keeps out."""
+    kept_out = {variable for layer in layers for variable in layer.not_inherited}
+    context = ContextVars() if kept_out else copy_context()
+    if kept_out:  # a context cannot lose a variable, so another is filled with the rest
+        for variable, value in copy_context().items():
+            if variable not in kept_out:
+                context.run(variable.set, value)
+    return context
 
 
 def refuse_async_only(task: str, layers: Iterable[Middleware]) -> None:

@@ -11,7 +11,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context as ContextVars
 
 from taskharbor.call import Dispatcher, enter, running_job
 from taskharbor.errors import JobInterrupt
@@ -55,10 +55,11 @@ class Execution:
         on_bug: Callable[[Exception], None],
         telling: Telling,
         reporting: Reporting,
+        base: ContextVars,
     ) -> None:
         """Make it for the running loop; `on_ends` is called there, with each run once.
 
-        `dispatcher` is the current harbor inside handlers.
+        `dispatcher` is the current harbor inside handlers, which begin with the context variables of `base`.
         """
         self._loop = asyncio.get_running_loop()
         self._leases = leases
@@ -67,8 +68,8 @@ class Execution:
         self._on_bug = on_bug
         self._telling = telling
         self._hear = reporting.hear
-        # What every handler's context starts from: the worker's own, so that no job sees what another has set.
-        self._base = copy_context()
+        # What every handler's context starts from, so that no job sees what another has set.
+        self._base = base
         self._base.run(enter, dispatcher)
         self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
         self._children = Children(settings.handler_processes)

@@ -30,6 +30,7 @@ from taskharbor.driver import CancelRequest, Store
 from taskharbor.errors import UsageError
 from taskharbor.job import new_token
 from taskharbor.settlement import Settled, Settlement
+from taskharbor.task.layer import inherited
 from taskharbor.upkeep import Upkeep
 from taskharbor.worker.application import Application
 from taskharbor.worker.background import Background
@@ -148,6 +149,12 @@ class Worker:
             self._on_bug,
             voice.telling,
             voice.reporting,
+            inherited(
+                [
+                    *application.middleware,
+                    *(layer for one in application.registry for layer in one.middleware),
+                ]
+            ),
         )
         self._intake = Intake(
             application.driver,
