@@ -136,22 +136,49 @@ def test_counts_that_could_not_be_written_are_written_later_whole() -> None:
     ] == paper.written
 
 
-def test_minutes_that_are_over_are_forgotten_once_they_are_written() -> None:
-    now = 0.0
-    counted = Tallies(lambda: now)
-    counted.note(counted.minute(), "q", "t", "succeeded", 2.0)
-    (first,) = counted.take()
+def written(counted: Tallies, stored: dict[tuple[datetime, str], int]) -> int:
+    """Write what was counted, as stores do, and return how much they have of it all."""
+    stored.update({(tally.minute, tally.queue): tally.count for tally in counted.take()})
     counted.written()
-    counted.note(counted.minute(), "q", "t", "succeeded", 2.0)
-    (again,) = counted.take()
-    now = 180.0
-    counted.written()
-    counted.note(0, "q", "t", "succeeded", 2.0)
-    (anew,) = counted.take()
+    return sum(stored.values())
 
-    assert (1, 2, 1) == (first.count, again.count, anew.count)
-    assert datetime(1970, 1, 1, tzinfo=UTC) == first.minute
-    assert 4 * SECOND == again.ran
+
+@pytest.mark.parametrize("remembered", [2_000, 0])
+def test_a_clock_that_steps_back_takes_no_counts_away(
+    monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    monkeypatch.setattr(tallies, "_MOST_REMEMBERED", remembered)
+    now, stored = 36_000.0, dict[tuple[datetime, str], int]()
+    counted = Tallies(lambda: now)
+    totals = list[int]()
+
+    for later in (0, 0, 86_400, -86_400, 60):
+        now += later
+        counted.note(counted.minute(), "q", "t", "succeeded", 2.0, 100)
+        totals.append(written(counted, stored))
+
+    assert [100, 200, 300, 400, 500] == totals
+    # Nor is all that came after the step back counted a day later.
+    assert 400 == sum(count for (minute, _), count in stored.items() if minute.timestamp() < 40_000)
+
+
+def test_minutes_that_are_over_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallies, "_MOST_REMEMBERED", 3)
+    now, stored = 0.0, dict[tuple[datetime, str], int]()
+    counted = Tallies(lambda: now)
+    for minute in range(10):
+        now = minute * 60.0
+        counted.note(counted.minute(), "q", "t", "succeeded", 2.0)
+        written(counted, stored)
+
+    now = 6 * 60.0
+    forgotten = counted.minute()
+    now = 7 * 60.0
+    counted.note(counted.minute(), "q", "t", "succeeded", 2.0)
+    (remembered,) = counted.take()
+
+    assert 7 == forgotten
+    assert (7 * 60, 2, 4 * SECOND) == (remembered.minute.timestamp(), remembered.count, remembered.ran)
 
 
 def test_counts_do_not_fill_the_memory_while_the_store_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
