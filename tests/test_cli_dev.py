@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,23 @@ def test_a_change_reloads_a_broken_one_is_waited_out_and_a_new_file_is_seen(dev:
     assert "dev: app.py changed: the worker drains, for 10s at most" in said
     assert "'app' cannot be imported: SyntaxError" in said
     assert "words.py" in said
+
+
+def test_a_grace_of_nothing_is_no_grace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    looped: list[tuple[list[str], timedelta]] = []
+
+    def loop(command: list[str], paths: list[Path], grace: timedelta) -> int:
+        looped.append((command, grace))
+        return 0
+
+    monkeypatch.setattr("taskharbor.cli.dev._loop", loop)
+
+    code = run(["dev", "app.py", "--grace", "0s"])
+
+    ((command, grace),) = looped
+    assert (0, timedelta(0)) == (code, grace)
+    assert "--grace=0s" in command
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,9 @@ def dev(
     for path in paths:
         if not path.exists():
             raise OptionError(f"--watch {path}: there is nothing there")
-    command = _command(target, queues, concurrency, grace or _GRACE, log_level)
-    raise typer.Exit(_loop(command, paths, grace or _GRACE))
+    patience = _GRACE if grace is None else grace
+    command = _command(target, queues, concurrency, patience, log_level)
+    raise typer.Exit(_loop(command, paths, patience))
 
 
 def _loop(command: list[str], paths: list[Path], grace: timedelta) -> int:
