@@ -127,6 +127,8 @@ def test_a_key_and_a_flow_choose_too(shop: Shop) -> None:
         (["events", "--task", ""], "--task '' names nothing"),
         (["stats", "--queue", ""], "--queue '' names nothing"),
         (["stats", "--last", "999999w"], "ago is before all calendars"),
+        (["jobs", "list", "--text", "caf\udce9"], "nothing in any store has it"),
+        (["jobs", "show", "caf\udce9"], "nothing in any store has it"),
         (["dlq", "purge"], "give the ids of dead letters, or --all"),
         (["dlq", "purge", "--all"], "Delete 1 dead letter for good? Nobody is there to answer"),
         (["jobs", "list", "--older-than", "2"], "has no unit"),

@@ -33,6 +33,36 @@ def harbor() -> Iterator[Harbor]:
         yield made
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\x00"])
+def test_text_that_no_store_can_hold_is_refused_where_it_is_looked_for(harbor: Harbor, text: str) -> None:
+    for look in (
+        lambda: harbor.jobs.find(text=text),
+        lambda: harbor.jobs.find(key=text),
+        lambda: harbor.jobs.find(flow=text),
+        lambda: harbor.jobs.find(after=text),
+        lambda: harbor.jobs.count(error=text),
+        lambda: harbor.jobs.count(queues=[text]),
+        lambda: harbor.jobs.get(text),
+        lambda: harbor.jobs.cancel([text]),
+        lambda: harbor.flows.get(text),
+        lambda: harbor.flows.steps(text),
+        lambda: harbor.flows.find(after=text),
+        lambda: harbor.statistics.read(tasks=[text]),
+        lambda: harbor.feed(reader=text),
+        lambda: harbor.feed(after=text),
+    ):
+        with pytest.raises(OptionError, match="nothing in any store has it"):
+            look()
+
+
+@pytest.mark.parametrize("limit", [0, 10**19, True])
+def test_a_limit_that_no_store_can_count_to_is_refused(harbor: Harbor, limit: int) -> None:
+    with pytest.raises(OptionError, match=r"expected 1 to 2,147,483,647"):
+        harbor.jobs.find(limit=limit)
+    with pytest.raises(OptionError, match=r"expected 1 to 2,147,483,647"):
+        harbor.flows.find(limit=limit)
+
+
 @pytest.mark.parametrize(
     ("filters", "found"),
     [

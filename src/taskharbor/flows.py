@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from taskharbor.awaiting import aawait_standing, await_standing
 from taskharbor.call import FlowGraph, draw, refuse_on_loop
-from taskharbor.call.options import check_note
+from taskharbor.call.options import check_limit, check_note, check_sought
 from taskharbor.connections import Connections
 from taskharbor.control import id_list, name_set, not_found
 from taskharbor.driver import (
@@ -50,6 +50,7 @@ class Flows:
 
     async def aget(self, flow_id: str) -> FlowRecord:
         """Return where a flow stands; the async form of `get`."""
+        id_list([flow_id])
         store = await self._connections.store()
         return _found(await store.flow_get(FlowGet(ids=[flow_id])), flow_id)
 
@@ -84,11 +85,13 @@ class Flows:
 
     def steps(self, flow_id: str, states: Iterable[JobState] = ()) -> Sequence[JobRecord]:
         """Return the records of a flow's steps in some states, or in any, in order of id."""
+        id_list([flow_id])
         wanted = frozenset(states)
         return self._block("steps", lambda store: _steps(store, flow_id, wanted))
 
     async def asteps(self, flow_id: str, states: Iterable[JobState] = ()) -> Sequence[JobRecord]:
         """Return the records of a flow's steps; the async form of `steps`."""
+        id_list([flow_id])
         wanted = frozenset(states)
         return await self._connections.aask(lambda store: _steps(store, flow_id, wanted))
 
@@ -209,8 +212,8 @@ async def _retry(store: Store, flow_id: str, reason: str, by: str) -> int:
 def _find(
     states: Iterable[FlowState], names: Iterable[str], after: str, limit: int, *, newest_first: bool
 ) -> FlowFind:
-    if limit < 1:
-        raise OptionError(f"limit={limit!r}: expected at least 1")
+    check_limit(limit)
+    check_sought(after, "after")
     try:
         wanted = frozenset(FlowState(state) for state in name_set(states, "states"))
     except ValueError as error:

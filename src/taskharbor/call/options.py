@@ -19,6 +19,7 @@ _LONGEST = timedelta(days=3650)
 _NAME_LIMIT = 120
 _KEY_LIMIT = 250
 _NOTE_LIMIT = 500
+_GREATEST_LIMIT = 2**31 - 1
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,6 +113,23 @@ def check_text(value: str, what: str, limit: int) -> None:
         raise OptionError(
             f"{what}={value!r}: it holds a NUL or half a surrogate pair, which stores cannot keep"
         )
+
+
+def check_sought(value: object, what: str) -> None:
+    """Refuse what is looked for and is no text, or one that no store can hold: a driver would fail. May be empty."""
+    if not isinstance(value, str):
+        raise OptionError(f"{what}={value!r}: expected text")
+    if "\x00" in value or not _encodable(value):
+        raise OptionError(
+            f"{what}={value!r}: it holds a NUL or half a surrogate pair (as of bytes that are no UTF-8), so nothing in "
+            "any store has it"
+        )
+
+
+def check_limit(value: int) -> None:
+    """Refuse what is no number of things to be returned at once."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _GREATEST_LIMIT:
+        raise OptionError(f"limit={value!r}: expected 1 to {_GREATEST_LIMIT:,}")
 
 
 def _encodable(value: str) -> bool:

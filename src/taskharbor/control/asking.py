@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, cast
 
-from taskharbor.call.options import check_note
+from taskharbor.call.options import check_note, check_sought
 from taskharbor.driver import Store
 from taskharbor.errors import JobNotFound, OptionError
 
@@ -57,5 +57,6 @@ def text_list(given: object, what: str, wanted: str) -> list[str]:
     for one in cast("Iterable[object]", given):
         if not isinstance(one, str):
             raise OptionError(f"{what}: expected {wanted}; got {one!r}")
+        check_sought(one, what)
         found.append(one)
     return found

@@ -8,6 +8,7 @@ from typing import TypedDict, cast
 
 from typing_extensions import Unpack
 
+from taskharbor.call.options import check_limit, check_sought
 from taskharbor.control.asking import name_set
 from taskharbor.driver import JobCount, JobFind
 from taskharbor.errors import OptionError, nearest
@@ -52,8 +53,9 @@ def find_request(
     Raises:
         OptionError: a filter that does not exist, or a value that cannot be.
     """
-    if limit < 1:
-        raise OptionError(f"limit={limit!r}: expected at least 1")
+    check_limit(limit)
+    for name, text in (("key", key or ""), ("flow", flow), ("after", after)):
+        check_sought(text, name)
     _check(filters)
     return JobFind(
         states=state_set(states),
@@ -105,8 +107,8 @@ def _check(filters: JobFilters) -> None:
             raise OptionError(
                 f"there is no filter {name!r}{nearest(name, _NAMES)}; there are {', '.join(_NAMES)}"
             )
-        if name in _TEXTS and not isinstance(value, str):
-            raise OptionError(f"{name}={value!r}: expected text")
+        if name in _TEXTS:
+            check_sought(value, name)
         if (
             name in _TIMES
             and value is not None

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from taskharbor.call import refuse_on_loop
-from taskharbor.call.options import check_duration
+from taskharbor.call.options import check_duration, check_sought
 from taskharbor.control.asking import Asks
 from taskharbor.driver import EventPage, EventRead, EventUnwatch, EventWatch, Store
 from taskharbor.errors import OptionError, StoreUnavailable
@@ -284,6 +284,8 @@ class Feeds:
             raise OptionError(
                 f"after={after!r}: expected a cursor, as `feed.cursor` gives it, or '' for the oldest event kept"
             )
+        check_sought(reader, "reader")
+        check_sought(after or "", "after")
         check_duration(keep, "keep")
         if keep < _SHORTEST:
             raise OptionError(f"keep={keep!r}: expected {_SHORTEST.total_seconds():g} seconds or more")
