@@ -297,7 +297,7 @@ def test_results_that_are_handed_out_one_by_one_stay_encrypted() -> None:
 
         dead = [harbor.jobs.get(job.id) for job in harbor.jobs.find(states=[JobState.DEAD])]
         inputs = [part for job in dead if job.step is not None for part in job.step.inputs]
-        assert {"json+zstd+aes"} == {part.codec for part in inputs}
+        assert {"msgpack+zstd+aes"} == {part.codec for part in inputs}
         assert not any(SECRET.encode() in (part.value or b"") for part in inputs)
         assert Success(f"{SECRET}!") in [harbor.arguments_of(job)["part"] for job in dead]
 

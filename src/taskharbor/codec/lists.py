@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -31,6 +31,12 @@ def join(codec: Codec, elements: Sequence[bytes]) -> bytes | None:
     """
     encode = _ENCODE.get(type(codec))
     return None if encode is None else encode([msgspec.Raw(element) for element in elements])
+
+
+def record(codec: Codec, fields: Mapping[str, bytes]) -> bytes | None:
+    """Return the object of these fields, each encoded; None where the format cannot put it together."""
+    encode = _ENCODE.get(type(codec))
+    return None if encode is None else encode({name: msgspec.Raw(data) for name, data in fields.items()})
 
 
 def split(codec: Codec, data: bytes) -> list[bytes]:

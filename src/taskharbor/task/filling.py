@@ -23,7 +23,10 @@ from taskharbor.codec import (
     split,
     wrapped,
 )
+from taskharbor.codec.lists import record
+from taskharbor.flow import Success
 from taskharbor.step import DeliveredStep, Hole, Input
+from taskharbor.task.lists import list_type, success_type
 
 _JSON = JsonCodec()
 _ANY = cast("type[object]", Any)
@@ -62,10 +65,18 @@ class Filling:
 
     def _elements(self, parts: Sequence[Input], *, tolerant: bool) -> list[tuple[str, bytes]]:
         if tolerant:
-            # In the layers of what came in: what was encrypted is not written down in the clear.
-            layers = rewrapped(self._first(parts), _JSON)
-            return [(layers.name, wrapped(layers, self._in_json(part, tolerant=True))) for part in parts]
+            return [self._told(part, parts) for part in parts]
         return [(part.codec, _value(part)) for part in parts]
+
+    def _told(self, part: Input, among: Sequence[Input]) -> tuple[str, bytes]:
+        """Return a part as a `Success` or a `Failure`, and what that is written in."""
+        plain = None if part.failed else self._plain(part)
+        told = None if plain is None else _success(*plain)
+        if plain is None or told is None:
+            plain, told = (_JSON, b""), self._in_json(part, tolerant=True)
+        # In the layers of what came in: what was encrypted is not written down in the clear.
+        layers = rewrapped(self._first(among if part.failed else [part]), plain[0])
+        return layers.name, wrapped(layers, told)
 
     def codec(self, name: str) -> Codec:
         """Return a codec that inputs are written in.
@@ -102,15 +113,58 @@ class Filling:
         return self._decode(self.codec(part.codec), kind, data)
 
     def _many(self, parts: Sequence[Input], kind: object, *, tolerant: bool) -> object:
-        names = {part.codec for part in parts if not part.failed}
-        if not tolerant and len(names) == 1 and PARTS not in names:
-            (name,) = names
-            codec, elements = bare(self.codec(name), [_value(part) for part in parts])
-            whole = join(codec, elements)
-            if whole is not None:
-                return self._decode(codec, kind, whole, parts)
-        whole = self.in_json(parts, tolerant=tolerant)
-        return self._decode(_JSON, kind, whole, parts)
+        joined = self._joined(parts, tolerant=tolerant)
+        if joined is not None:
+            return self._decode(joined[0], kind, joined[1], parts)
+        # Not all in one format. Each in its own, since bytes in the one are a text in the other.
+        found = list_type(kind)
+        if found is None or (tolerant and success_type(found.element) is None):
+            return self._decode(_JSON, kind, self.in_json(parts, tolerant=tolerant), parts)
+        return found.make(
+            [self._element(index, part, found.element, tolerant=tolerant) for index, part in enumerate(parts)]
+        )
+
+    def _element(self, index: int, part: Input, kind: object, *, tolerant: bool) -> object:
+        try:
+            if part.failed:
+                return self._decode(_JSON, kind, _value(part))
+            value = self._single(part, success_type(kind) if tolerant else kind)
+        except _Missing:
+            raise
+        except CodecError as error:
+            path = f"$[{index}]{error.path.removeprefix('$')}"
+            raise CodecError(str(error), path=path, foreign=error.foreign) from error
+        return Success(value) if tolerant else value
+
+    def _plain(self, part: Input) -> tuple[Codec, bytes] | None:
+        """Return what is under all layers, and a part as that wrote it; None for a list in several formats."""
+        data = _value(part)
+        if part.codec == PARTS:
+            gathered = read_parts(data)
+            return self._joined(gathered.inputs, tolerant=gathered.tolerant)
+        codec, (plain,) = bare(self.codec(part.codec), [data])
+        return codec, plain
+
+    def _joined(self, parts: Sequence[Input], *, tolerant: bool) -> tuple[Codec, bytes] | None:
+        """Return a list of results in the format of them all; None if they have several, or one without lists."""
+        plain = [None if part.failed else self._plain(part) for part in parts]
+        codecs = {type(one[0]): one[0] for one in plain if one is not None}
+        if len(codecs) > 1 or any(
+            one is None and not part.failed for one, part in zip(plain, parts, strict=True)
+        ):
+            return None
+        codec = next(iter(codecs.values()), _JSON)
+        elements: list[bytes] = []
+        for part, one in zip(parts, plain, strict=True):
+            if one is None:
+                element: bytes | None = _failure(codec, _value(part))
+            else:
+                element = _success(codec, one[1]) if tolerant else one[1]
+            if element is None:
+                return None
+            elements.append(element)
+        whole = join(codec, elements)
+        return None if whole is None else (codec, whole)
 
     def in_json(self, parts: Sequence[Input], *, tolerant: bool) -> bytes:
         """Return a list of results as JSON, whatever each was written in.
@@ -174,6 +228,16 @@ class Filling:
         if known is None or known[0] is not codec:
             known = self._decoders[key] = codec, decoder_of(codec, cast("type[object]", kind))
         return known[1]
+
+
+def _success(codec: Codec, data: bytes) -> bytes | None:
+    """Return a `Success` in a format that its value is written in; None where that cannot put it together."""
+    return record(codec, {"type": codec.encoder()("success"), "value": data})
+
+
+def _failure(codec: Codec, data: bytes) -> bytes:
+    """Return a `Failure`, which is told in JSON, in a format."""
+    return data if type(codec) is JsonCodec else codec.encoder()(msgspec.json.decode(data))
 
 
 def _of(step: DeliveredStep, hole: Hole) -> list[Input]:
