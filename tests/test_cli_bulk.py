@@ -8,11 +8,11 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from taskharbor import JobState, Registry, Retry, chain, group, task
+from taskharbor import JobRecord, JobState, Registry, Retry, chain, group, task
 from taskharbor.cli import acting, bulk, listing
 from taskharbor.control import Jobs
 from taskharbor.driver import CancelStatus, DeleteStatus
@@ -306,6 +306,56 @@ def test_steps_of_flows_are_decoded_with_what_earlier_ones_gave_them(shop: Shop)
     told = shop.run("dlq", "requeue", "--all", "--dry-run", "--json")
 
     assert (0, [("row.sum", True)]) == (told.code, [(line["task"], line["runs"]) for line in told.lines()])
+
+
+# --- what is read
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many bytes of arguments each page brought."""
+    sizes: list[int] = []
+    find = Jobs.find
+
+    def weighed(jobs: Jobs, **how: Any) -> Sequence[JobRecord]:
+        found = find(jobs, **how)
+        sizes.append(sum(len(job.payload) for job in found))
+        return found
+
+    monkeypatch.setattr(Jobs, "find", weighed)
+    return sizes
+
+
+def test_what_reads_no_arguments_fetches_none(shop: Shop, read: list[int]) -> None:
+    with shop.harbor:
+        shop.harbor.enqueue_many([shop.send.s("a" * 1_000)] * 3)
+
+    shop.run("jobs", "list")
+    shop.run("dlq", "export")
+    shop.run("jobs", "cancel", "--all", "--queue", "mail", "--yes")
+    shop.run("jobs", "retry", "--all", "--state", "cancelled", "--yes")
+    shop.run("jobs", "delete", "--all", "--queue", "mail", "--yes")
+
+    assert {0} == set(read)
+    assert {} == states(shop)
+
+
+@pytest.mark.parametrize(
+    "command", [("jobs", "cancel", "--all", "--queue", "mail", "--dry-run"), ("jobs", "list", "--json")]
+)
+def test_pages_are_the_smaller_the_larger_the_arguments_that_are_read(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, read: list[int], command: Sequence[str]
+) -> None:
+    monkeypatch.setattr(listing, "PAGE_BYTES", 10_000)
+    with shop.harbor:
+        shop.harbor.enqueue_many([shop.send.s("a" * 3_000)] * 20)
+
+    ended = shop.run(*command)
+
+    first, *others = read
+    assert 0 == ended.code
+    assert 60_000 < sum(read)
+    assert (8, 9_000) == (first // 3_000, max(others) // 3_000 * 3_000)
 
 
 # --- purge and export

@@ -19,6 +19,8 @@ from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
 from taskharbor.errors import OptionError
 
 BATCH = 500
+FEW = 20
+"""So many are looked up at once where they are read whole: their arguments may be large."""
 
 _IDS_HELP = "Jobs, by id; - reads ids, or the JSON lines of a listing, from standard input."
 IdsArgument: TypeAlias = Annotated[
@@ -88,10 +90,10 @@ def _read_ids() -> Iterator[str]:
             yield text
 
 
-def batches(ids: Iterable[str]) -> Iterator[Sequence[str]]:
-    """Yield ids in batches of bounded size."""
+def batches(ids: Iterable[str], *, size: int | None = None) -> Iterator[Sequence[str]]:
+    """Yield ids in batches of bounded size: `BATCH`, unless another is named."""
     source = iter(ids)
-    while batch := list(islice(source, BATCH)):
+    while batch := list(islice(source, size or BATCH)):
         yield batch
 
 

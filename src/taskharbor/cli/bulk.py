@@ -15,7 +15,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import typer
 
-from taskharbor.cli.acting import Status, act, batches, cut_short, ids_of, operator, tell, told
+from taskharbor.cli.acting import FEW, Status, act, batches, cut_short, ids_of, operator, tell, told
 from taskharbor.cli.filters import Filter, counts_of
 from taskharbor.cli.listing import hint_unknown_tasks, look_up, pages
 from taskharbor.cli.output import confirm, line, note, progress, to_the_end
@@ -112,7 +112,7 @@ def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
         hint_unknown_tasks(harbor, wanted.tasks)
         return True
     if order.dry_run:
-        found = pages(harbor, wanted)
+        found = pages(harbor, wanted, payloads=len(harbor.registry) > 0)
         return rehearse(harbor, found, order.verb, order.noun, total=total, as_json=order.as_json)
     confirm(_question(order, _counted(total, order.noun) + _told_states(counts)), yes=order.yes)
     by = operator()
@@ -148,7 +148,7 @@ def _now(harbor: Harbor) -> datetime:
 
 def _named(harbor: Harbor, ids: Iterable[str]) -> Iterator[Sequence[JobRecord]]:
     """Yield the jobs that are named, page by page; those that are not there are told."""
-    for batch in batches(ids_of(ids)):
+    for batch in batches(ids_of(ids), size=FEW):
         records = look_up(harbor, batch)
         for job_id, record in zip(batch, records, strict=True):
             if record is None:

@@ -45,7 +45,10 @@ def complete_job(*states: JobState) -> Completion:
     def offer(ctx: typer.Context, incomplete: str) -> list[str]:
         def ids(harbor: Harbor) -> Sequence[str]:
             refuse_missing(harbor)
-            return [job.id for job in harbor.jobs.find(states=states, limit=_MANY, newest_first=True)]
+            return [
+                job.id
+                for job in harbor.jobs.find(states=states, limit=_MANY, newest_first=True, payloads=False)
+            ]
 
         return _offered(ctx, incomplete, ids)
 

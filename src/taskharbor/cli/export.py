@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import IO
 
 from taskharbor.cli.filters import Filter, counts_of
-from taskharbor.cli.job_view import for_programs
+from taskharbor.cli.job_view import bare_for_programs, for_programs
 from taskharbor.cli.listing import hint_unknown_tasks, pages
 from taskharbor.cli.output import confirm, echo, json_text, line, note, progress
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
-from taskharbor.job import JobRecord, JobState
-
-_SENSITIVE = ("arguments", "payload", "result", "result_payload")
+from taskharbor.job import JobState
 
 
 def export_jobs(
@@ -51,9 +49,11 @@ def export_jobs(
         _sink(file) as write,
         progress("export", None if counts is None else sum(counts.values())) as advance,
     ):
-        for page in pages(harbor, chosen):
+        for page in pages(harbor, chosen, payloads=with_arguments):
             for record in page:
-                write(json_text(_told(harbor, record, with_arguments=with_arguments)))
+                write(
+                    json_text(for_programs(harbor, record) if with_arguments else bare_for_programs(record))
+                )
             written += len(page)
             advance(len(page))
     if not written:
@@ -61,11 +61,6 @@ def export_jobs(
         hint_unknown_tasks(harbor, wanted.tasks)
     if file is not None:
         line(f"{written:,} {noun}{'' if written == 1 else 's'} written to {file}")
-
-
-def _told(harbor: Harbor, record: JobRecord, *, with_arguments: bool) -> dict[str, object]:
-    told = for_programs(harbor, record)
-    return told if with_arguments else {name: told[name] for name in told if name not in _SENSITIVE}
 
 
 @contextmanager

@@ -24,16 +24,22 @@ def for_programs(
 
     `arguments` and `result` are there where they can be read; else `payload` and `result_payload`, in base64.
     """
-    told = msgspec.structs.asdict(record)
-    del told["step"]
-    told["edges"] = [msgspec.structs.asdict(edge) for edge in record.edges]
-    payload, result = told.pop("payload"), told.pop("result")
+    told, payload, result = bare_for_programs(record), record.payload, record.result
     arguments = _arguments(harbor, record)
     told.update({"payload": payload} if arguments is None else {"arguments": arguments})
     told.update(inputs or {})
     if result is not None:
         read = _result(harbor, record)
         told.update({"result_payload": result} if read is None else {"result": read})
+    return told
+
+
+def bare_for_programs(record: JobRecord) -> dict[str, object]:
+    """Return a job for a line of JSON, without its arguments and its result."""
+    told = msgspec.structs.asdict(record)
+    for name in ("step", "payload", "result"):
+        del told[name]
+    told["edges"] = [msgspec.structs.asdict(edge) for edge in record.edges]
     return told
 
 

@@ -12,6 +12,7 @@ from taskharbor.cli.filters import Filter
 from taskharbor.cli.job_view import for_programs
 from taskharbor.cli.output import json_line, note, told_time
 from taskharbor.cli.tables import table
+from taskharbor.control import id_list
 from taskharbor.driver import JobGet
 from taskharbor.errors import nearest
 from taskharbor.flow import FlowRecord
@@ -21,6 +22,10 @@ from taskharbor.job import TERMINAL, JobRecord, JobState
 Kept = TypeVar("Kept", JobRecord, FlowRecord)
 PAGE = 1_000
 """Jobs that are read at once."""
+PAGE_BYTES = 16 << 20
+"""Of payloads and results, where they are read: about so much at once, going by the page before."""
+_FIRST = 8
+"""Jobs that are read at once before anything is known of their size."""
 
 AfterOption: TypeAlias = Annotated[
     str,
@@ -47,8 +52,12 @@ def pages(
     after: str = "",
     limit: int | None = None,
     newest_first: bool = False,
+    payloads: bool = False,
 ) -> Iterator[Sequence[JobRecord]]:
-    """Yield matching jobs page by page, so that however many there are, few are held."""
+    """Yield matching jobs page by page, so that however many there are, few are held.
+
+    They come without their payloads and results, unless those are asked for: then in smaller pages, if they are large.
+    """
 
     def find(after: str, size: int) -> Sequence[JobRecord]:
         return harbor.jobs.find(
@@ -58,19 +67,29 @@ def pages(
             after=after,
             limit=size,
             newest_first=newest_first,
+            payloads=payloads,
             **wanted.counted(),
         )
 
-    return pages_of(find, after=after, limit=limit)
+    return pages_of(find, after=after, limit=limit, size_of=_bytes_of if payloads else None)
+
+
+def _bytes_of(job: JobRecord) -> int:
+    return len(job.payload) + len(job.result or b"")
 
 
 def pages_of(
-    find: Callable[[str, int], Sequence[Kept]], *, after: str, limit: int | None
+    find: Callable[[str, int], Sequence[Kept]],
+    *,
+    after: str,
+    limit: int | None,
+    size_of: Callable[[Kept], int] | None = None,
 ) -> Iterator[Sequence[Kept]]:
-    """Yield what `find` finds beyond an id, so many at a time."""
+    """Yield what `find` finds beyond an id, so many at a time: `PAGE`, or fewer if they are large by `size_of`."""
     left = limit
+    most = PAGE if size_of is None else min(PAGE, _FIRST)
     while left is None or left > 0:
-        size = PAGE if left is None else min(PAGE, left)
+        size = most if left is None else min(most, left)
         found = find(after, size)
         if found:
             yield found
@@ -78,11 +97,14 @@ def pages_of(
             return
         after = found[-1].id
         left = None if left is None else left - len(found)
+        if size_of is not None:
+            largest = max(map(size_of, found))
+            most = max(1, min(2 * most, PAGE, PAGE_BYTES // max(largest, 1)))
 
 
 def look_up(harbor: Harbor, ids: Sequence[str]) -> Sequence[JobRecord | None]:
     """Return the jobs with these ids, in order; None where there is none."""
-    return harbor.ask(lambda store: store.job_get(JobGet(ids=ids)))
+    return harbor.ask(lambda store: store.job_get(JobGet(ids=id_list(ids))))
 
 
 def why_of(job: JobRecord) -> str:
@@ -148,7 +170,7 @@ def show_list(
     as_json: bool,
 ) -> None:
     """Print the jobs that match, and how to see more of them; for people `nothing`, if there are none."""
-    found = pages(harbor, wanted, after=after, limit=limit, newest_first=not oldest_first)
+    found = pages(harbor, wanted, after=after, limit=limit, newest_first=not oldest_first, payloads=as_json)
 
     def in_json(job: JobRecord) -> object:
         return for_programs(harbor, job)

@@ -73,7 +73,7 @@ def show_overview(harbor: Harbor, queues: Sequence[str], every: timedelta, *, as
 def look(harbor: Harbor, queues: Sequence[str]) -> Overview:
     """Return what goes on now, in all queues or in some."""
     counted = [queue for queue in harbor.queues.list() if not queues or queue.name in queues]
-    found = harbor.jobs.find(states=[JobState.RUNNING], queues=queues, limit=_SHOWN)
+    found = harbor.jobs.find(states=[JobState.RUNNING], queues=queues, limit=_SHOWN, payloads=False)
     looked = look_up(harbor, [job.id for job in found])
     running = [_running(job) for job in looked if job is not None and job.state is JobState.RUNNING]
     return Overview(at=datetime.now(UTC), queues=counted, running=running)

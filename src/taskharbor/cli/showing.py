@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskharbor.cli.acting import batches
+from taskharbor.cli.acting import FEW, batches
 from taskharbor.cli.input_view import inputs_for_programs, told_inputs
 from taskharbor.cli.job_view import for_people, for_programs
 from taskharbor.cli.listing import look_up
@@ -18,7 +18,7 @@ def show_jobs(harbor: Harbor, ids: Iterable[str], *, as_json: bool) -> bool:
     """Print all that is known of jobs; return whether all were there."""
     well = True
     first = True
-    for batch in batches(ids):
+    for batch in batches(ids, size=FEW):
         records = look_up(harbor, batch)
         for job_id, record in zip(batch, records, strict=True):
             if record is None:
