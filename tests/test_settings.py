@@ -223,7 +223,7 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
         ("[worker]\nconcurency = 3", "there is no setting 'concurency' (did you mean 'concurrency'?)"),
         ("concurrency = 3", "'concurrency' does not stand here but in the table [worker]"),
         ("[worker]\nurl = 'memory://'", "'url' does not stand here but above it"),
-        ("worker = 3", "worker = 3: expected a table, [worker]"),
+        ("worker = 3", "worker is no table; expected [worker]"),
         (
             "[worker]\nlease = 30",
             "lease = '30': expected a duration, such as 30s, 5m or 1h30m; it has to be text",
@@ -232,7 +232,7 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
         ("[worker]\nlease = '1ms'", "it has to be at least 100ms"),
         (
             "[worker]\nconcurrency = '3'",
-            "concurrency = '3': expected a whole number of at least 1; Expected `int`",
+            "concurrency = '3': expected a whole number from 1 to 100,000; Expected `int`",
         ),
         ("[worker]\nconcurrency = 0", "Expected `int` >= 1"),
         ("[worker]\nqueues = 'mail'", "queues = 'mail': expected a list of names"),
@@ -241,7 +241,15 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
         ("[worker]\nqueues = [' a']", "expected printable text"),
         ("[worker]\nmax_memory = '3 apples'", "'3 apples' is no size"),
         ("[worker]\nlog_level = 'loud'", "expected debug, info, warning or error"),
+        ("[worker]\nconcurrency = 999999999999999999999", "expected a whole number from 1 to 100,000"),
         (f"url = ['postgresql://u:{SECRET}@h/db']", "expected a driver's URL"),
+        (f"worker = 'postgresql://u:{SECRET}@h/db'", "worker is no table; expected [worker]"),
+        (f"[[worker]]\nurl = 'postgresql://u:{SECRET}@h/db'", "worker is no table; expected [worker]"),
+        (
+            f"[worker]\nlease = 'postgresql://u:{SECRET}@h/db'",
+            "lease = 'postgresql://u:***@h/db': expected a",
+        ),
+        (f"[worker]\nlog_level = 'postgresql://u:{SECRET}@h/db'", "log_level = 'postgresql://u:***@h/db'"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_path_and_what_was_expected(
@@ -262,7 +270,13 @@ def test_a_wrong_file_is_refused_with_its_path_and_what_was_expected(
     [
         ("TASKHARBOR_CONCURENCY", "3", "there is no such setting (did you mean 'TASKHARBOR_CONCURRENCY'?)"),
         ("TASKHARBOR_LEASE", "30", "TASKHARBOR_LEASE = '30': expected a duration"),
-        ("TASKHARBOR_CONCURRENCY", "many", "TASKHARBOR_CONCURRENCY = 'many': expected a whole number of at least 1"),
+        (
+            "TASKHARBOR_CONCURRENCY",
+            "many",
+            "TASKHARBOR_CONCURRENCY = 'many': expected a whole number from 1 to 100,000",
+        ),
+        ("TASKHARBOR_CONCURRENCY", "999999999999999999999", "expected a whole number from 1 to 100,000"),
+        ("TASKHARBOR_PROCESSES", "100001", "expected a whole number from 1 to 100,000"),
         ("TASKHARBOR_QUEUES", ",", "TASKHARBOR_QUEUES = '': expected a list of names; it is empty"),
     ],
 )  # fmt: skip

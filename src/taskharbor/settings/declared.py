@@ -16,7 +16,10 @@ WORKER_TABLE: Final = "worker"
 """The table of the file that holds what a worker is told."""
 _TOP: Final = frozenset({"url", "app"})
 
+MOST: Final = 100_000
+"""More handlers, processes or jobs at once is a mistake in writing; memory would be asked for all of them."""
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Some: TypeAlias = Annotated[int, Meta(ge=1, le=MOST)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,14 +37,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Queues to serve; by default `default`, and every queue that a task declares."),
     ] = None
     concurrency: Annotated[
-        Count, Meta(description="How many handlers may run at once in each worker process.")
+        Some, Meta(description="How many handlers may run at once in each worker process.")
     ] = 50
     processes: Annotated[
-        Count,
+        Some,
         Meta(description="How many worker processes `taskharbor worker` starts; above 1 under a supervisor."),
     ] = 1
     handler_processes: Annotated[
-        Count,
+        Some,
         Meta(description='How many processes of each worker run the handlers of `run="process"` tasks.'),
     ] = 2
     lease: Annotated[
@@ -54,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         timedelta, Meta(description="How long a stop then waits for cancelled handlers to end.")
     ] = timedelta(seconds=5)
     prefetch: Annotated[
-        Annotated[int, Meta(ge=0)] | None,
+        Annotated[int, Meta(ge=0, le=MOST)] | None,
         Meta(
             description="Jobs to hold unstarted, beyond the free slots; by default a tenth of a second's work."
         ),
@@ -120,6 +123,9 @@ def meaning_of(name: str) -> str:
     return next((text for text in found if text), "")
 
 
+_SOME: Final = f"a whole number from 1 to {MOST:,}"
+
+
 def kind_of(name: str) -> str:
     """Return what a setting's value is, as errors and the reference say it."""
     if name in DURATIONS:
@@ -133,5 +139,8 @@ def kind_of(name: str) -> str:
         "app": "text, such as shop.jobs:harbor",
         "log_level": "debug, info, warning or error",
         "log_format": "text or json",
-        "prefetch": "a whole number of at least 0",
+        "concurrency": _SOME,
+        "processes": _SOME,
+        "handler_processes": _SOME,
+        "prefetch": f"a whole number from 0 to {MOST:,}",
     }.get(name, "a whole number of at least 1")

@@ -135,7 +135,8 @@ def _values(path: Path, table: Mapping[str, object]) -> dict[str, object]:
             values[key] = value
             continue
         if not isinstance(value, dict):
-            raise OptionError(f"{path}: {prefix}{key} = {value!r}: expected a table, [{prefix}{key}]")
+            # Without what stands there: it may be a URL, with its password.
+            raise OptionError(f"{path}: {prefix}{key} is no table; expected [{prefix}{key}]")
         for inner, setting in cast("dict[str, object]", value).items():
             _check_key(path, prefix + WORKER_TABLE, inner, WORKER_TABLE)
             values[inner] = setting
