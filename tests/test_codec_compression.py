@@ -19,6 +19,7 @@ from taskharbor import (
     Registry,
     task,
 )
+from taskharbor.codec import CodecBook, bare, decoder_of
 from taskharbor.codec.compression import ZstdCodec
 from taskharbor.codec.encryption import EncryptedCodec, new_key
 from tests.fixtures.support import untyped
@@ -73,7 +74,30 @@ def test_what_unfolds_beyond_the_limit_is_refused_before_it_has() -> None:
     with pytest.raises(CodecError, match="unfolds to more than the 65,536 bytes") as refused:
         ZstdCodec(limit=1 << 16).decoder(str)(bomb)
 
-    assert not refused.value.foreign
+    assert refused.value.foreign  # it was written under a higher limit
+
+
+def test_a_raised_limit_makes_another_build() -> None:
+    """Else a worker that has it would not be offered what waited for it."""
+    low, high = (CodecBook([ZstdCodec(limit=limit)]) for limit in (1 << 10, 1 << 20))
+
+    assert low.abilities() != high.abilities()
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_value() -> None:
+    class Exhausted(ZstdCodec):
+        def unwrap(self, data: bytes) -> bytes:
+            raise MemoryError
+
+    for codec in (Exhausted(), ZstdCodec(Exhausted())):
+        with pytest.raises(CodecError) as refused:
+            decoder_of(codec, str)(ZstdCodec(ZstdCodec()).encoder()("x"))
+
+        assert refused.value.foreign
+        with pytest.raises(CodecError) as refused:
+            bare(codec, [ZstdCodec(ZstdCodec()).encoder()("x")])
+
+        assert refused.value.foreign
 
 
 def test_what_could_not_be_read_back_is_not_written() -> None:

@@ -54,7 +54,8 @@ class CodecBook:
         if name in self._given and mark != self._marks[name]:
             raise OptionError(
                 f"two codecs are named {name!r} and read different things, for example by different keys; put all keys "
-                "into one, or give one of them another name (EncryptedCodec(suffix=...))"
+                "into one, or give one of them another name (EncryptedCodec(suffix=...)); give two with limits the "
+                "same limit"
             )
         self._codecs[name] = codec
         self._marks[name] = mark

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from taskharbor.codec.codec import Codec, CodecError
-from taskharbor.codec.wrapping import WrappingCodec
+from taskharbor.codec.wrapping import WrappingCodec, mark_of
 from taskharbor.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class ZstdCodec(WrappingCodec):
         """Return `zstd`."""
         return "zstd"
 
+    @property
+    def mark(self) -> str:
+        """Return the limit: a worker with a higher one is offered what waited for it."""
+        return f"{self._limit};{mark_of(self.inner)}"
+
     def wrap(self, data: bytes) -> bytes:
         """Return the data compressed, or as it is where that is shorter; raises `CodecError` beyond the limit."""
         if len(data) > self._limit:
@@ -108,10 +113,15 @@ class ZstdCodec(WrappingCodec):
         unfolding = self._zstd.ZstdDecompressor()
         try:
             unfolded: bytes = unfolding.decompress(data[1:], max_length=self._limit + 1)
-        except (self._zstd.ZstdError, MemoryError) as error:
+        except self._zstd.ZstdError as error:
             raise CodecError(f"it cannot be decompressed: {error}") from error
+        except MemoryError as error:
+            raise CodecError("there is not the memory here to decompress it", foreign=True) from error
         if len(unfolded) > self._limit:
-            raise CodecError(f"it unfolds to more than the {self._limit:,} bytes of ZstdCodec(limit=...)")
+            # It was written under a higher limit.
+            raise CodecError(
+                f"it unfolds to more than the {self._limit:,} bytes of ZstdCodec(limit=...)", foreign=True
+            )
         if not unfolding.eof:
             raise CodecError("it cannot be decompressed: it ends in the middle")
         if unfolding.unused_data:

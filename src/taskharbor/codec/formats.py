@@ -45,7 +45,7 @@ class _Format:
                     raise CodecError(str(error)) from error
                 raise CodecError(found["reason"], path=found["path"]) from error
             except Exception as error:  # not the format at all, or from a hook, which may raise anything
-                raise CodecError(_told(error)) from error
+                raise CodecError(_told(error), foreign=isinstance(error, MemoryError)) from error
 
         return decode_value
 

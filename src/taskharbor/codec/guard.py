@@ -75,7 +75,10 @@ def decoder_of(codec: Codec, kind: type[T]) -> Callable[[bytes], T]:
         except CodecError:
             raise
         except Exception as error:
-            raise CodecError(_told(codec, "decoder", error)) from error
+            # A worker that has more memory may have another answer.
+            raise CodecError(
+                _told(codec, "decoder", error), foreign=isinstance(error, MemoryError)
+            ) from error
 
     return decode_value
 

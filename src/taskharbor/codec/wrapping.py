@@ -160,4 +160,7 @@ def unwrapped(codec: WrappingCodec, data: bytes) -> bytes:
     except CodecError:
         raise
     except Exception as error:
-        raise CodecError(f"the codec {codec.name!r} raised {type(error).__name__}: {error}") from error
+        raise CodecError(
+            f"the codec {codec.name!r} raised {type(error).__name__}: {error}",
+            foreign=isinstance(error, MemoryError),
+        ) from error

@@ -92,7 +92,11 @@ class Plans:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a user's codec may raise anything, and must not end the worker
-            told = error if isinstance(error, CodecError) else CodecError(f"{type(error).__name__}: {error}")
+            told = (
+                error
+                if isinstance(error, CodecError)
+                else CodecError(f"{type(error).__name__}: {error}", foreign=isinstance(error, MemoryError))
+            )
             return self._unreadable(plan, delivery, told, worker)
         return Run(delivery, plan, arguments, deps)
 
