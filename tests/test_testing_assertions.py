@@ -17,6 +17,7 @@ from taskharbor import (
     OptionError,
     PayloadError,
     Registry,
+    Retry,
     chain,
     task,
 )
@@ -43,6 +44,14 @@ async def letter(to: Address, due: datetime | None = None) -> int:
 
 @task(name="mail.packed", registry=registry, codec=MsgpackCodec())
 def packed(data: bytes) -> None: ...
+
+
+class Pair(msgspec.Struct):
+    left: bool | int
+
+
+@task(name="mail.loose", registry=registry)
+def loose(value: bool | int, more: list[Pair]) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +114,32 @@ def test_options_are_compared_where_they_are_given(harbor: InlineHarbor) -> None
         send.options(meta={"by": "you"}),
     ):
         assert_not_enqueued(wanted.s("a"))
+
+
+def test_so_are_those_that_no_record_tells() -> None:
+    given = send.options(
+        timeout=HOUR, retry=Retry(max_attempts=2), key="k", key_ttl=HOUR, on_conflict="raise"
+    )
+    given.enqueue("a")
+
+    assert_enqueued(given.s("a"))
+    for wanted, told in (
+        (send.options(timeout=HOUR * 2), "timeout is 1:00:00, not 2:00:00"),
+        (send.options(timeout=None), "timeout is 1:00:00, not None"),
+        (send.options(retry=Retry(max_attempts=9)), "max_attempts of retry is 2, not 9"),
+        (send.options(key="k", key_ttl=HOUR * 2), "key_ttl is 1:00:00, not 2:00:00"),
+        (send.options(key="k", on_conflict="existing"), "on_conflict is 'raise', not 'existing'"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            assert_enqueued(wanted.s("a"))
+
+
+def test_true_is_not_one() -> None:
+    loose.enqueue(True, [Pair(left=1)])
+
+    assert_enqueued(loose.s(True, [Pair(left=1)]), count=1)
+    assert_not_enqueued(loose.s(1, [Pair(left=1)]))
+    assert_not_enqueued(loose.s(True, [Pair(left=True)]))
 
 
 def test_a_call_still_counts_once_it_has_run_later(harbor: InlineHarbor) -> None:

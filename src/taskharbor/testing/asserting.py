@@ -54,7 +54,7 @@ def assert_enqueued(
 
     Args:
         what: a call, `send_email.s(to="a@b.c")`, whose arguments are compared decoded, defaults filled in, and with it
-            what it says by `.options(...)`; or a task, for a call with any arguments.
+            what it says by `.options(...)`, each option; or a task, for a call with any arguments.
         where: a condition on the call: `where=lambda call: call.arguments["to"] == "a@b.c"`.
         count: how often, exactly; by default at least once.
         queue: the queue it waits in, or waited in.
@@ -95,6 +95,9 @@ def assert_not_enqueued(
     harbor: InlineHarbor | None = None,
 ) -> None:
     """Assert that no such call was enqueued; the arguments are those of `assert_enqueued`.
+
+    It sees what the store holds. A job that is not kept any more passes unseen: one that was deleted, one of a task
+    with `retain=timedelta(0)` once it has run, and others once the clock was turned beyond their retention.
 
     Raises:
         AssertionError: there is one; shows it.

@@ -17,7 +17,7 @@ from taskharbor.codec import Codec
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
-from taskharbor.job import DEFAULT_QUEUE, JobRecord, JobState
+from taskharbor.job import DEFAULT_QUEUE, JobRecord, JobState, NewJob
 from taskharbor.task import Middleware, Registry, Task, TaskDefinition
 from taskharbor.testing.faults import Failures, Faults, Outage, raise_dead, raise_first
 from taskharbor.testing.passes import jobs_in, queues_of, turned
@@ -119,6 +119,10 @@ class InlineHarbor(Harbor):
     def records(self) -> Sequence[JobRecord]:
         """Return every job in the store, in the order in which they were enqueued; on event loops, too."""
         return list(jobs_in(self._memory))
+
+    def as_enqueued(self, job_id: str) -> NewJob | None:
+        """Return a job as its producer handed it in; None if it is not kept any more."""
+        return self._memory.enqueued(job_id)
 
     @contextmanager
     def everywhere(self) -> Generator[Self]:

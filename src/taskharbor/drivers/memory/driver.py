@@ -15,6 +15,7 @@ from taskharbor.clock import Clock, SystemClock
 from taskharbor.driver import Capability, ProducerStore, Store, Subscription, Wake
 from taskharbor.drivers.memory.store import BlockingMemoryStore, MemoryStore
 from taskharbor.drivers.memory.tables import Tables, subscribe
+from taskharbor.job import NewJob
 
 
 class MemoryDriver:
@@ -56,6 +57,12 @@ class MemoryDriver:
     def watch_jobs(self, ids: Sequence[str], wake: Wake) -> Subscription:
         """Wake when one of these jobs may have reached a terminal state."""
         return _Subscription(subscribe(self._tables, self._tables.job_watchers, list(ids), wake))
+
+    def enqueued(self, job_id: str) -> NewJob | None:
+        """Return a job as it was enqueued, for tests; None if it is not kept any more."""
+        with self._tables.lock:
+            row = self._tables.rows.get(job_id)
+            return None if row is None else row.job
 
     def close(self) -> None:
         """Do nothing: the store goes with the last reference to it."""
