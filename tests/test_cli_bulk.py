@@ -17,6 +17,7 @@ from taskharbor.cli import acting, bulk, listing
 from taskharbor.control import Jobs
 from taskharbor.driver import CancelStatus, DeleteStatus
 from taskharbor.errors import StoreUnavailable
+from taskharbor.flow import FlowState
 from tests.fixtures.cli import Shop, shops
 
 
@@ -356,6 +357,45 @@ def test_pages_are_the_smaller_the_larger_the_arguments_that_are_read(
     assert 0 == ended.code
     assert 60_000 < sum(read)
     assert (8, 9_000) == (first // 3_000, max(others) // 3_000 * 3_000)
+
+
+def test_a_rehearsal_counts_the_flows_that_end_with_their_steps(shop: Shop) -> None:
+    with shop.harbor:
+        for row in (1, 2):
+            group(shop.load.s(row), shop.load.s(row)).enqueue()
+        shop.load.enqueue(3)
+        group(shop.load.s(4), shop.load.s(5)).enqueue().cancel()
+
+    told = shop.run("jobs", "cancel", "--all", "--task", "row.load", "--dry-run")
+    lines = shop.run("jobs", "delete", "--all", "--task", "row.load", "--dry-run", "--json").lines()
+    asked = shop.run("jobs", "cancel", "--all", "--task", "row.load")
+
+    assert "2 flows would end with them, but for such as take a step's failure as a value." in told.out
+    assert [("cancelled", 2, 0), ("ready", 5, 2)] == sorted(
+        (line["state"], line["count"], line["flows"]) for line in lines
+    )
+    assert "Where they are steps of flows, the flows end with them; --dry-run counts those." in asked.err
+
+
+def test_a_rehearsal_knows_that_steps_of_ended_flows_are_not_requeued(shop: Shop) -> None:
+    with shop.harbor:
+        group(shop.load.s(1), shop.load.s(2)).enqueue().cancel()
+        failed = group(shop.load.s(3), shop.skip.s(4)).enqueue()
+        shop.harbor.run_until_idle()
+        alone = shop.send.enqueue("a")
+        alone.cancel()
+
+    wanted = ["--all", "--state", "cancelled,dead"]
+    told = shop.run("jobs", "retry", *wanted, "--dry-run", "--json").lines()
+    done = shop.run("jobs", "retry", *wanted, "--yes")
+
+    would = {(line["task"], line["state"]): (line["would"], line["count"]) for line in told}
+    over = "not requeued: it is a cancelled step, or one of a flow that has ended"
+    assert (over, 2) == would.pop(("row.load", "cancelled"))
+    assert ("requeued", 1) == would.pop(("mail.send", "cancelled"))
+    assert {("requeued", 1)} == {would[task, "dead"] for task in ("row.load", "row.skip")}
+    assert done.out.endswith("3 requeued\n")
+    assert FlowState.RUNNING is shop.harbor.flows.get(failed.id).state
 
 
 # --- purge and export

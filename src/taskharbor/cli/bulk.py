@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from taskharbor.cli.acting import FEW, Status, act, batches, cut_short, ids_of, operator, tell, told
+from taskharbor.cli.fate import any_flows
 from taskharbor.cli.filters import Filter, counts_of
 from taskharbor.cli.listing import hint_unknown_tasks, look_up, pages
 from taskharbor.cli.output import confirm, line, note, progress, to_the_end
@@ -93,7 +94,7 @@ def carry_out(harbor: Harbor, order: Order) -> bool:
             if "-" in order.ids
             else _counted(len(order.ids), order.noun)
         )
-        confirm(_question(order, which), yes=order.yes)
+        _ask(harbor, order, which)
     by = operator()
     return act(
         ids_of(order.ids),
@@ -114,7 +115,7 @@ def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
     if order.dry_run:
         found = pages(harbor, wanted, payloads=len(harbor.registry) > 0)
         return rehearse(harbor, found, order.verb, order.noun, total=total, as_json=order.as_json)
-    confirm(_question(order, _counted(total, order.noun) + _told_states(counts)), yes=order.yes)
+    _ask(harbor, order, _counted(total, order.noun) + _told_states(counts))
     by = operator()
     # What somebody else has done meanwhile stands: a dead letter that was requeued is not deleted for having been one.
     states = order.verb.only or frozenset(order.wanted.states)
@@ -156,8 +157,11 @@ def _named(harbor: Harbor, ids: Iterable[str]) -> Iterator[Sequence[JobRecord]]:
         yield [record for record in records if record is not None]
 
 
-def _question(order: Order, which: str) -> str:
-    return f"{order.verb.asked} {which}{' for good' if order.verb.for_good else ''}?"
+def _ask(harbor: Harbor, order: Order, which: str) -> None:
+    """Ask before it is done; raises as `confirm`."""
+    if not order.yes and order.verb.ends_flows and any_flows(harbor):
+        note("Where they are steps of flows, the flows end with them; --dry-run counts those.")
+    confirm(f"{order.verb.asked} {which}{' for good' if order.verb.for_good else ''}?", yes=order.yes)
 
 
 def _told_states(counts: Mapping[JobState, int] | None) -> str:

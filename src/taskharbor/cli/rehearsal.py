@@ -1,7 +1,8 @@
 """What would be done, and which of the jobs could run: `--dry-run`. Nothing is changed by it.
 
 Each job is decoded with today's signature of its task, as a worker of this application would. Alike answers are counted
-together, with a few ids as examples: memory does not grow with the jobs.
+together, with a few ids as examples: memory does not grow with the jobs, but with the flows that would end by the
+length of an id.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import islice
 
 import msgspec
 
+from taskharbor.cli.fate import Fates
 from taskharbor.cli.listing import look_up
 from taskharbor.cli.output import json_line, line, note, progress
 from taskharbor.cli.tables import table
@@ -40,6 +42,8 @@ class _Case(msgspec.Struct, frozen=True):
 class _Group(msgspec.Struct):
     count: int = 0
     examples: list[str] = []
+    flows: int = 0
+    """Flows that would end with them; each is counted once, where it is met first."""
 
 
 def rehearse(
@@ -54,12 +58,16 @@ def rehearse(
     """Print what would become of jobs, group by group, and return whether all could run that are decoded."""
     groups: dict[_Case, _Group] = {}
     reasons: dict[str, set[str]] = {}
+    fates = Fates(harbor)
     with progress("decode", total) as advance:
         for page in found:
+            fates.meet(page)
             for record in _whole(harbor, page):
-                case = _bounded(_case(harbor, record, verb), reasons)
+                case = _bounded(_case(harbor, record, verb, fates), reasons)
                 group = groups.setdefault(case, _Group())
                 group.count += 1
+                if record.flow is not None and record.state in verb.ends_flows:
+                    group.flows += fates.ends(record.flow)
                 if len(group.examples) < _EXAMPLES:
                     group.examples.append(record.id)
             advance(len(page))
@@ -68,7 +76,7 @@ def rehearse(
     )
     if as_json:
         for case, group in ordered:
-            json_line({**msgspec.structs.asdict(case), "count": group.count, "examples": group.examples})
+            json_line({**msgspec.structs.asdict(case), **msgspec.structs.asdict(group)})
     elif ordered:
         _show(ordered, verb, noun)
     return all(case.runs is not False for case in groups)
@@ -89,9 +97,12 @@ def _whole(harbor: Harbor, page: Sequence[JobRecord]) -> Iterator[JobRecord]:
         yield looked.get(record.id, record)
 
 
-def _case(harbor: Harbor, record: JobRecord, verb: Verb) -> _Case:
+def _case(harbor: Harbor, record: JobRecord, verb: Verb, fates: Fates) -> _Case:
     runs, why = _decoded(harbor, record)
     would = verb.otherwise.get(record.state, verb.done)
+    over = record.flow is not None and (record.state is JobState.CANCELLED or fates.ended(record.flow))
+    if over and would == verb.done:
+        would = verb.otherwise_step or would
     return _Case(record.task, record.state, would, runs, why.replace(record.id, "..."))
 
 
@@ -147,4 +158,10 @@ def _show(ordered: Sequence[tuple[_Case, _Group]], verb: Verb, noun: str) -> Non
     line(
         f"{done:,} of {total:,} {noun}{'' if total == 1 else 's'} would be {verb.done}; {could:,} could run."
     )
+    flows = sum(group.flows for _, group in ordered)
+    if flows:
+        line(
+            f"{flows:,} flow{'' if flows == 1 else 's'} would end with them, but for such as take a step's failure as "
+            "a value."
+        )
     note("Nothing was changed.")

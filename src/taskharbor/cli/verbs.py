@@ -41,6 +41,10 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """Answers after which nothing is left to do: it was done, or somebody else was quicker."""
     otherwise: Mapping[JobState, str] = {}
     """What becomes of jobs in the states in which it is not simply done."""
+    otherwise_step: str = ""
+    """What becomes of a step that was cancelled, or whose flow has ended, where it is not simply done."""
+    ends_flows: frozenset[JobState] = frozenset()
+    """The flow of a step in one of these states ends with it, unless it takes that step's failure as a value."""
     words: Mapping[StrEnum, str] = msgspec.field(default_factory=lambda: TOLD)
     """What became of a job, as people are told."""
 
@@ -53,6 +57,7 @@ RETRY = Verb(
     needs_filter=False,
     fine=frozenset({RequeueStatus.REQUEUED, RequeueStatus.NOT_DEAD, RequeueStatus.MISSING}),
     otherwise=dict.fromkeys((*_LIVE, JobState.SUCCEEDED), "not requeued: it is neither dead nor cancelled"),
+    otherwise_step="not requeued: it is a cancelled step, or one of a flow that has ended",
 )
 CANCEL = Verb(
     asked="Cancel",
@@ -66,6 +71,7 @@ CANCEL = Verb(
         JobState.RUNNING: "its worker is told to stop it",
         **dict.fromkeys(TERMINAL, "not cancelled: it has ended"),
     },
+    ends_flows=frozenset(_LIVE),
 )
 DELETE = Verb(
     asked="Delete",
@@ -76,6 +82,7 @@ DELETE = Verb(
     needs_filter=True,
     fine=frozenset({DeleteStatus.DELETED, DeleteStatus.OTHER_STATE, DeleteStatus.MISSING}),
     otherwise={JobState.RUNNING: "not deleted: it is running; cancel it first"},
+    ends_flows=frozenset(JobState) - {JobState.RUNNING, JobState.SUCCEEDED},
 )
 
 _DEAD = frozenset({JobState.DEAD})
@@ -97,6 +104,7 @@ PURGE = msgspec.structs.replace(
     only=_DEAD,
     needs_filter=False,
     otherwise=dict.fromkeys(_ALIVE, "not deleted: it is no dead letter"),
+    ends_flows=_DEAD,
     words={**TOLD, DeleteStatus.OTHER_STATE: "not deleted: it is no dead letter"},
 )
 """Delete, for dead letters alone."""
