@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -22,13 +25,17 @@ from taskharbor import (
     Retry,
     chain,
     chord,
+    departure,
     each,
     group,
+    sending,
     task,
 )
+from taskharbor.call import running_job
 from taskharbor.flow import FlowFailure
 from taskharbor.middleware import Middleware, Outgoing
 from tests.fixtures.support import untyped
+from tests.support.work import TroubledDriver, eventually, states
 
 Steps = Callable[[Sequence[Outgoing]], Iterator[None]]
 
@@ -471,3 +478,125 @@ def test_a_layer_that_refuses_what_is_to_be_enqueued_with_a_success_fails_the_at
 
         with pytest.raises(JobFailed, match="not this"):
             job.result(timeout=timedelta(0))
+
+
+class Hears(Middleware):
+    """Notes what each batch with the task `work` came to: whether the jobs were created, or what was raised."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def enqueue(self, jobs: Sequence[Outgoing]) -> Iterator[None]:
+        if jobs[0].task != "work":
+            yield
+            return
+        try:
+            yield
+        except BaseException as error:
+            self.heard.append(type(error))
+            raise
+        self.heard.append(jobs[0].created)
+
+
+def swallow(_: Sequence[Outgoing]) -> Iterator[None]:
+    with contextlib.suppress(BaseException):
+        yield
+
+
+def test_an_enqueue_that_is_stored_while_its_handler_is_stopped_is_told_as_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry, hears = Registry(), Hears()
+
+    @task(registry=registry, name="work", queue="later")
+    def work() -> None: ...
+
+    @task(registry=registry, retry=Retry(max_attempts=1), timeout=timedelta(milliseconds=50))
+    def parent() -> None:
+        work.enqueue()
+
+    with Harbor("memory://", registry=registry, middleware=[hears]) as harbor:
+        producer = type(untyped(harbor)._connections.producer())
+        write = producer.job_enqueue
+
+        def answers_when_the_job_was_told_to_stop(store: object, request: object) -> object:
+            answer = write(store, request)
+            run = untyped(running_job.get())
+            if run is not None:
+                eventually(lambda: bool(run.interrupt.deferred))
+            return answer
+
+        monkeypatch.setattr(producer, "job_enqueue", answers_when_the_job_was_told_to_stop)
+        job = parent.enqueue()
+        harbor.run_until_idle(queues=["default"])
+
+        assert "taskharbor.errors.JobTimeout" == job.status().errors[-1].type
+        assert {"dead": 1, "ready": 1} == states(harbor)
+    assert hears.heard == [True]
+
+
+def test_a_cancelled_enqueue_is_told_as_one_whose_jobs_may_be_stored() -> None:
+    async def main() -> asyncio.CancelledError:
+        driver, asked = TroubledDriver(), asyncio.Event()
+
+        async def never() -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        driver.gates["job_enqueue"] = never
+        async with Harbor(untyped(driver), registry=REGISTRY, middleware=[Around(swallow)]):
+            sending = asyncio.create_task(double.aenqueue(1))
+            await asked.wait()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await sending
+        return cancelled.value
+
+    [note] = asyncio.run(main()).__notes__
+
+    assert "the jobs may be stored or not" in note
+
+
+def test_no_layer_is_left_untold_wherever_an_interrupt_lands() -> None:
+    """At every bytecode of the way out, as `KeyboardInterrupt` does."""
+    hears = Hears()
+    registry = Registry()
+    ours = {departure.__file__, sending.__file__}
+    at, heard = 0, list[tuple[object, bool]]()
+
+    @task(registry=registry, name="work")
+    def work() -> None: ...
+
+    with Harbor("memory://", registry=registry, middleware=[hears]) as harbor:
+        work.enqueue()
+        hears.heard.clear()
+        while True:
+            at += 1
+            left = at
+
+            def trace(frame: FrameType, event: str, arg: object) -> object:
+                nonlocal left
+                if frame.f_code.co_filename not in ours:
+                    return None
+                frame.f_trace_opcodes = True
+                if event == "opcode":
+                    left -= 1
+                    if left == 0:
+                        raise KeyboardInterrupt
+                return trace
+
+            before = states(harbor)
+            try:
+                sys.settrace(untyped(trace))
+                work.enqueue()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+            if left > 0:
+                break
+            heard += [(one, states(harbor) != before) for one in hears.heard]
+            hears.heard.clear()
+
+    assert (True, False) not in heard
+    assert {one for one, _ in heard} == {True, KeyboardInterrupt}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Generator, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from types import GeneratorType, TracebackType
 from typing import Self
 
 from msgspec import UNSET
 
 from taskharbor.call import Call, FlowCall, Sent, title
 from taskharbor.call.options import check_meta
-from taskharbor.errors import MiddlewareError, OptionError
+from taskharbor.errors import MiddlewareError, OptionError, StoreError, TaskHarborError
 from taskharbor.job import new_job_ids
 from taskharbor.task import Middleware, Outgoing, TaskDefinition
 from taskharbor.task.passing import (
@@ -43,44 +43,49 @@ class Departure:
         ]
         self._passes = [(layer, self.outgoing) for layer in layers]
         self._passes += _passes_of_tasks(calls, self.outgoing)
-        self._within: list[tuple[Middleware, Generator[None]]] = []
+        self._within: list[tuple[Middleware, GeneratorType[None, None, None]]] = []
+        """Those that were entered, and were not told yet what became of it. Each is taken off when it has ended, not
+        before, so that an interrupt between two steps leaves none untold."""
+        self._asked = False
+        self._sent: list[Sent] | None = None
+        """What became of each, once the store has answered."""
 
     def __enter__(self) -> Self:
-        """Go in as far as every layer's `yield`.
-
-        Raises:
-            MiddlewareError: a layer has no `yield`, or left metadata that is not text to text.
-        """
-        try:
-            for layer, jobs in self._passes:
-                steps = generator_of(layer.enqueue(jobs), layer, "enqueue")
-                if not goes_in(steps):
-                    raise never_yielded(layer, "enqueue", "; to refuse a batch, raise an exception")
-                self._within.append((layer, steps))
-            self._check_meta()
-        except BaseException as error:
-            final = self._failed(error)
-            if final is error:
-                raise
-            raise final from error
+        """Begin a block in which nothing can go wrong without the layers that were entered being told."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Come out of every layer, the innermost first, or raise at its `yield` what went wrong further in."""
-        if error is None:
-            self._stored()
+        if error is None or self._sent is not None:
+            self._come_out()
             return
         final = self._failed(error)
         if final is not error:
             raise final
 
-    def told(self, sent: list[Sent]) -> list[Sent]:
-        """Note what became of each, and return that."""
-        for one, answer in zip(self.outgoing, sent, strict=True):
-            one.answered(answer.job_id, created=answer.created)
-        return sent
+    def go_in(self) -> None:
+        """Go in as far as every layer's `yield`.
+
+        Raises:
+            MiddlewareError: a layer has no `yield`, or left metadata that is not text to text.
+        """
+        for layer, jobs in self._passes:
+            steps = generator_of(layer.enqueue(jobs), layer, "enqueue")
+            self._within.append((layer, steps))
+            if not goes_in(steps):
+                raise never_yielded(layer, "enqueue", "; to refuse a batch, raise an exception")
+        self._check_meta()
+
+    def asks(self) -> None:
+        """Note that the store is asked from here on: what goes wrong leaves open whether it has the jobs."""
+        self._asked = True
+
+    def stored(self, sent: list[Sent]) -> None:
+        """Note what became of each, and come out of every layer."""
+        self._sent = sent
+        self._come_out()
 
     def _check_meta(self) -> None:
         for one in self.outgoing:
@@ -92,9 +97,13 @@ class Departure:
                     f"task {one.task!r}: what middleware ({names}) left as metadata of a job cannot be stored: {error}"
                 ) from error
 
-    def _stored(self) -> None:
+    def _come_out(self) -> None:
+        """Come out of every layer, the innermost first: the jobs are stored, whatever else happens."""
+        for one, answer in zip(self.outgoing, self._sent or (), strict=self._sent is not None):
+            one.answered(answer.job_id, created=answer.created)
+        ends: BaseException | None = None
         while self._within:
-            layer, steps = self._within.pop()
+            layer, steps = self._within[-1]
             try:
                 if not comes_out(steps):
                     close(steps)
@@ -108,29 +117,43 @@ class Departure:
                     len(self.outgoing),
                     "".join(traceback.format_tb(error.__traceback__)),
                 )
-            except BaseException as error:  # the program is to end, or this handler
-                final = self._failed(error)
-                if final is error:
-                    raise
-                raise final from error
+            except BaseException as error:  # noqa: BLE001 - the program is to end, or this handler: once all are told
+                ends = error
+                if steps.gi_frame is not None:  # it came before the layer was told
+                    continue
+            self._within.pop()
+        if ends is not None:
+            raise ends
 
     def _failed(self, error: BaseException) -> BaseException:
         """Raise an error at each `yield`, the innermost first, and return the one that comes out in the end."""
         while self._within:
-            layer, steps = self._within.pop()
+            layer, steps = self._within[-1]
             try:
                 passed = thrown(steps, error)
             except BaseException as other:  # noqa: BLE001 - the layer's own, which takes its place
                 error = other
+                if steps.gi_frame is None:
+                    self._within.pop()
                 continue
+            self._within.pop()
             if passed is None:
                 close(steps)
                 twice = yielded_twice(layer, "enqueue")
                 twice.__cause__ = error
                 error = twice
             elif not passed:
-                error.add_note(f"{told(layer, 'enqueue')} caught this; it went on, since nothing was stored")
+                why = (
+                    "since nothing was stored"
+                    if self._is_refusal(error)
+                    else "and the jobs may be stored or not"
+                )
+                error.add_note(f"{told(layer, 'enqueue')} caught this; it went on, {why}")
         return error
+
+    def _is_refusal(self, error: BaseException) -> bool:
+        """Return whether nothing was stored; an interrupt, or a store that did not answer, leave that open."""
+        return not self._asked or (isinstance(error, TaskHarborError) and not isinstance(error, StoreError))
 
 
 def _outgoing(call: Call | FlowCall, job_id: str) -> Outgoing:

@@ -19,6 +19,7 @@ from taskharbor.departure import Departure
 from taskharbor.driver import (
     Capability,
     Driver,
+    Enqueued,
     JobEnqueue,
     Joined,
     TransactionalDriver,
@@ -67,7 +68,9 @@ class Sender:
         if departure is None:
             return self._send(calls, self._request(calls, check))
         with departure:
-            return departure.told(self._send(calls, self._request(calls, check, departure)))
+            request = self._request(calls, check, departure)
+            departure.asks()
+            return self._send(calls, request, departure)
 
     async def asend(self, calls: Sequence[Call | FlowCall], *, check: bool | None = None) -> list[Sent]:
         """Store calls as jobs, and flows; the async form of `send`."""
@@ -75,37 +78,47 @@ class Sender:
         if departure is None:
             return await self._asend(calls, self._request(calls, check))
         with departure:
-            return departure.told(await self._asend(calls, self._request(calls, check, departure)))
+            request = self._request(calls, check, departure)
+            departure.asks()
+            return await self._asend(calls, request, departure)
 
-    def _send(self, calls: Sequence[Call | FlowCall], request: JobEnqueue) -> list[Sent]:
+    def _send(
+        self, calls: Sequence[Call | FlowCall], request: JobEnqueue, departure: Departure | None = None
+    ) -> list[Sent]:
         if not (request.jobs or request.flows):
             return []
+        # Until layers know of it, too: an interrupt in between would have them hear that nothing was stored.
         with sheltered():
             block = self._claimed()
             if block is not None:
                 # Whether these jobs come to be is decided by the caller's commit: nothing is told.
                 with block.sending():
-                    return read_answers(calls, request, block.joined.job_enqueue(request))
+                    return _read(calls, request, block.joined.job_enqueue(request), departure)
             answers = self._connections.producer().job_enqueue(request)
             if self._hub.active:
                 tell_enqueued(self._hub, request, answers)
+            sent = _read(calls, request, answers, departure)
         if self._hub.active:
             self._hub.wait_for_room(TOLD_BY_PRODUCERS)
-        return read_answers(calls, request, answers)
+        return sent
 
-    async def _asend(self, calls: Sequence[Call | FlowCall], request: JobEnqueue) -> list[Sent]:
+    async def _asend(
+        self, calls: Sequence[Call | FlowCall], request: JobEnqueue, departure: Departure | None = None
+    ) -> list[Sent]:
         if not (request.jobs or request.flows):
             return []
         block = self._claimed()
         if block is not None:
             with block.sending():
-                return read_answers(calls, request, await block.joined.ajob_enqueue(request))
+                return _read(calls, request, await block.joined.ajob_enqueue(request), departure)
         store = await self._connections.store()
         answers = await store.job_enqueue(request)
         if self._hub.active:
             tell_enqueued(self._hub, request, answers)
+        sent = _read(calls, request, answers, departure)
+        if self._hub.active:
             await self._hub.room(TOLD_BY_PRODUCERS)
-        return read_answers(calls, request, answers)
+        return sent
 
     @contextmanager
     def using(self, connection: object) -> Generator[None]:
@@ -160,6 +173,7 @@ class Sender:
     ) -> JobEnqueue:
         check = self._check if check is None else check
         if departure is not None:
+            departure.go_in()
             return self._shown_request(calls, departure.outgoing, check=check)
         single = [call for call in calls if isinstance(call, Call)]
         jobs = [
@@ -198,6 +212,19 @@ class Sender:
         while block is not None and not block.claim():
             block = block.outer
         return block
+
+
+def _read(
+    calls: Sequence[Call | FlowCall],
+    request: JobEnqueue,
+    answers: Sequence[Enqueued],
+    departure: Departure | None,
+) -> list[Sent]:
+    """Return what the store's answers mean, having told the layers."""
+    sent = read_answers(calls, request, answers)
+    if departure is not None:
+        departure.stored(sent)
+    return sent
 
 
 class _Block:

@@ -74,7 +74,8 @@ class Outgoing:
     def created(self) -> bool | None:
         """Return, after the `yield`, False if its idempotency key matched a job that is there.
 
-        None before, and for what is stored with another job's success (`ctx.enqueue_on_success`).
+        None before, and for what is stored with another job's success (`ctx.enqueue_on_success`). Inside
+        `harbor.using(...)` it tells what is written in the caller's transaction, which may still be rolled back.
         """
         return self._created
 
@@ -172,8 +173,10 @@ class Middleware:
 
         Before the `yield`: `meta` may be added to; an exception refuses the whole batch, and nothing is stored.
         At the `yield`: what kept the batch from being stored is raised. It goes on to the caller whether or not it is
-        caught here; another exception takes its place.
+        caught here; another exception takes its place. An interrupt of the caller (`asyncio.CancelledError`,
+        `KeyboardInterrupt`, a handler's timeout) and a `StoreUnavailable` leave open whether the jobs are stored.
         After the `yield`: the jobs are stored, and `created` tells of each. An exception is logged and not raised.
+        (Inside `harbor.using(...)`: written in the caller's transaction, which may still be rolled back.)
 
         Runs where the enqueue does: in the caller's thread, or on its event loop, which it must not block.
         """
