@@ -94,7 +94,8 @@ class Dispatching(ABC):
         The transaction is yours: you begin it, commit it or roll it back, after the block.
 
         All else goes by the harbor's own connections. So others see a job, and its handle's `status()`, `result()`
-        and `cancel()` find it, only once the transaction has been committed.
+        and `cancel()` find it, only once the transaction has been committed. Middleware around the enqueue is told when
+        it is written, before that.
 
         On SQLite it takes sqlite3 connections; on PostgreSQL those of psycopg, SQLAlchemy 2, Django and asyncpg.
         `docs/how-to/enqueue-in-a-transaction.md` shows each.
