@@ -7,8 +7,9 @@ from typing import cast
 
 import msgspec
 
-from taskharbor.codec import Codec, decoder_of
+from taskharbor.codec import Codec
 from taskharbor.task.arguments import arguments_type
+from taskharbor.task.binding import arguments_decoder
 from taskharbor.task.reading import Parameter
 
 
@@ -16,6 +17,7 @@ class Partial:
     """The type of what is left, and how it is read."""
 
     def __init__(self, name: str, parameters: Sequence[Parameter], holes: frozenset[str]) -> None:
+        self._parameters, self._holes = parameters, holes
         self._names = [parameter.name for parameter in parameters if parameter.name not in holes]
         self._type = arguments_type(
             name, [parameter for parameter in parameters if parameter.name not in holes]
@@ -30,5 +32,6 @@ class Partial:
         """Return a strict function from bytes to what is left; it raises `CodecError`."""
         known = self._decoders.get(codec.name)
         if known is None or known[0] is not codec:
-            known = self._decoders[codec.name] = codec, decoder_of(codec, self._type)
+            decode = arguments_decoder(self._parameters, self._type, codec, self._holes)
+            known = self._decoders[codec.name] = codec, decode
         return known[1]
