@@ -147,6 +147,11 @@ def _arguments(
     if not refused:
         told = "; its upgrade= is not asked" if after.upgrade else ""
         yield finding(Level.NOTE, f"its signature has changed, and accepts what the old one did{told}", "")
+    for gap in gaps(before.arguments, after.arguments, codec=before.codec, closed=True):
+        if gap not in refused:
+            yield finding(
+                Level.NOTE, "is gone, or holds less; stored jobs that have it run without", gap.path
+            )
     left = gaps(after.arguments, before.arguments, codec=after.codec)
     if left:
         yield finding(
