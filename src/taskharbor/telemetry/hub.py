@@ -29,6 +29,8 @@ class Hub:
         """Make one without listeners."""
         self.active = False
         """Somebody listens."""
+        self.waits = True
+        """Whoever tells waits for listeners that asked for it; or what they have not read goes beyond their size."""
         self._pid = os.getpid()
         # Reentrant: a subscription that is collected as garbage may end inside of any block below.
         self._lock = threading.RLock()
@@ -49,7 +51,7 @@ class Hub:
 
     def full(self, kinds: frozenset[type]) -> bool:
         """Return whether who tells news of these kinds has to wait for a listener that asked for it."""
-        return self.active and any(
+        return (self.active and self.waits) and any(
             buffer.full and not kinds.isdisjoint(buffer.kinds) for buffer in self._buffers
         )
 

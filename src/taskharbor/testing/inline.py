@@ -36,7 +36,8 @@ class InlineHarbor(Harbor):
 
     Jobs take the way that they take in production: encoded, checked, stored, reserved, decoded, run within their
     layers, retried. One runs at a time, in the order in which they are due. Tasks with `run="process"` run in children,
-    as everywhere. `drain` heeds no settings of the environment or of a file.
+    as everywhere. `drain` heeds no settings of the environment or of a file. Nobody waits for listeners with
+    `when_full="wait"`, since it is the test itself that would read them: they hold all that comes.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class InlineHarbor(Harbor):
             middleware=[self._failures, *middleware, self._faults],
             deps=deps,
         )
+        # Whoever enqueues and drains is who reads, as a rule.
+        self._hub.waits = False
 
     @classmethod
     def like(
