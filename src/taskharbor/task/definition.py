@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -34,6 +33,8 @@ from taskharbor.task.arguments import (
     json_schema,
     spread_for,
 )
+from taskharbor.task.binding import arguments_decoder
+from taskharbor.task.digest import Digests
 from taskharbor.task.fidelity import differ, first_change
 from taskharbor.task.layer import Middleware
 from taskharbor.task.partial import Partial
@@ -145,7 +146,7 @@ class TaskDefinition:
             check_types(self.name, self.reading.parameters, self.reading.returns, codec)
         coder = Coder(
             encoder_of(codec),
-            decoder_of(codec, self.arguments_type),
+            arguments_decoder(self.reading.parameters, self.arguments_type, codec),
             decoder_of(codec, cast("type[object]", self.reading.returns)),
             self._blank(codec.name),
         )
@@ -179,7 +180,7 @@ class TaskDefinition:
         except CodecError as error:
             raise self.unfit("arguments", error) from error
         job = _replace(coder.blank, id=job_id or new_job_id(), payload=payload, meta={})
-        return job if options is NO_OPTIONS else self._with_options(job, arguments, options)
+        return job if options is NO_OPTIONS else self._with_options(job, arguments, options, codec)
 
     def _blank(self, codec: str) -> NewJob:
         mine = self.options
@@ -198,22 +199,18 @@ class TaskDefinition:
             retain=mine.retain,
         )
 
-    def _with_options(self, job: NewJob, arguments: msgspec.Struct, options: Options) -> NewJob:
+    def _with_options(self, job: NewJob, arguments: msgspec.Struct, options: Options, codec: Codec) -> NewJob:
         last, given = self._last_given
         if last is not options:  # calls of one batch often share theirs
             given = _given(options)
             self._last_given = options, given
         if options.key is not UNSET:
-            given = {**given, "digest": self._digest(arguments, job.payload)}
+            given = {**given, "digest": self._digests.of(arguments, job.payload, codec)}
         return _replace(job, **given)
 
-    def _digest(self, arguments: msgspec.Struct, payload: bytes) -> bytes:
-        # Of plain, ordered JSON rather than of the payload: encryption and unordered sets differ from call to call.
-        try:
-            payload = _canonical.encode(arguments)
-        except (TypeError, ValueError, NotImplementedError):
-            pass  # A type that only the task's own codec knows: its payload has to do.
-        return hashlib.sha256(payload).digest()[:16]
+    @cached_property
+    def _digests(self) -> Digests:
+        return Digests(self.reading.parameters)
 
     def partial(self, holes: frozenset[str]) -> Partial:
         """Return the arguments' type without some parameters, made once."""
@@ -285,13 +282,5 @@ def _given(options: Options) -> dict[str, object]:
         given["on_conflict"] = OnConflict(options.on_conflict)
     return given
 
-
-def _canonical_hook(value: object) -> object:
-    from taskharbor.codec.hooks import enc_hook
-
-    return enc_hook(value)
-
-
-_canonical = msgspec.json.Encoder(enc_hook=_canonical_hook, order="deterministic")
 
 NO_OPTIONS = Options()

@@ -54,6 +54,8 @@ class Draft(msgspec.Struct):
     holes: list[Hole] = []
     inputs: list[Input] = []
     """What is known already of a list that other results belong to."""
+    told: list[bytes] = []
+    """The values of `inputs` and of the expansion's list, the same in every codec; for what tells flows apart."""
     expansion: Expansion | None = None
 
     def lead_to(self, targets: Sequence[Target], index: int) -> None:

@@ -16,6 +16,7 @@ from taskharbor.codec import Codec, CodecError, decoder_of, encoder_of
 from taskharbor.errors import FlowError, PayloadError
 from taskharbor.job import PAYLOAD_LIMIT, NewJob
 from taskharbor.step import Step
+from taskharbor.task.digest import plain
 from taskharbor.workflow.drafts import Draft, Target
 
 _replace = msgspec.structs.replace
@@ -98,11 +99,11 @@ class Maker:
             return draft.job
         return self._job(draft.call, draft)
 
-    def listed(self, items: object, uses: Sequence[Target]) -> tuple[str, bytes]:
+    def listed(self, draft: Draft, items: object, uses: Sequence[Target]) -> tuple[str, bytes]:
         """Return the list that an `each` is given, checked against the parameter that its elements fill."""
         taker = next((use for use in uses if use.draft.call is not None and use.place is None), None)
         call = None if taker is None else taker.draft.call
-        name, data = self.encoded(items, call)
+        name, data = self.encoded(draft, items, call)
         if len(data) > PAYLOAD_LIMIT:
             raise FlowError(
                 f"the list given to each(...) takes {len(data):,} bytes, and a job carries at most {PAYLOAD_LIMIT:,}; "
@@ -123,14 +124,17 @@ class Maker:
                 ) from error
         return name, data
 
-    def encoded(self, items: object, taker: Call | None) -> tuple[str, bytes]:
-        """Return a value as it is stored for a call that takes it, in that task's codec: name and bytes."""
+    def encoded(self, draft: Draft, items: object, taker: Call | None) -> tuple[str, bytes]:
+        """Return a value that a step is given, as it is stored for a call that takes it: codec and bytes."""
         own = None if taker is None else taker.callee.codec
         codec = own or self._codec
         try:
-            return codec.name, encoder_of(codec)(items)
+            data = encoder_of(codec)(items)
+            if self._hash is not None:
+                draft.told.append(plain(items, data, codec))
         except CodecError as error:
             raise FlowError(f"{items!r:.80} cannot be sent: {error} at {error.path}") from error
+        return codec.name, data
 
     @property
     def digest(self) -> bytes:
@@ -148,9 +152,10 @@ def internal(pattern: NewJob | None, task: str, codec: str, payload: bytes) -> N
 
 def _told(job: NewJob, draft: Draft) -> bytes:
     """Return what of a step makes it another one, whatever ids there are."""
-    takes: tuple[object, ...] = ()
+    inputs = [(given.slot, given.index) for given in draft.inputs]
+    takes: list[tuple[int, int]] = []
     if draft.expansion is not None:
-        takes = (draft.expansion.items, [(edge.slot, edge.index) for edge in draft.expansion.elements])
+        takes = [(edge.slot, edge.index) for edge in draft.expansion.elements]
     return msgspec.msgpack.encode(
-        (draft.number, job.task, job.digest, draft.holes, draft.inputs, draft.leads, draft.waits, takes)
+        (draft.number, job.task, job.digest, draft.holes, inputs, draft.told, draft.leads, draft.waits, takes)
     )

@@ -160,7 +160,7 @@ class Walk:
             kind, use = self._use(node.items, draft)
             draft.holes = [Hole("items", use, kind.many, kind.tolerant)]
         else:
-            codec, items = self._maker.listed(node.items, inner._uses[id(node.element)])
+            codec, items = self._maker.listed(draft, node.items, inner._uses[id(node.element)])
         draft.expansion = Expansion(
             body=tuple(bodies),
             elements=tuple(
@@ -196,7 +196,7 @@ class Walk:
         """Let a list, or `*args`, be filled element by element."""
         for place, element in enumerate(elements):
             if not isinstance(element, Placeholder):
-                draft.inputs.append(Input(slot, place, *self._maker.encoded(element, call)))
+                draft.inputs.append(Input(slot, place, *self._maker.encoded(draft, element, call)))
                 continue
             kind, _ = self._use(element, draft, slot, place)
             if kind.many:
