@@ -127,17 +127,12 @@ def act(
 @contextmanager
 def cut_short() -> Generator[Callable[[int], None]]:
     """Say so if the work ends before its end, by Ctrl-C or an error; give what is told how many are being asked for."""
-    asked: int | None = None
-
-    def begun(count: int) -> None:
-        nonlocal asked
-        asked = count
-
+    asked: list[int] = []
     try:
-        yield begun
+        yield asked.append
     except BaseException:
-        if asked is not None:
-            unknown = f"; what became of {asked:,} more is not known" if asked else ""
+        if asked:
+            unknown = f"; what became of {asked[-1]:,} more is not known" if asked[-1] else ""
             note(f"Ended before the rest. What is told above was done{unknown}.")
         raise
 
