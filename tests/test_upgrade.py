@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, timedelta
 from functools import partial
 
 import pytest
+from typing_extensions import TypedDict, Unpack
 
 from taskharbor import (
     Codec,
@@ -253,7 +255,15 @@ def test_what_cannot_be_called_with_arguments_is_refused(wrong: object) -> None:
         task(name="mail", registry=Registry(), upgrade=untyped(wrong))
 
 
-def test_an_upgrade_is_told_from_another_by_what_it_does() -> None:
+def helper(arguments: dict[str, object]) -> dict[str, object]:
+    return by_helper(arguments) if "again" in arguments else {}
+
+
+def by_helper(arguments: dict[str, object]) -> dict[str, object]:
+    return helper(arguments)
+
+
+def test_an_upgrade_is_told_from_another_by_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     def one(arguments: dict[str, object]) -> dict[str, object]:
         return {"a": 1, "b": "x" in {"x", "y"}}
 
@@ -267,8 +277,107 @@ def test_an_upgrade_is_told_from_another_by_what_it_does() -> None:
         def upgrade(self, arguments: dict[str, object]) -> dict[str, object]:
             return {"a": 3}
 
-    made: list[Upgrade] = [one, other, Bound().upgrade, dict]
+    def calling(helper: Upgrade) -> Upgrade:
+        def upgrade(arguments: dict[str, object]) -> dict[str, object]:
+            return {**helper(arguments)}
 
+        return upgrade
+
+    made: list[Upgrade] = [one, other, Bound().upgrade, dict, calling(one), calling(other), by_helper]
+
+    before = mark_of_upgrade(by_helper)
+    monkeypatch.setitem(by_helper.__globals__, "helper", other)
+
+    assert before != mark_of_upgrade(by_helper)
     assert mark_of_upgrade(one) == mark_of_upgrade(same) == mark_of_upgrade(partial(one))
+    assert mark_of_upgrade(calling(one)) == mark_of_upgrade(calling(same))
     assert len(made) == len({mark_of_upgrade(each) for each in made})
     assert "" == mark_of_upgrade(None)
+
+
+class Size(TypedDict, total=False):
+    width: int
+
+
+class Box(TypedDict, total=False):
+    width: int
+    height: int
+
+
+def among_keywords(**extra: int) -> None:
+    raise AssertionError("the other version meets it")
+
+
+def of_its_own(size: int = 0, **extra: int) -> None:
+    raise AssertionError("it would be given twice")
+
+
+def all_alike(*sizes: int) -> None:
+    raise AssertionError("the other version meets it")
+
+
+def with_a_first(first: int = 0, *sizes: int) -> None:
+    raise AssertionError("the first of them would be the second")
+
+
+def boxed(**box: Unpack[Box]) -> None:
+    raise AssertionError("the other version meets it")
+
+
+def sized(**box: Unpack[Size]) -> None:
+    raise AssertionError("the height would be lost")
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "named", "meets", "told"),
+    [
+        (
+            among_keywords,
+            (),
+            {"size": 5},
+            of_its_own,
+            "'size' is among **extra, and is a parameter of its own",
+        ),
+        (all_alike, (5, 6), {}, with_a_first, "there is none for 'first', which stands before them"),
+        (boxed, (), {"width": 1, "height": 2}, sized, "'height' is none of **box"),
+    ],
+    ids=["keyword", "position", "typed keyword"],
+)
+def test_arguments_that_another_signature_would_take_for_others_are_left_to_it(
+    stored: Callable[..., None],
+    given: tuple[int, ...],
+    named: dict[str, int],
+    meets: Callable[..., None],
+    told: str,
+) -> None:
+    first, second = Registry(), Registry()
+    sent = task(name="x", registry=first)(stored)
+    task(name="x", registry=second)(meets)
+    with Harbor("memory://", registry=first) as place:
+        job = sent.enqueue(*given, **named)
+        Harbor(place.driver, registry=second).run_until_idle()
+        parked = place.jobs.get(job.id)
+
+        assert JobState.PARKED is parked.state
+        assert told in parked.reason
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+def test_keywords_and_positions_of_the_same_signature_arrive(codec: Codec) -> None:
+    registry = Registry()
+
+    @task(registry=registry)
+    def pack(size: int, /, first: int = 0, *sizes: int, **extra: int) -> str:
+        return f"{size} {first} {sizes} {extra}"
+
+    @task(registry=registry)
+    def three() -> int:
+        return 3
+
+    with Harbor("memory://", registry=registry, codec=codec) as harbor:
+        plain = pack.enqueue(1, 2, 3, size=4)
+        step = chain(three, lambda value: pack.s(value, 2, 3, size=4)).enqueue()
+        harbor.run_until_idle()
+
+        assert "1 2 (3,) {'size': 4}" == plain.result(timeout=PATIENCE)
+        assert "3 2 (3,) {'size': 4}" == step.result(timeout=PATIENCE)

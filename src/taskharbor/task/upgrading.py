@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
@@ -107,7 +107,8 @@ def upgraded(definition: TaskDefinition, values: dict[str, object], codec: Codec
 def mark_of_upgrade(upgrade: Upgrade | None) -> str:
     """Return what changes with what the function does, so that a corrected one makes another build; "" for none.
 
-    It looks at the function's own code and not at what that calls.
+    It looks at the function's own code and at the functions of the same package that it names, and those that they
+    name; not at methods, nor at tables of data.
     """
     if upgrade is None:
         return ""
@@ -115,10 +116,41 @@ def mark_of_upgrade(upgrade: Upgrade | None) -> str:
     while isinstance(bare_function, partial):
         bare_function = bare_function.func
     bare_function = getattr(bare_function, "__func__", bare_function)
-    code = getattr(bare_function, "__code__", None)
-    told = _code(code) if isinstance(code, CodeType) else _name(upgrade)
-    defaults: object = getattr(bare_function, "__defaults__", None)
-    return hashlib.sha256(f"{told} {_constant(defaults)}".encode()).hexdigest()[:16]
+    told = _functions(bare_function) if isinstance(bare_function, FunctionType) else [_name(upgrade)]
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
+
+
+def _functions(first: FunctionType) -> list[str]:
+    """Return what a function does, and the functions of its package that it comes to."""
+    told: list[str] = []
+    seen = {first}
+    pending = [first]
+    while pending:
+        one = pending.pop()
+        told.append(f"{_code(one.__code__)} {_constant(one.__defaults__)}")
+        for other in _named(one):
+            if isinstance(other, FunctionType) and other not in seen and _package(other) == _package(first):
+                seen.add(other)
+                pending.append(other)
+    return told
+
+
+def _named(function: FunctionType) -> Iterator[object]:
+    """Yield what a function names: globals, and what is around it."""
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
+        yield from (function.__globals__.get(name) for name in code.co_names)
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            pass  # not given a value yet
+
+
+def _package(function: FunctionType) -> str:
+    return str(function.__module__).partition(".")[0]
 
 
 def _code(code: CodeType) -> str:
