@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
+from unittest import mock
 
 import msgspec
 import pytest
@@ -36,6 +37,9 @@ from taskharbor import (
 from taskharbor.middleware import Attempt, Middleware
 from taskharbor.task import passing
 from taskharbor.worker import surrounding
+from taskharbor.worker.layered import LayeredPlan
+from taskharbor.worker.run import Run
+from taskharbor.worker.surrounding import Call
 from tests.support.work import LEASE, MS, SECOND, await_event, spin
 
 ONCE = Retry(max_attempts=1)
@@ -424,9 +428,12 @@ def interrupted(call: Callable[[], object], at: int) -> bool:
     return left < 0
 
 
-def interrupted_everywhere(divisor: int) -> list[list[str]]:
-    """Return how three layers around a division were left, for an interrupt at every place there is."""
-    found = list[list[str]]()
+def interrupted_everywhere(divisor: int) -> list[tuple[list[str], bool]]:
+    """Return how three layers around a division were left, for an interrupt at every place there is.
+
+    And for each whether there is a result.
+    """
+    found = list[tuple[list[str], bool]]()
     reached = True
     while reached:
         entered, left = list[int](), list[str]()
@@ -436,7 +443,7 @@ def interrupted_everywhere(divisor: int) -> list[list[str]]:
         reached = interrupted(partial(through, attempt, lambda: 1 // divisor), len(found) + 1)
 
         assert len(entered) == len(left), f"a layer is open after an interrupt at place {len(found) + 1}"
-        found.append(left)
+        found.append((left, attempt.has_result))
     return found
 
 
@@ -447,8 +454,29 @@ def test_an_interrupt_anywhere_between_layers_leaves_none_of_them_open(divisor: 
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(interrupted_everywhere, divisor).result()
 
-    ways = Counter(way for left in found for way in left)
+    ways = Counter(way for left, _ in found for way in left)
     assert len(found) > 15
     assert ways["JobInterrupt"] > 15
     if divisor:  # else it may come while another exception is on its way, and the layer is closed instead
         assert set(ways) == {"JobInterrupt", "end"}
+    # It came too late for an attempt whose outermost layer had ended well, and in time for every other.
+    assert [left[2:] == ["end"] for left, _ in found] == [has_result for _, has_result in found]
+
+
+def test_a_timeout_that_lands_when_the_last_layer_has_ended_leaves_the_success() -> None:
+    registry, begun = Registry(), threading.Event()
+    work = declare_sync(registry, begun, stay=False, retry=ONCE)
+
+    def cut_short(plan: LayeredPlan, run: Run, call: Call) -> object:
+        around(plan, run, call)
+        raise JobInterrupt
+
+    around = LayeredPlan.around
+    with (
+        mock.patch.object(LayeredPlan, "around", cut_short),
+        Harbor("memory://", registry=registry, middleware=[Ends([], [])]) as harbor,
+    ):
+        job = work.enqueue()
+        harbor.run_until_idle()
+
+        assert 1 == job.result(timeout=timedelta(0))

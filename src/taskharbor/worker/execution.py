@@ -162,6 +162,8 @@ class Execution:
         except BaseException as error:  # noqa: BLE001
             # An interrupt that came when its work was done came too late (rule 11).
             late = isinstance(error, JobInterrupt)
+            if late and run.attempt is not None and run.attempt.has_result:
+                returned.append(run.attempt.result)
             wrong = self._succeed(run, returned[0]) if returned and late else error
             if wrong is not None:
                 run.outcome = run.failed(wrong, self._worker)

@@ -48,8 +48,11 @@ class LayeredPlan(TaskPlan):
         return self.around(run, partial(super().call, run))
 
     def around(self, run: Prepared, call: Call) -> object:
-        """Return what comes out of the layers, with `call` in the place of the handler."""
-        attempt = Attempt(run.context, run.arguments, self._worker)
+        """Return what comes out of the layers, with `call` in the place of the handler.
+
+        Cut short when the last of them had ended, the run's attempt has a result.
+        """
+        attempt = run.attempt = Attempt(run.context, run.arguments, self._worker)
         self._surrounded(attempt, call)
         return attempt.result
 

@@ -13,6 +13,7 @@ from taskharbor.job import PAYLOAD_LIMIT, Delivery
 from taskharbor.outcome import Succeeded
 from taskharbor.task import Context, TaskDefinition
 from taskharbor.task.fidelity import differ, first_change
+from taskharbor.task.layer import Attempt
 
 
 class Prepared(Protocol):
@@ -20,6 +21,8 @@ class Prepared(Protocol):
 
     arguments: msgspec.Struct
     delivery: Delivery
+    attempt: Attempt | None
+    """What its layers see of it, if there are any around a handler in a thread."""
 
     @property
     def context(self) -> Context[object]:

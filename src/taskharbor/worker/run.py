@@ -29,7 +29,7 @@ from taskharbor.outcome import (
     checked_wait,
     describe,
 )
-from taskharbor.task import Context
+from taskharbor.task import Attempt, Context
 from taskharbor.task.told import Told
 from taskharbor.worker.plan import TaskPlan, UnfitResult
 
@@ -50,6 +50,7 @@ class Run:
         "_context",
         "_deps",
         "arguments",
+        "attempt",
         "began",
         "delivery",
         "ended",
@@ -70,6 +71,8 @@ class Run:
         self.delivery = delivery
         self.plan = plan
         self.arguments = arguments
+        self.attempt: Attempt | None = None
+        """What layers around its handler see; None without."""
         self._deps = deps
         self._context: Context[object] | None = None
         self.started = False

@@ -2,15 +2,19 @@
 
 A layer is inside the job's timeout and cancel, never around them: what has to end a layer that hangs cannot be one.
 So an interrupt may come while a layer is at work, and a thread's lands between any two steps of the code below, too:
-whatever is raised while a layer waits at its `yield` is raised there, so that none is left open.
+whatever is raised while a layer waits at its `yield` is raised there, so that none is left open. One that lands when
+the outermost layer has ended came too late (rule 11): the attempt has a result then, which whoever called takes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from traceback import walk_tb
+from types import GeneratorType
 from typing import Any, TypeAlias
 
+from taskharbor.errors import JobInterrupt
 from taskharbor.task.layer import Attempt, Middleware
 from taskharbor.task.passing import (
     aclose,
@@ -78,9 +82,11 @@ def _within(layer: Middleware, inner: Surrounded) -> Surrounded:
             if comes_out(steps):
                 return
         except BaseException as error:
+            if _came_after(steps, error):
+                raise  # there is a result still, which stands if no layer is further out
             # One of the layer's own passes through, too: it comes out of a generator that has ended as it went in.
             attempt.forget_result()
-            passed = thrown(steps, error)
+            passed = _thrown(steps, error, attempt)
             if passed is None:
                 raise yielded_twice(layer, "run") from error
             if not passed and attempt.has_result:
@@ -157,6 +163,27 @@ def _awithin(layer: Middleware, inner: ASurrounded) -> ASurrounded:
             raise yielded_twice(layer, "arun")
 
     return through
+
+
+def _came_after(steps: GeneratorType[None, None, None], error: BaseException) -> bool:
+    """Return whether an interrupt of the thread came when the layer had ended, and not out of it."""
+    if steps.gi_frame is not None or not isinstance(error, JobInterrupt):
+        return False
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return all(frame.f_code is not steps.gi_code for frame in frames)
+
+
+def _thrown(steps: GeneratorType[None, None, None], error: BaseException, attempt: Attempt) -> bool | None:
+    """Raise an error at the `yield`; see `thrown`. What goes on leaves no result, whatever the layer gave before."""
+    try:
+        passed = thrown(steps, error)
+    except BaseException as other:
+        if not _came_after(steps, other):
+            attempt.forget_result()
+        raise
+    if passed:
+        attempt.forget_result()
+    return passed
 
 
 async def _agoes_in(steps: AsyncGenerator[None]) -> bool:
