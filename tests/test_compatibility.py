@@ -539,12 +539,16 @@ def test_a_new_parameter_may_have_been_given_among_keywords() -> None:
     assert ("unsure", "mail", "$.x") in levels(dumped(old), dumped(new))
 
 
-def test_a_new_parameter_before_positional_ones_would_take_its_default() -> None:
+def test_a_new_parameter_before_those_that_go_by_place_breaks() -> None:
     def old(registry: Registry) -> None:
         @task(name="mail", registry=registry)
         def send(*copies: int) -> None: ...
 
     def new(registry: Registry) -> None:
+        @task(name="mail", registry=registry)
+        def send(first: int = 0, *copies: int) -> None: ...
+
+    def upgraded(registry: Registry) -> None:
         @task(name="mail", registry=registry, upgrade=lambda stored: stored)
         def send(first: int = 0, *copies: int) -> None: ...
 
@@ -553,7 +557,8 @@ def test_a_new_parameter_before_positional_ones_would_take_its_default() -> None
         def send(*copies: int, first: int = 0) -> None: ...
 
     assert ("breaks", "mail", "$.first") in levels(dumped(old), dumped(new))
-    assert {"note"} == {level for level, _, _ in levels(dumped(old), dumped(by_name))}
+    for fine in (by_name, upgraded):
+        assert {"note"} == {level for level, _, _ in levels(dumped(old), dumped(fine))}
 
 
 def test_a_keyword_that_is_known_no_more_breaks() -> None:

@@ -130,7 +130,11 @@ def _compared(before: TaskSchema, after: TaskSchema, can_read: CanRead) -> Itera
 def _arguments(
     before: TaskSchema, after: TaskSchema, finding: Callable[[Level, str, str], Finding]
 ) -> Iterator[Finding]:
-    refused = [*gaps(before.arguments, after.arguments, codec=before.codec), *_swallowed(before, after)]
+    refused = [
+        *gaps(before.arguments, after.arguments, codec=before.codec),
+        *_swallowed(before, after),
+        *_moved(before, after),
+    ]
     upgraded = after.upgrade and after.fingerprint != before.fingerprint
     for gap in refused:
         if upgraded:
@@ -140,8 +144,6 @@ def _arguments(
         else:
             level = Level.BREAKS if gap.sure else Level.UNSURE
             yield finding(level, gap.why + _hint(gap, refused), gap.path)
-    for gap in _moved(before, after):
-        yield finding(Level.BREAKS, gap.why, gap.path)
     if before.fingerprint == after.fingerprint:
         return
     if not refused:
@@ -194,8 +196,8 @@ def _moved(before: TaskSchema, after: TaskSchema) -> list[Gap]:
     return [
         Gap(
             f"$.{name}",
-            f"it is new, before *{after.star}: stored jobs would run with its default, and with all that was passed by "
-            f"place in *{after.star}; let it be passed by name only",
+            f"it is new, before *{after.star}: jobs that were given some of those do not fit; let it be passed by name "
+            "only",
         )
         for name in after.positional
         if name not in old and name not in required
