@@ -429,6 +429,13 @@ MUTATIONS = [
     Mutation(
         "4.8",
         MEMORY + "control.py",
+        "    if states and tables.state_of(row, now) not in states:\n        return DeleteStatus.OTHER_STATE\n",
+        "",
+        "a job is deleted in a state that was not asked for",
+    ),
+    Mutation(
+        "4.8",
+        MEMORY + "control.py",
         "(JobState.DEAD, JobState.CANCELLED)",
         "(JobState.DEAD, JobState.CANCELLED, JobState.SUCCEEDED)",
         "a success can be requeued",

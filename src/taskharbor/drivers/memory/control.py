@@ -57,9 +57,9 @@ def job_requeue(tables: Tables, request: JobRequeue, now: int) -> Sequence[Reque
 def _requeue(tables: Tables, row: Row | None, request: JobRequeue, now: int) -> RequeueStatus:
     if row is None:
         return RequeueStatus.MISSING
-    if row.final not in (JobState.DEAD, JobState.CANCELLED) or (
-        request.states and row.final not in request.states
-    ):
+    if row.final not in (JobState.DEAD, JobState.CANCELLED):
+        return RequeueStatus.NOT_DEAD
+    if request.states and row.final not in request.states:
         return RequeueStatus.NOT_DEAD
     job = row.job
     if job.step is not None and not _may_resume(tables, row, job.step):

@@ -89,7 +89,9 @@ def _requeue(job_id: str, states: frozenset[JobState], note: str, step: Step) ->
         "WHERE id = ?",
         (job_id,),
     )
-    if found == JobState.SUCCEEDED or (states and found not in states):
+    if states and found not in states:
+        return RequeueStatus.NOT_DEAD
+    if found == JobState.SUCCEEDED:
         return RequeueStatus.NOT_DEAD
     if is_step and not (found == JobState.DEAD and (yield from _is_open(flow))):
         return RequeueStatus.NOT_DEAD
