@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -19,6 +22,7 @@ import pytest
 from taskharbor import (
     Context,
     Harbor,
+    JobInterrupt,
     OptionError,
     Registry,
     Reject,
@@ -39,6 +43,7 @@ from taskharbor.middleware import (
     TypedVariable,
 )
 from taskharbor.middleware.watching import Watch
+from tests.fixtures.support import untyped
 from tests.support.work import (
     ENOUGH,
     HOUR,
@@ -524,6 +529,91 @@ def test_a_watch_whose_thread_has_ended_begins_another(monkeypatch: pytest.Monke
         time.sleep(0)  # it ends now, or has not yet: both come up
 
     eventually(lambda: watch._thread is None, "the end of the thread")  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_watch_goes_on_after_an_exception_ended_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, came = list[str](), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type.__name__))
+
+    def note(thing: str) -> None:
+        if thing == "bad":
+            raise ZeroDivisionError
+        came.set()
+
+    watch = Watch[str](0.001, note)
+    watch.add("bad")
+    eventually(lambda: watch._thread is None, "the end of the thread")  # pyright: ignore[reportPrivateUsage]
+    watch.add("good")
+    await_event(came)
+
+    assert told == ["ZeroDivisionError"]
+
+
+class _Bug(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+
+def test_a_logging_filter_that_raises_fails_no_slow_job_and_ends_no_watch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    registry, bug, layer = Registry(), _Bug(), SlowJobs(MS)
+    tells = logging.getLogger("taskharbor.middleware")
+
+    @task(registry=registry, retry=ONCE)
+    def slow(until: str) -> bool:
+        eventually(
+            lambda: until in capsys.readouterr().err if until else bool(log.having("has been running"))
+        )
+        return True
+
+    with kept(tells.name) as log, Harbor("memory://", registry=registry, middleware=[layer]) as harbor:
+        tells.addFilter(bug)
+        first = slow.enqueue("ZeroDivisionError")
+        harbor.run_until_idle()
+        tells.removeFilter(bug)
+        second = slow.enqueue("")
+        harbor.run_until_idle()
+
+        assert first.result()
+        assert second.result()
+
+
+def test_an_interrupt_as_it_begins_to_watch_leaves_nothing_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, attempt = SlowJobs(HOUR), Attempt(Context.detached(object()), untyped(None), "worker")
+    watch = untyped(layer)._watch
+
+    def interrupted() -> None:
+        raise JobInterrupt
+
+    monkeypatch.setattr(watch, "_wake", interrupted)
+    with pytest.raises(JobInterrupt):
+        next(layer.run(attempt))
+
+    assert {} == watch._due
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_watch_goes_on_in_a_forked_child() -> None:
+    # In a process of its own, since this one has threads.
+    program = """
+import os, sys, threading
+from taskharbor.middleware.watching import Watch
+came = threading.Event()
+watch = Watch(0.001, lambda thing: came.set())
+watch.add("in the parent")
+assert came.wait(20)
+came.clear()
+child = os.fork()
+if child == 0:
+    watch.add("in the child")
+    os._exit(0 if came.wait(20) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=False, timeout=60)
+
+    assert 0 == ended.returncode
 
 
 def test_what_comes_just_as_the_thread_of_a_watch_would_end_is_watched() -> None:

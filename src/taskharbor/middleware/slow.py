@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -40,8 +41,8 @@ class SlowJobs(Middleware):
     def run(self, attempt: Attempt) -> Iterator[None]:
         """Have the attempt watched."""
         slow = _Slow(attempt, here())
-        self._watch.add(slow)
         try:
+            self._watch.add(slow)
             yield
         finally:
             self._watch.discard(slow)
@@ -54,26 +55,33 @@ class SlowJobs(Middleware):
             stack = slow.look()
         except Exception as error:  # noqa: BLE001 - a stack that changes while it is read
             stack = f"  its stack could not be read: {type(error).__name__}\n"
-        logger.log(
-            self._level,
+        self._log(
+            slow,
+            {"stack": stack},
             "job %s (%s) has been running for more than %s; it is at\n%s",
-            slow.fields["job_id"],
-            slow.fields["task"],
             self._after,
             stack.rstrip(),
-            extra={**slow.fields, "stack": stack},
         )
 
     def _tell_end(self, slow: _Slow) -> None:
         took = time.monotonic() - slow.begin
-        logger.log(
-            self._level,
-            "job %s (%s) has ended; it ran for %.1f s",
-            slow.fields["job_id"],
-            slow.fields["task"],
-            took,
-            extra={**slow.fields, "duration_seconds": took},
-        )
+        self._log(slow, {"duration_seconds": took}, "job %s (%s) has ended; it ran for %.1f s", took)
+
+    def _log(self, slow: _Slow, more: dict[str, object], text: str, *values: object) -> None:
+        fields = slow.fields
+        try:
+            logger.log(
+                self._level,
+                text,
+                fields["job_id"],
+                fields["task"],
+                *values,
+                extra={**fields, **more},
+                stacklevel=2,
+            )
+        except Exception:  # noqa: BLE001 - a filter of somebody's, say: neither the job nor the watch is the worse for it
+            if logging.raiseExceptions:  # as handlers of `logging` do it
+                traceback.print_exc()
 
 
 class _Slow:

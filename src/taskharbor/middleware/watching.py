@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from taskharbor.call import sheltered
 
@@ -17,8 +19,13 @@ _LINGER_SECONDS = 1.0
 """How long it waits for more to watch before it ends."""
 
 
+_watches: WeakSet[Watch[Any]] = WeakSet()
+
+
 class Watch(Generic[T]):
     """Calls `late` once for each thing that is not discarded within a time of its being added.
+
+    An exception of `late` ends the thread; the next that is added starts another. A forked child begins anew.
 
     All have the same time, so they come to be late in the order in which they were added: the thread sleeps until the
     first that is there may be late (or for a second), and looks again. `add` wakes it only if there was nothing.
@@ -31,10 +38,17 @@ class Watch(Generic[T]):
         """Prepare it; there is no thread before there is something to watch."""
         self._after = after_seconds
         self._late = late
-        self._due: dict[int, tuple[float, T]] = {}
+        self._due: dict[int, tuple[float, T]]
         """When each will be late, on the monotonic clock, in that order."""
-        self._idle = True
+        self._idle: bool
         """The thread waits for something to come, or there is none."""
+        self._begin()
+        _watches.add(self)
+
+    def _begin(self) -> None:
+        """Watch nothing, without a thread: when it is made, and in a forked child, which has none of the threads."""
+        self._due = {}
+        self._idle = True
         self._come = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -66,6 +80,15 @@ class Watch(Generic[T]):
                     self._thread = thread
 
     def _watch(self) -> None:
+        try:
+            self._look()
+        except BaseException:
+            with self._lock:  # the next that is added starts another
+                self._thread = None
+                self._idle = True
+            raise
+
+    def _look(self) -> None:
         while True:
             first = next(iter(list(self._due.values())), None)
             if first is None:
@@ -92,3 +115,12 @@ class Watch(Generic[T]):
                 return False
             self._thread = None
             return True
+
+
+def _begin_in_child() -> None:
+    for watch in list(_watches):
+        watch._begin()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
