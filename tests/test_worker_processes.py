@@ -18,11 +18,14 @@ from taskharbor import (
     Harbor,
     JobCancelled,
     JobState,
+    JsonCodec,
+    PayloadError,
     Registry,
     Reject,
     Retry,
     RetryLater,
     Snooze,
+    TaskDefinitionError,
     task,
 )
 from taskharbor.drivers.memory import MemoryDriver
@@ -193,6 +196,30 @@ def test_a_stop_of_the_whole_group_leaves_children_to_the_worker_and_their_own_p
         told = be_signalled.enqueue().result(timeout=ENOUGH)
 
     assert "SIG_DFL" == told
+
+
+class _Money:
+    """Known to one codec alone."""
+
+
+def _pay(amount: _Money) -> None: ...
+
+
+class _Own(JsonCodec):
+    name = "own"
+
+    def supports(self, kind: type[object]) -> bool:
+        return kind is _Money
+
+
+def test_what_cannot_be_handed_to_a_child_is_refused_where_it_is_declared_or_enqueued() -> None:
+    with pytest.raises(TaskDefinitionError, match=r'nothing that msgpack can carry.* \(run="process"'):
+        task(registry=Registry(), name="pay", run="process", codec=_Own())(_pay)
+    with (
+        Harbor("memory://", registry=registry),
+        pytest.raises(PayloadError, match=r"arguments of task .*add' do not fit"),
+    ):
+        add.enqueue(2**70)
 
 
 def test_a_timeout_kills_the_child() -> None:

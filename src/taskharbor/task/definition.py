@@ -25,6 +25,7 @@ from taskharbor.job import (
     new_job_id,
 )
 from taskharbor.retry import Retry
+from taskharbor.task import wire
 from taskharbor.task.arguments import (
     Binder,
     arguments_type,
@@ -91,6 +92,8 @@ class TaskDefinition:
             TaskDefinitionError: a parameter or the result has no codec.
         """
         check_types(name, reading.parameters, reading.returns, codec or JsonCodec())
+        if options.run == "process":
+            wire.check_wire(name, reading)
         self.fn = fn
         self.module_spec: object = getattr(
             sys.modules.get(str(getattr(fn, "__module__", ""))), "__spec__", None
@@ -172,6 +175,8 @@ class TaskDefinition:
             arguments, decode = partial.of(arguments), partial.decoder(codec)
         try:
             payload = coder.encode(arguments)
+            if check and self.options.run == "process":
+                wire.write(arguments)  # which may hold less than what is stored
             if len(payload) > PAYLOAD_LIMIT:
                 raise self._too_large(len(payload), codec)
             arrived = decode(payload) if check else arguments

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from taskharbor.codec import CodecError, MsgpackCodec, concealed
+from taskharbor.codec import CodecError, concealed
 from taskharbor.errors import TaskHarborError
 from taskharbor.job import AttemptError, Delivery
 from taskharbor.outcome import Reject, RetryLater, Snooze, describe
@@ -18,10 +18,8 @@ from taskharbor.report import Report
 from taskharbor.task import Context, Task, TaskDefinition
 from taskharbor.task.context import IN_CHILD
 from taskharbor.task.definition import Coder
+from taskharbor.task.wire import WIRE
 from taskharbor.worker.child_words import ChildWords
-
-WIRE = MsgpackCodec()
-"""How arguments and results travel, whatever codec the payload was stored in."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,8 @@ from datetime import timedelta
 from taskharbor.errors import JobInterrupt, TaskHarborError
 from taskharbor.job import AttemptError
 from taskharbor.outcome import Outcome, Reject, RetryLater, Snooze
-from taskharbor.worker.child import WIRE, Answer, Raised, Returned
+from taskharbor.task.wire import WIRE
+from taskharbor.worker.child import Answer, Raised, Returned
 from taskharbor.worker.layered import LayeredPlan
 from taskharbor.worker.run import Run
 

@@ -28,8 +28,8 @@ from taskharbor.outcome import (
     Snoozed,
     bounded,
 )
+from taskharbor.task.wire import WIRE
 from taskharbor.worker.child import (
-    WIRE,
     Answer,
     Pipe,
     Request,
