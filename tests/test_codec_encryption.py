@@ -206,6 +206,17 @@ def test_two_sets_of_keys_need_two_names() -> None:
     ).names()
 
 
+def test_a_task_with_other_keys_under_the_harbors_name_cannot_be_enqueued() -> None:
+    @task(registry=Registry(), codec=EncryptedCodec(keys={"1": NEW}))
+    def pay(amount: int) -> None: ...
+
+    with (
+        Harbor("memory://", registry=registry, codec=EncryptedCodec(keys={"1": OLD})) as harbor,
+        pytest.raises(OptionError, match="two codecs are named 'json\\+aes'"),
+    ):
+        harbor.enqueue_many([pay.s(1)])
+
+
 def test_a_build_with_other_keys_is_another_build() -> None:
     registry = Registry()
 

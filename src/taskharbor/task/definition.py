@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from taskharbor.call import Options
-from taskharbor.codec import Codec, CodecError, Encode, JsonCodec, decoder_of, encoder_of
+from taskharbor.codec import Codec, CodecBook, CodecError, Encode, JsonCodec, decoder_of, encoder_of
 from taskharbor.errors import PayloadError, PayloadTooLarge
 from taskharbor.job import (
     DEFAULT_KEY_TTL,
@@ -114,6 +114,8 @@ class TaskDefinition:
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
+        self._met: Codec | None = None
+        """The harbor's codec that the task's own was last looked at beside."""
         self._coders: dict[str, tuple[Codec, Coder]] = {}
         self._partials: dict[frozenset[str], Partial] = {}
         self._last_given: tuple[Options, dict[str, object]] = NO_OPTIONS, {}
@@ -167,6 +169,9 @@ class TaskDefinition:
         holes: frozenset[str] = frozenset(),
     ) -> NewJob:
         """Return the job to store; see `Callee.new_job`."""
+        if self.codec is not None and codec is not self._met:
+            CodecBook((codec, self.codec))  # refuses two of one name: a worker could not have both
+            self._met = codec
         codec = self.codec or codec
         coder = self.coder(codec)
         decode = coder.decode_arguments
