@@ -182,7 +182,9 @@ def parked(url: str, capsys: pytest.CaptureFixture[str]) -> Parked:
     return ask
 
 
-def test_a_rolling_deploy_loses_nothing(url: str, parked: Parked, tmp_path: Path) -> None:
+def test_a_rolling_deploy_loses_nothing(
+    url: str, parked: Parked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with version(tmp_path / "old", OLD, url) as old, version(tmp_path / "new", NEW, url) as new:
         # The new version alone: it runs what it understands, by an upgrade, an alias and an old key.
         mail, report, resize, ping = old("produce")
@@ -190,6 +192,8 @@ def test_a_rolling_deploy_loses_nothing(url: str, parked: Parked, tmp_path: Path
         waiting = parked()
         assert [report] == list(waiting)
         assert "does not fit the signature of task 'report'" in waiting[report]
+        assert 1 == run(["--url", url, "jobs", "retry", report])
+        assert "what is parked is taken by itself" in capsys.readouterr().err
         assert ["new: a@b.c,a@b.c hello", "new: cat.png", "new: 4"] == new("results", mail, resize, ping)
 
         # The old version alone: it runs what was left to it, and nothing that the new one has sent.

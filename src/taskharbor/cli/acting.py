@@ -46,7 +46,10 @@ TOLD: dict[StrEnum, str] = {
     CancelStatus.MISSING: "there is no such job",
     RequeueStatus.REQUEUED: "requeued",
     RequeueStatus.KEY_TAKEN: "not requeued: another job has taken its idempotency key",
-    RequeueStatus.NOT_DEAD: "not requeued: it is neither dead nor cancelled; or it is a step of a flow that has ended",
+    RequeueStatus.NOT_DEAD: (
+        "not requeued: it is neither dead nor cancelled; or it is a step of a flow that has ended (what is parked is "
+        "taken by itself, once a build that can read it comes)"
+    ),
     RequeueStatus.MISSING: "there is no such job",
     DeleteStatus.DELETED: "deleted",
     DeleteStatus.RUNNING: "not deleted: it is running; cancel it first",
