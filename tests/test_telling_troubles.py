@@ -14,7 +14,7 @@ import pytest
 from taskharbor import Harbor, Registry
 from taskharbor.clock import ManualClock
 from taskharbor.control import Feed
-from taskharbor.driver import EventAppend, StatisticsWrite, Store
+from taskharbor.driver import EventAppend, EventUnwatch, StatisticsWrite, Store
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.errors import StoreUnavailable
 from taskharbor.event import Ending, JobRequeued
@@ -246,6 +246,29 @@ def test_a_reader_that_did_not_look_for_too_long_is_told_that_it_may_have_missed
             missed.append(feed.missed)
 
         assert [False, False, True] == missed
+
+
+def test_who_asks_for_the_oldest_event_kept_misses_nothing() -> None:
+    with Harbor(MemoryDriver(), registry=Registry()) as harbor, harbor.feed(after="") as feed:
+        assert feed.get(NOW) is None
+        assert not feed.missed
+
+
+def test_a_reader_without_a_name_misses_nothing_while_others_read() -> None:
+    def missed(harbor: Harbor, reader: str, after: str | None) -> bool:
+        with harbor.feed(reader=reader, after=after) as feed:
+            assert feed.get(NOW) is None
+            return feed.missed
+
+    with Harbor(MemoryDriver(), registry=Registry()) as harbor:
+        with harbor.feed() as other:
+            assert other.get(NOW) is None
+            cursor = other.cursor
+            beside = missed(harbor, "", cursor), missed(harbor, "named", cursor)
+        harbor.ask(lambda store: store.event_unwatch(EventUnwatch(readers=["named"])))
+        alone = missed(harbor, "", cursor)
+
+    assert ((False, True), True) == (beside, alone)
 
 
 def test_a_reader_without_a_name_ends_its_watch_and_one_with_a_name_does_not() -> None:

@@ -306,6 +306,24 @@ async def a_reader_whose_time_is_over_is_told_when_it_comes_back(bench: Bench) -
     assert (True, False, True, True, True) == (new, in_time, another, late, after_leaving)
 
 
+@case()
+async def a_reader_is_told_when_nobody_watched_until_it_came(bench: Bench) -> None:
+    async def unwatched(reader: str, ttl: timedelta) -> bool:
+        return (await bench.store.event_watch(EventWatch(reader=reader, ttl=ttl, now=bench.now))).unwatched
+
+    first = await unwatched("first", 30 * SECOND)
+    again = await unwatched("first", 30 * SECOND)
+    second = await unwatched("second", 60 * SECOND)
+    bench.advance(59 * SECOND)
+    back = await unwatched("first", SECOND)
+    bench.advance(SECOND)
+    late = await unwatched("first", 30 * SECOND)
+    await _unwatch(bench, "first")
+    after_all = await unwatched("third", 30 * SECOND)
+
+    assert (True, False, False, False, True, True) == (first, again, second, back, late, after_all)
+
+
 # --- cursors
 
 

@@ -158,10 +158,14 @@ class Feed:
         if self._watched_at is not None and now - self._watched_at < self._keep.total_seconds() / 3:
             return
         watched = await store.event_watch(EventWatch(reader=self._reader, ttl=self._keep))
+        # A name that was made up just now has never watched; then it matters whether anybody has.
+        gone = watched.lapsed if self._named or self._watched_at is not None else watched.unwatched
         self._watched_at = now
         if self._place is None:
             self._cursor = self._place = watched.cursor
-        elif watched.lapsed:
+        elif (
+            self._place and gone
+        ):  # who asks for the oldest event kept has read nothing yet, and misses nothing
             self._missed = True
 
     async def _read(self, store: Store) -> None:

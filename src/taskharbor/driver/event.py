@@ -39,6 +39,8 @@ class EventWatched(msgspec.Struct, frozen=True, kw_only=True):
     lapsed: bool
     """The reader did not watch until now: it is new, or its time was over. What came to pass since it last watched may
     not have been kept."""
+    unwatched: bool
+    """No reader at all watched until now: of what came to pass just before nothing was kept."""
 
 
 class EventUnwatch(Request, frozen=True, kw_only=True):
@@ -76,7 +78,7 @@ class EventFeed(Protocol):
     """The verbs of the feed."""
 
     async def event_watch(self, request: EventWatch, /) -> EventWatched:
-        """Have events kept, and return the cursor of this instant, and whether the reader had ceased to watch.
+        """Have events kept; return the cursor of this instant, and whether the reader, and all, had ceased to watch.
 
         Raises `OptionError` for a reader without a name, as no other verb of the feed does.
         """

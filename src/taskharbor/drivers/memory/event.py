@@ -32,9 +32,13 @@ def event_watch(tables: Tables, request: EventWatch, now: int) -> EventWatched:
     if not request.reader:
         raise OptionError("a reader of the feed has to have a name, by which it is known when it looks again")
     until = now + duration_micros(request.ttl)
-    before = tables.watches.get(request.reader)
+    before, unwatched = tables.watches.get(request.reader), not is_watched(tables, now)
     tables.watches[request.reader] = until if before is None else max(until, before)
-    return EventWatched(cursor=_cursor(tables.feed, tables.feed.last), lapsed=before is None or before <= now)
+    return EventWatched(
+        cursor=_cursor(tables.feed, tables.feed.last),
+        lapsed=before is None or before <= now,
+        unwatched=unwatched,
+    )
 
 
 def event_unwatch(tables: Tables, request: EventUnwatch, now: int) -> None:

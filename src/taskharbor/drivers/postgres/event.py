@@ -38,7 +38,8 @@ _WATCH = f"""WITH kept AS (INSERT INTO taskharbor.watcher AS w (reader, until)
     VALUES ($2::text, {_NOW} + {interval_of("$3::text::bigint")})
     ON CONFLICT (reader) DO UPDATE SET until = greatest(w.until, excluded.until))
 SELECT store::text, last, coalesce(last_id::text, ''),
-    NOT EXISTS (SELECT FROM taskharbor.watcher WHERE reader = $2::text AND until > {_NOW}) FROM taskharbor.feed"""
+    NOT EXISTS (SELECT FROM taskharbor.watcher WHERE reader = $2::text AND until > {_NOW}),
+    NOT EXISTS (SELECT FROM taskharbor.watcher WHERE until > {_NOW}) FROM taskharbor.feed"""
 _UNWATCH = "DELETE FROM taskharbor.watcher WHERE reader = ANY ($1::text::text[])"
 # Not waited for until it is on the disk: events are news, and nobody else is to wait behind that, either. What a crash
 # of the server takes back is missing from the feed, and who has read it already is told so (`_read_on`).
@@ -92,10 +93,10 @@ def event_watch(step: Step, request: EventWatch) -> Routine[EventWatched]:
     """Have events kept, and return the cursor of this instant."""
     if not request.reader:
         raise OptionError("event_watch: reader='': expected a name that no other reader has")
-    ((store, last, last_id, lapsed),) = yield Query(
+    ((store, last, last_id, lapsed, unwatched),) = yield Query(
         _WATCH, (step.now, request.reader, micros_text(request.ttl))
     )
-    return EventWatched(cursor=str(_cursor(store, last, last_id)), lapsed=lapsed)
+    return EventWatched(cursor=str(_cursor(store, last, last_id)), lapsed=lapsed, unwatched=unwatched)
 
 
 def event_unwatch(step: Step, request: EventUnwatch) -> Routine[None]:

@@ -30,7 +30,8 @@ IS_WATCHED = "EXISTS (SELECT 1 FROM taskharbor_watch WHERE until > ?)"
 """As a column; it takes the time."""
 _WATCH = """INSERT INTO taskharbor_watch (reader, until) VALUES (?, ?)
     ON CONFLICT (reader) DO UPDATE SET until = max(until, excluded.until)"""
-_WATCHING = "SELECT 1 FROM taskharbor_watch WHERE reader = ? AND until > ?"
+_WATCHING = """SELECT EXISTS (SELECT 1 FROM taskharbor_watch WHERE reader = ?1 AND until > ?2),
+    EXISTS (SELECT 1 FROM taskharbor_watch WHERE until > ?2)"""
 _UNWATCH = "DELETE FROM taskharbor_watch WHERE reader IN (SELECT value FROM json_each(?))"
 _APPEND = """INSERT INTO taskharbor_event (number, id, at, event)
     SELECT f.last + 1 + e.key, e.value ->> 0, ?2, e.value ->> 1 FROM taskharbor_feed f CROSS JOIN json_each(?1) e
@@ -44,10 +45,10 @@ def event_watch(step: Step, request: EventWatch) -> Routine[EventWatched]:
     """Have events kept, and return the cursor of this instant."""
     if not request.reader:
         raise OptionError("a reader of the feed has to have a name, by which it is known when it looks again")
-    watching = yield Query(_WATCHING, (request.reader, step.now))
+    ((watching, watched),) = yield Query(_WATCHING, (request.reader, step.now))
     yield Query(_WATCH, (request.reader, step.now + duration_micros(request.ttl)))
     ((feed, last, _),) = yield Query(_FEED)
-    return EventWatched(cursor=_cursor(feed, last), lapsed=not watching)
+    return EventWatched(cursor=_cursor(feed, last), lapsed=not watching, unwatched=not watched)
 
 
 def event_unwatch(step: Step, request: EventUnwatch) -> Routine[None]:
