@@ -516,8 +516,9 @@ def test_an_enqueue_that_is_stored_while_its_handler_is_stopped_is_told_as_store
         work.enqueue()
 
     with Harbor("memory://", registry=registry, middleware=[hears]) as harbor:
-        producer = type(untyped(harbor)._connections.producer())
-        write = producer.job_enqueue
+        connection: object = untyped(harbor)._connections.producer()
+        producer = type(connection)
+        write: Callable[[object, object], object] = untyped(producer).job_enqueue
 
         def answers_when_the_job_was_told_to_stop(store: object, request: object) -> object:
             answer = write(store, request)
