@@ -195,6 +195,15 @@ def test_another_harbor_is_not_affected(harbor: Harbor, connection: Connection) 
         assert ([], [payload(1)]) == (numbers(connection), stored(other))
 
 
+def test_a_block_makes_its_harbor_the_current_one(harbor: Harbor, connection: Connection) -> None:
+    with Harbor(JoiningDriver(), registry=registry) as other:
+        with harbor.using(connection):
+            note.enqueue(1)
+        note.enqueue(2)
+
+        assert ([payload(1)], [payload(2)], []) == (numbers(connection), stored(other), stored(harbor))
+
+
 def test_a_harbor_that_is_not_current_may_be_used(connection: Connection) -> None:
     harbor = Harbor(JoiningDriver(), registry=registry)
 

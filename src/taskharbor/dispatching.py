@@ -5,9 +5,10 @@ By way of a sender, a follower and the harbor's connections, which it is given.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -17,7 +18,9 @@ from taskharbor.call import (
     JobHandle,
     Sent,
     Signature,
+    enter,
     handles,
+    leave,
     refuse_on_loop,
     sendables,
 )
@@ -81,16 +84,18 @@ class Dispatching(ABC):
         calls = sendables(signatures)
         return handles(self, calls, await self._sender.asend(calls, check=check))
 
-    def using(self, connection: object) -> AbstractContextManager[None]:
+    @contextmanager
+    def using(self, connection: object) -> Generator[None]:
         """Send the enqueues of a block through your own transaction: your rows and the jobs, together or not at all.
 
             with connection, harbor.using(connection):      # yours, to the harbor's own database
                 connection.execute("INSERT INTO orders ...")
                 send_receipt.enqueue(order)
 
-        Every enqueue of this harbor in the block goes that way: `enqueue` and `aenqueue` of its tasks, `enqueue_many`
-        and `aenqueue_many`. Blocks nest, and the inner one wins. The block is this context's own: asyncio tasks begun
-        in it belong to it too until it ends, and send by the ordinary way afterwards; await them inside the block.
+        This is the current harbor of the block, and all that it enqueues there goes that way: `enqueue` and `aenqueue`
+        of tasks, `enqueue_many` and `aenqueue_many`. Blocks nest, and the inner one wins.
+        The block is this context's own: asyncio tasks begun in it belong to it too until it ends, and send by the
+        ordinary way afterwards; await them inside the block.
         The transaction is yours: you begin it, commit it or roll it back, after the block.
 
         All else goes by the harbor's own connections. So others see a job, and its handle's `status()`, `result()`
@@ -105,7 +110,14 @@ class Dispatching(ABC):
             UsageError: it is no connection to this harbor's store; or the block ends while an enqueue is under way
                 in a task or thread begun in it. At an enqueue: there is no transaction to join.
         """
-        return self._sender.using(connection)
+        with self._sender.using(connection):
+            # Else a task would go to whichever harbor was current before: to another store, and stored at once.
+            token = enter(self)
+            try:
+                yield
+            finally:
+                with contextlib.suppress(ValueError):  # the block ends in another context than it began in
+                    leave(token)
 
     def send(self, calls: Sequence[Call | FlowCall]) -> Sequence[Sent]:
         """Store calls as jobs, and flows; see `Dispatcher`."""
