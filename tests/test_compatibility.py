@@ -18,9 +18,9 @@ from msgspec import Meta, Struct
 
 from taskharbor import OptionError, Registry, register_type, task
 from taskharbor.codec.hooks import dec_hook, enc_hook
-from taskharbor.task.compatibility import Level, compared
-from taskharbor.task.dump import Dump, dump_of, read_dump
-from taskharbor.task.subschema import gaps
+from taskharbor.evolution.compatibility import Level, compared
+from taskharbor.evolution.dump import Dump, dump_of, read_dump
+from taskharbor.evolution.subschema import gaps
 from taskharbor.task.wire_schema import JsonSchema, wire_schema
 from tests.fixtures.support import steady, untyped
 

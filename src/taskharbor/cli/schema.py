@@ -14,9 +14,9 @@ from taskharbor.cli.output import echo, json_line, json_text, line, note, plain
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.codec import found_codec
 from taskharbor.errors import OptionError
+from taskharbor.evolution.compatibility import Finding, Level, compared
+from taskharbor.evolution.dump import Dump, dump_of, read_dump
 from taskharbor.harbor import Harbor
-from taskharbor.task.compatibility import Finding, Level, compared
-from taskharbor.task.dump import Dump, dump_of, read_dump
 
 commands = typer.Typer(
     no_args_is_help=True, help="Write down what tasks accept, and check a new version against it."

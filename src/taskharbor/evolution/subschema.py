@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from taskharbor.task.subschema_parts import (
+from taskharbor.evolution.subschema_parts import (
     ANY_LENGTH,
     JsonSchema,
     alternatives,
@@ -26,7 +26,7 @@ from taskharbor.task.subschema_parts import (
     told,
     unlike,
 )
-from taskharbor.task.subschema_values import values_gap
+from taskharbor.evolution.subschema_values import values_gap
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from taskharbor.task.dump import Dump, TaskSchema
-from taskharbor.task.subschema import Gap, gaps
-from taskharbor.task.subschema_parts import names, properties
+from taskharbor.evolution.dump import Dump, TaskSchema
+from taskharbor.evolution.subschema import Gap, gaps
+from taskharbor.evolution.subschema_parts import names, properties
 
 CanRead: TypeAlias = Callable[[str, str], bool]
 """Whether the new application can read what was written for a task (by its new name) in a codec (by its name)."""
