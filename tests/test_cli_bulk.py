@@ -254,8 +254,36 @@ def test_a_rehearsal_of_named_jobs_tells_what_would_become_of_each_state(shop: S
     assert [("ready", "not requeued: it is neither dead nor cancelled"), ("dead", "requeued")] == [
         (line["state"], line["would"]) for line in told.lines()
     ]
-    assert (0, True) == (told.code, "no job has the id 'nowhere'" in told.err)
+    assert (1, True) == (told.code, "no job has the id 'nowhere'" in told.err)
     assert {"dead": 1, "ready": 1} == states(shop)
+
+
+def test_a_rehearsal_of_named_jobs_ends_as_the_command_would(shop: Shop) -> None:
+    (dead,) = shop.bury(1)
+    with shop.harbor:
+        ready = shop.send.enqueue("a").id
+
+    codes = [
+        shop.run("jobs", "retry", *ids, "--dry-run").code
+        for ids in ([dead], [dead, ready], [dead, "nowhere"])
+    ]
+
+    assert [0, 1, 1] == codes
+
+
+def test_a_purge_is_rehearsed_without_a_word_of_what_could_run(shop: Shop) -> None:
+    shop.bury(1)
+    registry = Registry()
+
+    @task(name="mail.send", registry=registry)
+    def send(sheet: Literal["other"]) -> None: ...
+
+    shop.registry._by_name.clear()  # pyright: ignore[reportPrivateUsage]
+    shop.registry._by_name.update(registry._by_name)  # pyright: ignore[reportPrivateUsage]
+
+    told = shop.run("dlq", "purge", "--all", "--dry-run")
+
+    assert (0, True) == (told.code, "1 of 1 dead letter would be deleted.\n" in told.out)
 
 
 def test_without_an_application_nobody_knows_what_could_run(
@@ -271,6 +299,8 @@ def test_without_an_application_nobody_knows_what_could_run(
         told.lines()[0]["runs"],
         told.lines()[0]["why"],
     )
+    shown = shop.run("dlq", "requeue", "--all", "--dry-run").out
+    assert "1 of 1 dead letter would be requeued; whether they could run is unknown" in shown
 
 
 def test_very_many_reasons_are_counted_together(shop: Shop) -> None:

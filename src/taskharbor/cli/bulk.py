@@ -33,8 +33,8 @@ DryRunOption: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Change nothing: count them, and decode each with today's signature of its task. Ends with 1 if some "
-        "could not run.",
+        help="Change nothing: count them, and decode each with today's signature of its task. Ends with 1 if one "
+        "that is named would be left as it is, or if some would be requeued and could not run.",
     ),
 ]
 
@@ -87,7 +87,10 @@ def carry_out(harbor: Harbor, order: Order) -> bool:
     if order.every:
         return _to_all(harbor, order, order.wanted.of(order.verb.states))
     if order.dry_run:
-        return rehearse(harbor, _named(harbor, order.ids), order.verb, order.noun, as_json=order.as_json)
+        missing: list[str] = []
+        found = _named(harbor, order.ids, missing)
+        well = rehearse(harbor, found, order.verb, order.noun, named=True, as_json=order.as_json)
+        return well and not missing
     if order.asks:
         which = (
             f"all {_many(order.noun)} that standard input names"
@@ -147,13 +150,14 @@ def _now(harbor: Harbor) -> datetime:
     return answer.expires_at - length + timedelta.resolution
 
 
-def _named(harbor: Harbor, ids: Iterable[str]) -> Iterator[Sequence[JobRecord]]:
-    """Yield the jobs that are named, page by page; those that are not there are told."""
+def _named(harbor: Harbor, ids: Iterable[str], missing: list[str]) -> Iterator[Sequence[JobRecord]]:
+    """Yield the jobs that are named, page by page; one that is not there is told, and the first put into `missing`."""
     for batch in batches(ids_of(ids), size=FEW):
         records = look_up(harbor, batch)
         for job_id, record in zip(batch, records, strict=True):
             if record is None:
                 note(str(not_found(job_id)))
+                missing[:] = missing or [job_id]
         yield [record for record in records if record is not None]
 
 

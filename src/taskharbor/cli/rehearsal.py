@@ -22,6 +22,7 @@ from taskharbor.harbor import Harbor
 from taskharbor.job import JobRecord, JobState
 
 _EXAMPLES = 3
+_NO_APPLICATION = "no application was named (--app)"
 _REASONS = 20
 """So many reasons of one task are told apart; what comes then is counted together."""
 _STEPS = 50
@@ -53,9 +54,14 @@ def rehearse(
     noun: str,
     *,
     total: int | None = None,
+    named: bool = False,
     as_json: bool,
 ) -> bool:
-    """Print what would become of jobs, group by group, and return whether all could run that are decoded."""
+    """Print what would become of jobs, group by group, and return whether it is as one would wish.
+
+    It is if all could run that are decoded, where the verb makes jobs run; and with `named`, as with the command
+    itself, if it would be done to each.
+    """
     groups: dict[_Case, _Group] = {}
     reasons: dict[str, set[str]] = {}
     fates = Fates(harbor)
@@ -79,7 +85,9 @@ def rehearse(
             json_line({**msgspec.structs.asdict(case), **msgspec.structs.asdict(group)})
     elif ordered:
         _show(ordered, verb, noun)
-    return all(case.runs is not False for case in groups)
+    if named and any(case.would.startswith("not ") for case in groups):
+        return False
+    return not verb.runs or all(case.runs is not False for case in groups)
 
 
 def _whole(harbor: Harbor, page: Sequence[JobRecord]) -> Iterator[JobRecord]:
@@ -109,7 +117,7 @@ def _case(harbor: Harbor, record: JobRecord, verb: Verb, fates: Fates) -> _Case:
 def _decoded(harbor: Harbor, record: JobRecord) -> tuple[bool | None, str]:
     """Return whether a job's arguments fit the signature that its task has today, and why not."""
     if not len(harbor.registry):
-        return None, "no application was named (--app)"
+        return None, _NO_APPLICATION
     if record.state in (JobState.SUCCEEDED, JobState.CANCELLED) and record.flow is not None:
         return None, "what earlier steps gave it is not kept"
     if record.state is JobState.WAITING:
@@ -134,6 +142,16 @@ def _bounded(case: _Case, reasons: dict[str, set[str]]) -> _Case:
     return msgspec.structs.replace(case, why="other reasons")
 
 
+def _outlook(ordered: Sequence[tuple[_Case, _Group]], verb: Verb) -> str:
+    """Return how many of those that are done could run, where the verb makes jobs run."""
+    runs = [(case.runs, group.count) for case, group in ordered if case.would == verb.done]
+    if not verb.runs or not runs:
+        return ""
+    if all(case.why == _NO_APPLICATION for case, _ in ordered):
+        return "; whether they could run is unknown: no application was named (--app)"
+    return f"; {sum(count for could, count in runs if could):,} could run"
+
+
 def _show(ordered: Sequence[tuple[_Case, _Group]], verb: Verb, noun: str) -> None:
     told = {True: "yes", False: "no", None: "unknown"}
     table(
@@ -153,10 +171,9 @@ def _show(ordered: Sequence[tuple[_Case, _Group]], verb: Verb, noun: str) -> Non
     )
     total = sum(group.count for _, group in ordered)
     done = sum(group.count for case, group in ordered if case.would == verb.done)
-    could = sum(group.count for case, group in ordered if case.would == verb.done and case.runs)
     line()
     line(
-        f"{done:,} of {total:,} {noun}{'' if total == 1 else 's'} would be {verb.done}; {could:,} could run."
+        f"{done:,} of {total:,} {noun}{'' if total == 1 else 's'} would be {verb.done}{_outlook(ordered, verb)}."
     )
     flows = sum(group.flows for _, group in ordered)
     if flows:

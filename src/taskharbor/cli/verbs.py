@@ -28,6 +28,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """As it begins a question: `Requeue`."""
     done: str
     """As it ends a count: `requeued`."""
+    runs: bool = False
+    """Jobs run after it: a dry run is red if one could not."""
     for_good: bool = False
     """It cannot be taken back."""
     do: Do
@@ -52,6 +54,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
 RETRY = Verb(
     asked="Requeue",
     done="requeued",
+    runs=True,
     do=lambda harbor, ids, states, reason, by: harbor.jobs.requeue(ids, states=states, reason=reason, by=by),
     states=(JobState.DEAD,),
     needs_filter=False,
