@@ -53,6 +53,9 @@ def test_filters_choose_and_a_page_says_how_to_go_on(shop: Shop) -> None:
     assert dead[1:] == ids("--state", "dead", "--after", dead[0])
     assert [mail, dead[0]] == ids("--limit", "2")
     assert f"There may be more: --after {dead[0]}\n" == shop.run("jobs", "list", "-n", "2").err
+    for half in ("nope", dead[0][:8]):
+        refused = shop.run("jobs", "list", "--after", half)
+        assert (2, "", True) == (refused.code, refused.out, "is no id" in refused.err)
     assert "" == shop.run("jobs", "list").err
 
 

@@ -11,7 +11,8 @@ MEANINGS = {
     Exit.OK: "It did what was asked. A worker drained.",
     Exit.FAILED: "Something that was asked could not be done: no such job, a job that is not dead, a key that is "
     "taken, a store that is not up to date (`migrate --check`), ids that nobody reads. What could be done was done. "
-    "A `--dry-run` found jobs that could not run, or to which it could not be done; a job that was watched has not succeeded.",
+    "A `--dry-run` found jobs that could not run, or to which it could not be done; a job that was watched has not "
+    "succeeded.",
     Exit.USAGE: "The command line is wrong: an unknown option, a value that cannot be, arguments that do not fit the "
     "task, a question that nobody is there to answer.",
     Exit.DEPLOYMENT: "What runs is not what was meant: the application cannot be imported, a URL that no driver knows, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, TypeAlias, TypeVar
@@ -27,11 +28,22 @@ PAGE_BYTES = 16 << 20
 _FIRST = 8
 """Jobs that are read at once before anything is known of their size."""
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _an_id(text: str) -> str:
+    """Return an id, or "" for the beginning; what is none would stand somewhere between them all the same."""
+    if text and not _ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no id; take the whole id of the last one of the page before")
+    return text
+
+
 AfterOption: TypeAlias = Annotated[
     str,
     typer.Option(
         "--after",
         metavar="ID",
+        callback=_an_id,
         help="Only those beyond this one: the last of the page before.",
         show_default="from the beginning",
     ),
