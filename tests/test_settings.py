@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from taskharbor import DeploymentError, OptionError
-from taskharbor.cli.logs import LogFormat, LogLevel
+from taskharbor.cli.logs import LogFormat, LogLevel, log_level
 from taskharbor.settings import Loaded, Settings, load_settings
 from taskharbor.settings.declared import NAMES, meaning_of, variable_of
 from taskharbor.settings.reference import page
@@ -379,3 +379,12 @@ def test_nothing_is_read_for_a_harbor_that_is_told_its_store(tmp_path: Path) -> 
     )
 
     run_python("-c", program, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("text", "level"), [("INFO", "info"), ("warn", "warning"), ("Error", "error")])
+def test_a_log_level_in_the_environment_may_be_written_as_logging_does(
+    tmp_path: Path, text: str, level: str
+) -> None:
+    loaded = load_settings(environment={"TASKHARBOR_LOG_LEVEL": text}, folder=tmp_path)
+
+    assert level == loaded.settings.log_level == log_level(text).value

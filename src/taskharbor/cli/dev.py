@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from taskharbor.cli.logs import LogLevel
+from taskharbor.cli.logs import log_level as as_level
 from taskharbor.cli.target import AppOption, Target, UrlOption, target_of
 from taskharbor.cli.values import duration, told_duration
 from taskharbor.errors import DeploymentError, MissingExtraError, OptionError
@@ -65,7 +66,14 @@ def dev(
         ),
     ] = None,
     log_level: Annotated[
-        LogLevel, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+        LogLevel,
+        typer.Option(
+            "--log-level",
+            metavar="LEVEL",
+            parser=as_level,
+            help="debug, info, warning or error.",
+            show_default="info",
+        ),
     ] = LogLevel.INFO,
     _app: AppOption = None,
     _url: UrlOption = None,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
+import typer
 
 from taskharbor.cli.output import plain
 
@@ -29,6 +30,22 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+def log_level(text: str) -> LogLevel:
+    """Return a level from its name, in capitals or not; `warn` is one, as in logging itself.
+
+    Raises:
+        BadParameter: there is no such level.
+    """
+    name = text.lower()
+    try:
+        return LogLevel("warning" if name == "warn" else name)
+    except ValueError as error:
+        levels = [level.value for level in LogLevel]
+        raise typer.BadParameter(
+            f"{text!r} is no level; expected {', '.join(levels[:-1])} or {levels[-1]}"
+        ) from error
 
 
 def configure_logging(level: LogLevel, form: LogFormat, process: str) -> None:

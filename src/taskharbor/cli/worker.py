@@ -10,6 +10,7 @@ import typer
 
 from taskharbor.cli.launching import Orders, launch
 from taskharbor.cli.logs import LogFormat, LogLevel
+from taskharbor.cli.logs import log_level as as_level
 from taskharbor.cli.target import AppOption, UrlOption, target_of
 from taskharbor.cli.values import duration, listed, size, told_duration
 from taskharbor.errors import OptionError
@@ -167,6 +168,7 @@ def worker(
         typer.Option(
             "--log-level",
             metavar="LEVEL",
+            parser=as_level,
             envvar="TASKHARBOR_LOG_LEVEL",
             help="debug, info, warning or error.",
             show_default="info",

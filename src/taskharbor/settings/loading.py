@@ -121,6 +121,8 @@ def _from_text(name: str, text: str, where: str) -> object:
     if name in LISTS:
         names = [part.strip() for part in text.split(",") if part.strip()]
         return _converted(name, names, where)
+    if name == "log_level":  # logging itself writes them in capitals, and knows `warn`
+        text = {"warn": "warning"}.get(text.lower(), text.lower())
     return _converted(name, _parsed(name, text, where), where, strict=False)
 
 
