@@ -7,7 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -27,6 +27,7 @@ from taskharbor import (
     Retry,
     Snooze,
     StoreUnavailable,
+    UsageError,
     chain,
     task,
 )
@@ -462,3 +463,45 @@ def test_each_has_a_store_of_its_own(harbor: InlineHarbor) -> None:
             [call.arguments["x"] for call in enqueued(add, harbor=harbor)],
         )
         assert "InlineHarbor at 2026-01-01" in repr(inner)
+
+
+# --- standing in for the application's harbor
+
+
+def test_nothing_asked_of_the_applications_harbor_reaches_its_store() -> None:
+    app = Harbor("memory://", registry=registry)
+    with InlineHarbor.like(app).everywhere() as harbor:
+        with app:
+            add.enqueue(1)
+        app.enqueue_many([add.s(2), add.s(3)])
+        with app.using(object()):
+            add.enqueue(4)
+
+        assert 4 == len(app.jobs.find()) == len(harbor.jobs.find())
+        assert {"succeeded": 4} == harbor.drain().settled
+
+    assert [] == app.jobs.find()
+    app.close()
+
+
+def test_what_a_using_block_sent_is_gone_if_it_raises() -> None:
+    connection = object()
+    with InlineHarbor(registry=registry) as harbor:
+        with suppress(ValueError), harbor.using(connection):
+            with harbor.using(connection):
+                add.enqueue(1)
+            chain(add.s(1), add).enqueue()
+            raise ValueError("refused")
+
+        assert [] == harbor.jobs.find()
+
+
+def test_waiting_for_a_result_that_nobody_works_on_is_refused() -> None:
+    with InlineHarbor(registry=registry) as harbor:
+        job = add.enqueue(1)
+        with pytest.raises(UsageError, match=r"job .* is ready, .*harbor\.drain\(\)"):
+            job.result()
+
+        harbor.drain()
+
+        assert 2 == job.result()

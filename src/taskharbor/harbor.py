@@ -6,7 +6,7 @@ What it does stands in rooms beside it: `dispatching` (on `connections`, `sendin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
@@ -110,6 +110,7 @@ class Harbor(Dispatching):
             ),
             Follower(self._driver, connections),
         )
+        self._replaced = False
         # How often it was entered in this context, and what was current before: a thread or task leaves its own blocks.
         self._entered: ContextVar[tuple[Token[Dispatcher | None], ...]] = ContextVar(
             "taskharbor_entered", default=()
@@ -198,6 +199,17 @@ class Harbor(Dispatching):
             check=self._check,
         )
 
+    @contextlib.contextmanager
+    def _replaced_by(self, other: Harbor) -> Generator[None]:
+        """Have another harbor's store take all that is asked of this one, for tests: its own is left alone."""
+        own = self._driver, self._connections, self._sender, self._follower, self._hub, self._replaced
+        self._driver, self._connections, self._sender = other._driver, other._connections, other._sender
+        self._follower, self._hub, self._replaced = other._follower, other._hub, True
+        try:
+            yield
+        finally:
+            self._driver, self._connections, self._sender, self._follower, self._hub, self._replaced = own
+
     # --- being the current harbor
 
     def install(self) -> Self:
@@ -239,12 +251,16 @@ class Harbor(Dispatching):
     def close(self) -> None:
         """Close its connections, but for those that belong to event loops still running. Idempotent."""
         uninstall(self)
+        if self._replaced:  # what it has now is not its own
+            return
         self._hub.close()
         self._connections.close()
 
     async def aclose(self) -> None:
         """Close its connections, this event loop's among them. Idempotent."""
         uninstall(self)
+        if self._replaced:
+            return
         self._hub.close()
         await self._connections.aclose()
 

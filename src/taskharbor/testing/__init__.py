@@ -1,6 +1,7 @@
 """For the tests of applications: a harbor in memory with a clock to turn, and assertions on what was enqueued.
 
 inline.py      `InlineHarbor`: drain, failures on purpose
+joining.py     its store: `harbor.using`, and no waiting where nothing works
 passes.py      one pass of a worker after the other, the clock turned in between
 faults.py      the failures: of attempts, and of enqueues
 calls.py       what was enqueued, read back with its arguments decoded

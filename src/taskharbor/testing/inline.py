@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -14,12 +14,12 @@ from taskharbor.call.dispatcher import install, installed
 from taskharbor.call.options import check_duration
 from taskharbor.clock import ManualClock
 from taskharbor.codec import Codec
-from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
 from taskharbor.job import DEFAULT_QUEUE, JobRecord, JobState, NewJob
 from taskharbor.task import Middleware, Registry, Task, TaskDefinition
 from taskharbor.testing.faults import Failures, Faults, Outage, raise_dead, raise_first
+from taskharbor.testing.joining import InlineDriver, InlineSender
 from taskharbor.testing.passes import jobs_in, queues_of, turned
 from taskharbor.working import run_until_idle, until_idle
 
@@ -64,7 +64,7 @@ class InlineHarbor(Harbor):
                 to the job's `Retry` alone.
         """
         self._clock = ManualClock() if clock is None else clock
-        self._memory = MemoryDriver(self._clock)
+        self._memory = InlineDriver(self._clock)
         self._faults, self._failures, self._outage = Faults(), Failures(), Outage()
         self._raise_errors = raise_errors
         super().__init__(
@@ -77,6 +77,16 @@ class InlineHarbor(Harbor):
         )
         # Whoever enqueues and drains is who reads, as a rule.
         self._hub.waits = False
+        self._sender = InlineSender(
+            self._memory,
+            self._connections,
+            self._codec,
+            check=self._check,
+            hub=self._hub,
+            middleware=self._middleware,
+        )
+        self._stands_for: Harbor | None = None
+        self._places, self._entries = ExitStack(), 0
 
     @classmethod
     def like(
@@ -89,13 +99,16 @@ class InlineHarbor(Harbor):
     ) -> InlineHarbor:
         """Return one with the tasks, codecs, middleware and dependencies of an application's harbor.
 
+        From when it is entered or installed until it is left or closed, it also takes what is asked of that harbor
+        itself (`enqueue_many`, `using`, `jobs`...): nothing reaches the application's store.
+
         Args:
             harbor: the application's; nothing is asked of its store.
             deps: instead of its own: builds fakes.
             clock: the clock to turn.
             raise_errors: as for the class.
         """
-        return cls(
+        inline = cls(
             registry=harbor._registry,
             codec=harbor._codec,
             codecs=harbor._more_codecs,
@@ -104,6 +117,8 @@ class InlineHarbor(Harbor):
             clock=clock,
             raise_errors=raise_errors,
         )
+        inline._stands_for = harbor
+        return inline
 
     @override
     def __repr__(self) -> str:
@@ -141,6 +156,53 @@ class InlineHarbor(Harbor):
                 yield self
         finally:
             install(before)
+
+    # --- standing in for the application's harbor
+
+    @override
+    def install(self) -> Self:
+        """Make this the process-wide default."""
+        self._stand_in()
+        return super().install()
+
+    @override
+    def __enter__(self) -> Self:
+        """Make this the current harbor until the end of the block."""
+        self._stand_in()
+        self._entries += 1
+        return super().__enter__()
+
+    @override
+    async def __aenter__(self) -> Self:
+        """Make this the current harbor until the end of the block."""
+        self._stand_in()
+        self._entries += 1
+        return await super().__aenter__()
+
+    @override
+    def _leave(self) -> None:
+        self._entries -= 1
+        super()._leave()
+
+    @override
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        self._stand_back()
+        super().close()
+
+    @override
+    async def aclose(self) -> None:
+        """Close it. Idempotent."""
+        self._stand_back()
+        await super().aclose()
+
+    def _stand_in(self) -> None:
+        if self._stands_for is not None:
+            self._places.enter_context(self._stands_for._replaced_by(self))
+
+    def _stand_back(self) -> None:
+        if self._entries <= 0:
+            self._places.close()
 
     # --- running
 
