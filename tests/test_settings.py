@@ -226,7 +226,7 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
         ("worker = 3", "worker is no table; expected [worker]"),
         (
             "[worker]\nlease = 30",
-            "lease = '30': expected a duration, such as 30s, 5m or 1h30m; it has to be text",
+            "lease = 30: expected a duration, such as 30s, 5m or 1h30m; it has to be text",
         ),
         ("[worker]\nlease = '30'", "lease = '30': expected a duration"),
         ("[worker]\nlease = '1ms'", "it has to be at least 100ms"),

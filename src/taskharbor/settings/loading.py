@@ -175,9 +175,8 @@ def _check_names(name: str, value: object, where: str, found: Sequence[str] | No
 
 def _refusal(name: str, value: object, where: str, why: str) -> OptionError:
     # Whatever the setting: a URL may stand at the wrong one, and `why` may quote it.
-    return OptionError(
-        f"{where} = {redacted(told(name, value))!r}: expected {kind_of(name)}; {redacted(why)}"
-    )
+    shown = str(value) if isinstance(value, (int, float)) else repr(redacted(told(name, value)))
+    return OptionError(f"{where} = {shown}: expected {kind_of(name)}; {redacted(why)}")
 
 
 def told(name: str, value: object) -> str:
