@@ -24,7 +24,7 @@ from tests.support import postgres_simulated, postgres_walk
 from tests.support.postgres_place import shared_schema
 from tests.support.postgres_using import OfPsycopg, calling, schema_with_orders
 from tests.support.postgres_walk import Meeting, meeting
-from tests.test_mutations import PACKAGE, Mutation, first_failing, quick_first, replace
+from tests.test_mutations import PACKAGE, Mutation, first_failing, misplaced, quick_first, replace
 
 POSTGRES = "drivers/postgres/"
 MUTANT = "mutant_postgres"
@@ -304,7 +304,7 @@ RESERVE: Sequence[tuple[Mutation, Callable[[Meeting], None]]] = [
 CONTRACT = [
     broken(
         "4.1",
-        "enqueue",
+        "storing",
         'id NOT IN (SELECT id FROM known)),\n{_ADD.format(said="fresh")}',
         'id NOT IN (SELECT id FROM known) OFFSET 1),\n{_ADD.format(said="fresh")}',
         "the first of a batch is not stored",
@@ -318,22 +318,21 @@ CONTRACT = [
     ),
     broken(
         "4.3",
-        "settle",
-        "gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.id = s.id AND j.token = s.token\n"
-        "    RETURNING j.*, 'succeeded'",
-        "gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.id = s.id\n    RETURNING j.*, 'succeeded'",
+        "settling",
+        "WHERE j.id = s.id AND j.token = s.token {which} LIMIT 1",
+        "WHERE j.id = s.id {which} LIMIT 1",
         "any token makes a success",
     ),
     broken(
         "4.3",
-        "settle",
-        "FROM clock c, said s JOIN error e USING (id)\n    WHERE j.id = s.id AND j.token = s.token AND s.state IS NULL",
-        "FROM clock c, said s JOIN error e USING (id)\n    WHERE j.id = s.id AND s.state IS NULL",
+        "settling",
+        "WHERE j.id = s.id AND j.token = s.token AND (j.waits IS NULL OR {{steps}}) LIMIT 1",
+        "WHERE j.id = s.id AND (j.waits IS NULL OR {{steps}}) LIMIT 1",
         "any token gives a job back",
     ),
     broken(
         "4.3",
-        "settle",
+        "settling",
         "SET token = NULL, settled = j.token,",
         "SET token = NULL, settled = NULL,",
         "the settle of a job that waits again is not remembered",
@@ -357,7 +356,7 @@ CONTRACT = [
     ),
     broken(
         "4.4",
-        "settle",
+        "settling",
         "attempt = j.attempt + s.charge",
         "attempt = j.attempt + 1",
         "a hand-back costs an attempt",
@@ -385,7 +384,7 @@ CONTRACT = [
     ),
     broken(
         "4.6",
-        "settle",
+        "settling",
         'due = c.now + {interval_of("coalesce(s.after, 0)")}, lost',
         "due = c.now, lost",
         "no retry waits",
@@ -399,7 +398,7 @@ CONTRACT = [
     ),
     broken(
         "4.9",
-        "enqueue",
+        "storing",
         "expires_at = NULL WHERE k.expires_at <= (SELECT now FROM clock)",
         "expires_at = NULL",
         "a key that is held is taken",
@@ -411,7 +410,7 @@ CONTRACT = [
         "AND j.due <= (SELECT now FROM clock) + interval '1 hour'",
         "jobs run early",
     ),
-    broken("4.10", "enqueue", "greatest(w.run_at, c.now)", "w.run_at", "a run_at in the past overtakes"),
+    broken("4.10", "storing", "greatest(w.run_at, c.now)", "w.run_at", "a run_at in the past overtakes"),
     broken(
         "4.10",
         "reserve",
@@ -421,7 +420,7 @@ CONTRACT = [
     ),
     broken(
         "4.11",
-        "settle",
+        "settling",
         "CASE WHEN s.state = 'succeeded' OR j.cancel IS NULL THEN s.state ELSE 'cancelled' END AS state",
         "s.state AS state",
         "a failure beats a pending cancel",
@@ -589,6 +588,10 @@ def places(package: str) -> DriverFactory:
         )
 
     return make_place
+
+
+def test_every_mutation_of_the_contract_has_its_place() -> None:
+    assert misplaced(CONTRACT) == []
 
 
 @pytest.mark.slow
