@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from typing_extensions import Unpack
 
@@ -46,6 +46,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _Parts(NamedTuple):
+    driver: Driver
+    connections: Connections
+    sender: Sender
+    follower: Follower
+    hub: Hub
 
 
 class Harbor(Dispatching):
@@ -202,13 +210,22 @@ class Harbor(Dispatching):
     @contextlib.contextmanager
     def _replaced_by(self, other: Harbor) -> Generator[None]:
         """Have another harbor's store take all that is asked of this one, for tests: its own is left alone."""
-        own = self._driver, self._connections, self._sender, self._follower, self._hub, self._replaced
-        self._driver, self._connections, self._sender = other._driver, other._connections, other._sender
-        self._follower, self._hub, self._replaced = other._follower, other._hub, True
+        own = _Parts(self._driver, self._connections, self._sender, self._follower, self._hub)
+        before = self._replaced
+        self._take(_Parts(other._driver, other._connections, other._sender, other._follower, other._hub))
+        self._replaced = True
         try:
             yield
         finally:
-            self._driver, self._connections, self._sender, self._follower, self._hub, self._replaced = own
+            self._take(own)
+            self._replaced = before
+
+    def _take(self, parts: _Parts) -> None:
+        self._driver = parts.driver
+        self._connections = parts.connections
+        self._sender = parts.sender
+        self._follower = parts.follower
+        self._hub = parts.hub
 
     # --- being the current harbor
 
