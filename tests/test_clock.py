@@ -154,3 +154,8 @@ def test_microseconds_of_a_duration_lead_back_to_it_exactly(duration: timedelta)
 def test_the_epoch_is_zero() -> None:
     assert 0 == micros(EPOCH)
     assert -1 == micros(EPOCH - timedelta(microseconds=1))
+
+
+def test_a_clock_is_turned_by_durations_alone() -> None:
+    with pytest.raises(TypeError, match="expected a timedelta"):
+        ManualClock().advance(3600)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -423,3 +423,8 @@ def test_adding_layers_strands_no_stored_job(after: Codec) -> None:
 
         jobs = [shout.handle(job.id) for job in (sealed, bare)]
         assert ["A!", "B!"] == [job.result(timeout=timedelta(seconds=30)) for job in jobs]
+
+
+def test_a_key_that_is_not_set_is_told_so() -> None:
+    with pytest.raises(OptionError, match="got None: is the variable set"):
+        read_key(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

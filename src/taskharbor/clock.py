@@ -58,6 +58,9 @@ class ManualClock:
 
     def advance(self, by: timedelta) -> datetime:
         """Turn the clock by `by` (backwards if negative, as real clocks sometimes do) and return the new instant."""
+        given: object = by
+        if not isinstance(given, timedelta):
+            raise TypeError(f"advance({given!r}): expected a timedelta, such as timedelta(hours=1)")
         with self._lock:
             self._now += by
             callbacks = list(self._callbacks)

@@ -180,6 +180,10 @@ def read_key(text: str) -> bytes:
     Raises:
         OptionError: it is no key; does not tell the text.
     """
+    given: object = text
+    if not isinstance(given, str):
+        told = "None: is the variable set?" if given is None else f"{type(given).__name__}"
+        raise OptionError(f"read_key: expected text, got {told}")
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):

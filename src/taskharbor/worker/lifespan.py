@@ -111,7 +111,8 @@ def _check(deps: object, registry: Registry) -> None:
         kind: object = get_origin(wanted) or wanted
         if deps is None:
             raise LifespanError(
-                f"{_told(definition)}, and this harbor has no dependencies; pass Harbor(deps=...)"
+                f"{_told(definition)}, and this harbor has no dependencies; pass Harbor(deps=...), in a test "
+                "InlineHarbor(deps=...) or InlineHarbor.like(app.harbor, deps=...)"
             )
         # Protocols and the like cannot be asked; what is a plain class can.
         if isinstance(kind, type) and not getattr(kind, "_is_protocol", False) and not isinstance(deps, kind):
