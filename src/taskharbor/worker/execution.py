@@ -128,7 +128,7 @@ class Execution:
             run.began = time.monotonic()
             running_job.set(run)
             if self._telling.heeded:
-                self._telling.began(run)
+                self._telling.began_on_loop(run)
             if run.delivery.timeout is not None:
                 self._arm(run)
             try:

@@ -6,6 +6,7 @@ of its end is noted when its outcome is handed in, since the store's answer name
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
@@ -45,11 +46,14 @@ class Telling:
     """What one worker tells."""
 
     def __init__(self, hub: Hub, journal: Journal, tallies: Tallies, *, worker: str) -> None:
-        """Prepare it. All but `began` is called on the worker's loop."""
+        """Prepare it, on the worker's loop, where all but `began` is called."""
         self._hub = hub
         self._journal = journal
         self._tallies = tallies
         self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._begun: list[tuple[Delivery, datetime]] = []
+        """Handlers on the loop of whose begin nobody was told yet."""
         self._noted: dict[tuple[str, int], _Noted] = {}
         self._hurried = False
 
@@ -59,28 +63,48 @@ class Telling:
         return self._hub.active or self._journal.watched
 
     def began(self, run: Run) -> None:
-        """Tell that a handler began. Callable from any thread."""
-        if not (self._journal.watched or self._hub.wants(JobStarted)):
-            return
-        delivery, now = run.delivery, datetime.now(UTC)
-        event = JobStarted(
-            id=new_job_id(),
-            at=now,
+        """Tell that a handler began in its thread."""
+        if self._journal.watched or self._hub.wants(JobStarted):
+            event = self._started(run.delivery, datetime.now(UTC), new_job_id())
+            with run.shelter():
+                self._publish([event])
+
+    def began_on_loop(self, run: Run) -> None:
+        """Tell that a handler began on the loop: in its next turn, with all others that begin in this one."""
+        if self._journal.watched or self._hub.wants(JobStarted):
+            if not self._begun:
+                self._loop.call_soon(self._tell_begun)
+            self._begun.append((run.delivery, datetime.now(UTC)))
+
+    def _tell_begun(self) -> None:
+        begun, self._begun = self._begun, []
+        if begun:
+            ids = new_job_ids(len(begun))
+            self._publish(
+                [
+                    self._started(delivery, at, new_id)
+                    for (delivery, at), new_id in zip(begun, ids, strict=True)
+                ]
+            )
+
+    def _started(self, delivery: Delivery, at: datetime, event_id: str) -> JobStarted:
+        return JobStarted(
+            id=event_id,
+            at=at,
             job_id=delivery.id,
             task=delivery.task,
             queue=delivery.queue,
             flow=_flow(delivery),
             worker=self._worker,
             attempt=delivery.attempt,
-            waited=max(now - delivery.enqueued_at, timedelta(0)),  # two clocks
+            waited=max(at - delivery.enqueued_at, timedelta(0)),  # two clocks
         )
-        with run.shelter():
-            self._publish([event])
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Tell how far a handler is."""
         if not (self._journal.watched or self._hub.wants(JobProgressed)):
             return
+        self._tell_begun()
         delivery = run.delivery
         event = JobProgressed(
             id=new_job_id(),
@@ -136,6 +160,7 @@ class Telling:
             self._tell_of(told)
 
     def _tell_of(self, ended: Sequence[tuple[Settlement, str, _Noted]]) -> None:
+        self._tell_begun()
         news: list[News] = []
         results, now = self._hub.wants(StoredResult), datetime.now(UTC)
         for (written, value, noted), event_id in zip(ended, new_job_ids(len(ended)), strict=True):
