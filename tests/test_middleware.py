@@ -464,6 +464,11 @@ class PlainArun(Middleware):
         pass
 
 
+class Misspelt(Middleware):
+    def on_run(self, attempt: Attempt) -> Iterator[None]:
+        yield
+
+
 @pytest.mark.parametrize("give", ["harbor", "task"])
 @pytest.mark.parametrize(
     ("wrong", "error", "told"),
@@ -475,8 +480,9 @@ class PlainArun(Middleware):
         ([AsyncRun()], MiddlewareError, "`AsyncRun.run` is an `async def`.*`async def arun`"),
         ([AsyncEnqueue()], MiddlewareError, "`AsyncEnqueue.enqueue` is an `async def`"),
         ([PlainArun()], MiddlewareError, "`PlainArun.arun` is no async generator"),
+        ([Misspelt()], MiddlewareError, "Misspelt overrides none of.*did you mean 'run' for 'on_run'"),
     ],
-    ids=["class", "object", "single", "number", "async-run", "async-enqueue", "plain-arun"],
+    ids=["class", "object", "single", "number", "async-run", "async-enqueue", "plain-arun", "misspelt"],
 )
 def test_what_is_no_middleware_is_refused_where_it_is_given(
     give: str, wrong: object, error: type[Exception], told: str

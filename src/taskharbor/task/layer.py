@@ -291,6 +291,18 @@ def _check(layer: object, where: str) -> None:
         raise MiddlewareError(
             f"{where}: `{name}.arun` is no async generator: an `async def` with one `yield`"
         )
+    if not (layer.surrounds_enqueue or layer.surrounds_run or layer.surrounds_arun):
+        own = [name for name in vars(type(layer)) if not name.startswith("_")]
+        hints = [f"; did you mean {close!r} for {found!r}?" for found in own if (close := _meant(found))]
+        raise MiddlewareError(
+            f"{where}: middleware {name} overrides none of `run`, `arun` and `enqueue`, and so would do nothing"
+            f"{hints[0] if hints else ''}"
+        )
+
+
+def _meant(name: str) -> str:
+    """Return the method that a name resembles, as `on_run` does `run`; "" if none."""
+    return next((method for method in ("enqueue", "arun", "run") if method in name.lower()), "")
 
 
 def _shown(arguments: msgspec.Struct | None) -> Mapping[str, object]:
