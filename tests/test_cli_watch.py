@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -18,10 +19,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console, RenderableType
 
 from taskharbor import Context, Harbor, JobRecord, JobState, Retry, task
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.news import news_of, told_news
+from taskharbor.cli.overview import Overview, Running, picture
+from taskharbor.cli.watch_view import bars_on
 from taskharbor.drivers.registry import open_driver
 from taskharbor.report import LogLine, Progress
 from tests.fixtures.cli import Shop, shops
@@ -151,6 +155,47 @@ def test_what_cannot_be_meant_is_refused(shop: Shop, arguments: list[str], why: 
 
 
 # --- Ctrl-C, and terminals
+
+
+ID = "01234567-89ab-7def-8123-456789abcdef"
+
+
+def shown_at_80(part: RenderableType, console: Console) -> list[str]:
+    with console.capture() as capture:
+        console.print(part)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_at_80_columns_the_overview_has_an_id_on_one_line() -> None:
+    running = Running(
+        id=ID,
+        task="reports.build_the_monthly_one",
+        queue="default",
+        attempt=1,
+        worker="web-7f9c-worker-2:4711",
+        enqueued_at=NOW,
+        progress=Progress(done=30, total=120, note="rows of the ledger", at=NOW),
+    )
+    console = Console(width=80, file=io.StringIO())
+
+    lines = shown_at_80(picture(Overview(at=NOW, queues=[], running=[running]), 80), console)
+
+    assert ID in lines
+    assert "30 of 120" in " ".join(lines)
+
+
+def test_at_80_columns_a_bar_stands_beneath_the_id_of_its_job() -> None:
+    console = Console(width=80, file=io.StringIO())
+    bars = bars_on(console)
+    bars.add_task(
+        f"{ID}  reports.build", total=1.0, completed=0, told="running  30 of 120 (25%): the very last"
+    )
+
+    lines = shown_at_80(bars.get_renderable(), console)
+
+    assert f"{ID}  reports.build" == lines[0]
+    assert "30 of 120 (25%)" in lines[1]
+    assert "last" in " ".join(lines[1:])
 
 
 @contextmanager

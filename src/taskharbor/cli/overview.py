@@ -13,9 +13,9 @@ import msgspec
 
 from taskharbor.cli.job_view import told_progress
 from taskharbor.cli.listing import look_up
-from taskharbor.cli.output import json_line, line, note, plain, told_time
+from taskharbor.cli.output import json_line, line, note, told_time
 from taskharbor.cli.queues import QUEUE_HEADERS, queue_row, show_queues
-from taskharbor.cli.tables import table
+from taskharbor.cli.tables import folded, table
 from taskharbor.driver import QueueInfo
 from taskharbor.errors import StoreUnavailable
 from taskharbor.harbor import Harbor
@@ -122,7 +122,7 @@ def _show_live(harbor: Harbor, queues: Sequence[str], every: timedelta, first: O
     from rich.live import Live
 
     console = Console(highlight=False, markup=False)
-    with Live(_picture(first), console=console, auto_refresh=False) as live:
+    with Live(picture(first, console.width), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every.total_seconds())
             now = _patient_look(harbor, queues)
@@ -131,27 +131,19 @@ def _show_live(harbor: Harbor, queues: Sequence[str], every: timedelta, first: O
 
 
 def _change(live: Live, now: Overview) -> None:
-    live.update(_picture(now), refresh=True)
+    live.update(picture(now, live.console.width), refresh=True)
 
 
-def _picture(now: Overview) -> RenderableType:
+def picture(now: Overview, columns: int) -> RenderableType:
+    """Return what a terminal of so many columns shows; an id is on one line, so that it can be copied."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
-
-    def grid(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-        made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for header in headers:
-            made.add_column(header, overflow="fold")
-        for row in rows:
-            made.add_row(*(Text(plain(cell)) for cell in row))
-        return made
 
     parts: list[RenderableType] = [Text(f"{told_time(now.at)}  Ctrl-C ends this", style="dim")]
     if now.queues:
-        parts.append(grid(QUEUE_HEADERS, [queue_row(queue, now.at) for queue in now.queues]))
+        parts.extend(folded(QUEUE_HEADERS, [queue_row(queue, now.at) for queue in now.queues], columns))
     else:
         parts.append(Text("No queue holds live jobs."))
     if now.running:
-        parts.extend([Text(""), grid(_JOB_HEADERS, [_row(job) for job in now.running])])
+        parts.extend([Text(""), *folded(_JOB_HEADERS, [_row(job) for job in now.running], columns)])
     return Group(*parts)

@@ -15,7 +15,7 @@ import msgspec
 from taskharbor.cli.fate import Fates
 from taskharbor.cli.listing import look_up
 from taskharbor.cli.output import json_line, line, note, progress
-from taskharbor.cli.tables import table
+from taskharbor.cli.tables import table, width
 from taskharbor.cli.verbs import Verb
 from taskharbor.errors import PayloadError, UnknownTaskError
 from taskharbor.harbor import Harbor
@@ -154,8 +154,9 @@ def _outlook(ordered: Sequence[tuple[_Case, _Group]], verb: Verb) -> str:
 
 def _show(ordered: Sequence[tuple[_Case, _Group]], verb: Verb, noun: str) -> None:
     told = {True: "yes", False: "no", None: "unknown"}
+    apart = width() is not None  # folded within a column, ids could not be copied
     table(
-        ("task", "state", "jobs", "would be", "could run", "why", "for example"),
+        ("task", "state", "jobs", "would be", "could run", "why", *(() if apart else ("for example",))),
         [
             (
                 case.task,
@@ -164,11 +165,21 @@ def _show(ordered: Sequence[tuple[_Case, _Group]], verb: Verb, noun: str) -> Non
                 case.would,
                 told[case.runs],
                 case.why,
-                " ".join(group.examples),
+                *(() if apart else (" ".join(group.examples),)),
             )
             for case, group in ordered
         ],
     )
+    if apart:
+        line()
+        table(
+            ("for example", "task", "state", "would be"),
+            [
+                (job_id, case.task, case.state.value, case.would)
+                for case, group in ordered
+                for job_id in group.examples
+            ],
+        )
     total = sum(group.count for _, group in ordered)
     done = sum(group.count for case, group in ordered if case.would == verb.done)
     line()

@@ -7,9 +7,13 @@ and the others stand folded beneath it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from taskharbor.cli.output import echo, plain
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _STYLES = {
     "dead": "red",
@@ -33,20 +37,26 @@ _GAP = 2
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under headers, if there are any: a line each; on a terminal with long texts folded to its width."""
     shown = [[plain(cell) for cell in row] for row in rows]
-    everything = [*([headers] if headers else []), *shown]
-    widths = [max(len(cell) for cell in column) for column in zip(*everything, strict=True)]
     if sys.stdout.isatty() and len(rows) <= _MANY:
-        columns = _terminal_width()
-        beside = _shrunk(widths[1:], columns - widths[0] - _GAP, _SHORT)
-        beneath = _shrunk(widths[1:], columns - _GAP, _SHORTER)
-        if beside is not None:
-            _print_grid(headers, shown, [widths[0], *beside])
+        from rich.console import Console
+
+        console = Console(highlight=False, markup=False)
+        parts = _folded(headers, shown, console.width)
+        if parts is not None:
+            for part in parts:
+                console.print(part)
             return
-        if beneath is not None and widths[0] <= columns:
-            _stack(headers, shown, beneath)
-            return
-    for row in everything:
-        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for text in _lines(headers, shown):
+        echo(text)
+
+
+def folded(headers: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> Sequence[RenderableType]:
+    """Return a table as `table` prints it on a terminal of so many columns, for pictures that change."""
+    from rich.text import Text
+
+    shown = [[plain(cell) for cell in row] for row in rows]
+    parts = _folded(headers, shown, columns)
+    return [Text(text, overflow="fold") for text in _lines(headers, shown)] if parts is None else parts
 
 
 def styled(parts: Iterable[tuple[str, str]]) -> None:
@@ -83,23 +93,54 @@ def _shrunk(widths: Sequence[int], room: int, least: int) -> Sequence[int] | Non
     return shrunk
 
 
-def _stack(headers: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
-    """Print the first cell of each row on a line of its own, and the others beneath it, in columns of these widths."""
+def _lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each row, however long."""
+    everything = [*([headers] if headers else []), *rows]
+    widths = _widths(everything)
+    for row in everything:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> Sequence[int]:
+    return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+
+
+def _folded(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], columns: int
+) -> Sequence[RenderableType] | None:
+    """Return a table that fits into so many columns; None if it cannot be made to."""
+    widths = _widths([*([headers] if headers else []), *rows])
+    if not widths:
+        return []
+    beside = _shrunk(widths[1:], columns - widths[0] - _GAP, _SHORT)
+    if beside is not None:
+        return [_grid(headers, rows, [widths[0], *beside])]
+    beneath = _shrunk(widths[1:], columns - _GAP, _SHORTER)
+    if beneath is not None and widths[0] <= columns:
+        return _stacked(headers, rows, beneath)
+    return None
+
+
+def _stacked(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]
+) -> Sequence[RenderableType]:
+    """Return the first cell of each row on a line of its own, and the others beneath it, in columns of these widths."""
+    parts: list[RenderableType] = []
     for number, row in enumerate([headers, *rows] if headers else rows):
         style = "bold" if headers and not number else ""
-        _print_grid([], [row[:1]], [len(row[0])], style)
-        _print_grid([], [row[1:]], widths, style, indent=_GAP)
+        parts.append(_grid([], [row[:1]], [len(row[0])], style))
+        parts.append(_grid([], [row[1:]], widths, style, indent=_GAP))
+    return parts
 
 
-def _print_grid(
+def _grid(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
     widths: Sequence[int],
     style: str = "",
     indent: int = 0,
-) -> None:
-    """Print a table whose columns have these widths; what is longer is folded."""
-    from rich.console import Console
+) -> RenderableType:
+    """Return a table whose columns have these widths; what is longer is folded."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -111,4 +152,4 @@ def _print_grid(
         grid.add_column(headers[number] if headers else "", width=width, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell, style=_STYLES.get(cell, style)) for cell in row))
-    Console(highlight=False, markup=False).print(Padding(grid, (0, 0, 0, indent), expand=False))
+    return Padding(grid, (0, 0, 0, indent), expand=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,10 +13,10 @@ from taskharbor.cli.output import json_line, line, plain
 from taskharbor.job import TERMINAL, JobRecord
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
-_BARS = 20
+_BARS = 10
 """So many jobs have a bar at once; the others get theirs when one of these has ended."""
 
 
@@ -39,18 +39,31 @@ def display(*, as_json: bool) -> Generator[View]:
         yield _Lines(as_json=as_json)
         return
     from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    with bars_on(console) as bars:
+        yield _Bars(bars, console)
+
+
+def bars_on(console: Console) -> Progress:
+    """Return the bars, not begun: the id of a job on a line of its own, to be copied, and its bar beneath."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Stacked(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            for bar in self.tasks:
+                yield Text(bar.description, overflow="fold")
+                yield self.make_tasks_table([bar])
 
     # Texts come out of a store: none of them is markup.
     columns = (
-        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[told]}", markup=False),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[told]}", markup=False, table_column=Column(overflow="fold")),
     )
-    console = Console(highlight=False, markup=False)
-    with Progress(*columns, console=console, refresh_per_second=4) as bars:
-        yield _Bars(bars, console)
+    return Stacked(*columns, console=console, refresh_per_second=4)
 
 
 class _Lines:
