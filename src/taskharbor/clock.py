@@ -58,9 +58,7 @@ class ManualClock:
 
     def advance(self, by: timedelta) -> datetime:
         """Turn the clock by `by` (backwards if negative, as real clocks sometimes do) and return the new instant."""
-        given: object = by
-        if not isinstance(given, timedelta):
-            raise TypeError(f"advance({given!r}): expected a timedelta, such as timedelta(hours=1)")
+        _check_turn(by)
         with self._lock:
             self._now += by
             callbacks = list(self._callbacks)
@@ -72,6 +70,11 @@ class ManualClock:
         """Call `callback` after every `advance`."""
         with self._lock:
             self._callbacks.append(callback)
+
+
+def _check_turn(by: object) -> None:
+    if not isinstance(by, timedelta):
+        raise TypeError(f"advance({by!r}): expected a timedelta, such as timedelta(hours=1)")
 
 
 def aware(moment: object, what: str) -> datetime:

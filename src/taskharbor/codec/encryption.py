@@ -147,16 +147,14 @@ class EncryptedCodec(WrappingCodec):
         key_id = stored.decode("ascii", "backslashreplace")
         known = self._checks.get(key_id)
         if known is None:
-            raise CodecError(
+            raise LackError(
                 f"it is encrypted with the key {key_id!r}, which is not here (there are {_listed(self._ciphers)}); add "
-                "it to EncryptedCodec(keys=...)",
-                foreign=True,
+                "it to EncryptedCodec(keys=...)"
             )
         if not hmac.compare_digest(known, check):
-            raise CodecError(
+            raise LackError(
                 f"it is encrypted with another key than the one that is here under the id {key_id!r}; give each key an "
-                "id of its own",
-                foreign=True,
+                "id of its own"
             )
         return key_id
 
@@ -180,10 +178,7 @@ def read_key(text: str) -> bytes:
     Raises:
         OptionError: it is no key; does not tell the text.
     """
-    given: object = text
-    if not isinstance(given, str):
-        told = "None: is the variable set?" if given is None else f"{type(given).__name__}"
-        raise OptionError(f"read_key: expected text, got {told}")
+    _check_text(text)
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
@@ -194,6 +189,12 @@ def read_key(text: str) -> bytes:
             "key_text(new_key()) makes one"
         ) from None
     return key
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        told = "None: is the variable set?" if text is None else type(text).__name__
+        raise OptionError(f"read_key: expected text, got {told}")
 
 
 def _check_keys(keys: object) -> None:
