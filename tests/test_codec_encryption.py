@@ -31,6 +31,7 @@ from taskharbor import (
 from taskharbor.codec import CodecBook
 from taskharbor.codec.compression import ZstdCodec
 from taskharbor.codec.encryption import EncryptedCodec, key_text, new_key, read_key
+from taskharbor.drivers.memory import MemoryDriver
 from tests.fixtures.support import untyped
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -392,6 +393,31 @@ def test_what_is_wrong_with_types_is_told_of_encrypted_values_too() -> None:
         LAYERED["aes"].decoder(list[int])(locked(LAYERED["aes"], [SECRET]))
 
     assert "$[0]" == refused.value.path
+
+
+def test_the_log_says_which_key_a_job_waits_for_and_quotes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry, driver = Registry(), MemoryDriver()
+
+    @task(registry=registry, name="pay")
+    def pay(card: str) -> None:
+        """Never run."""
+
+    with Harbor(driver, registry=registry, codec=EncryptedCodec(keys={"old": OLD})):
+        pay.enqueue(SECRET)
+
+    with Harbor(driver, registry=registry, codec=EncryptedCodec(keys={"new": NEW})) as harbor:
+        harbor.run_until_idle()
+        (job,) = harbor.jobs.find()
+
+    assert JobState.PARKED is job.state
+    assert (
+        "its payload cannot be read here: it is encrypted with the key 'old', which is not here"
+        in caplog.text
+    )
+    assert "signature" not in job.reason
+    assert SECRET not in caplog.text
 
 
 def test_a_job_waits_for_a_worker_that_has_its_key() -> None:

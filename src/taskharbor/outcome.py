@@ -113,6 +113,10 @@ class Released(msgspec.Struct, frozen=True):
     """Its handler had begun; the attempt is given back, unless it was the only one allowed."""
 
 
+LACKING = "its payload cannot be read here: "
+"""Begins the reason of a stray whose codec, or the codec's key, is not here; such a reason quotes no payload."""
+
+
 class Strayed(msgspec.Struct, frozen=True):
     """This worker's build cannot run it, another may: the task is unknown here, or the payload is foreign (rule 16)."""
 

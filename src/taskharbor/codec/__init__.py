@@ -1,7 +1,7 @@
 """Wire formats: how arguments and results become bytes, and how the bytes find their format again."""
 
 from taskharbor.codec.book import CodecBook, found_codec
-from taskharbor.codec.codec import Codec, CodecError, Encode
+from taskharbor.codec.codec import Codec, CodecError, Encode, LackError
 from taskharbor.codec.concealing import Concealing, concealed, conceals
 from taskharbor.codec.formats import JsonCodec, MsgpackCodec
 from taskharbor.codec.guard import checked_codec, decoder_of, encoder_of
@@ -16,6 +16,7 @@ __all__ = [
     "Concealing",
     "Encode",
     "JsonCodec",
+    "LackError",
     "Marked",
     "MsgpackCodec",
     "TypeHook",

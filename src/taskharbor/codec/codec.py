@@ -28,6 +28,13 @@ class CodecError(ValueError):
         self.foreign = foreign
 
 
+class LackError(CodecError):
+    """The codec lacks what it would take; foreign. Its text quotes nothing of a value, so that it may be logged."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, foreign=True)
+
+
 class Codec(Protocol):
     """A wire format. Implement it to plug in one of your own; instances are shared between threads.
 

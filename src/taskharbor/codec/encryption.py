@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from taskharbor.codec.codec import Codec, CodecError
+from taskharbor.codec.codec import Codec, CodecError, LackError
 from taskharbor.codec.wrapping import WrappingCodec, mark_of
 from taskharbor.errors import MissingExtraError, OptionError
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from taskharbor.codec import Codec, CodecBook, CodecError
+from taskharbor.codec import Codec, CodecBook, CodecError, LackError
 from taskharbor.errors import MiddlewareError, OptionError, PayloadError, TaskDefinitionError
 from taskharbor.job import Delivery
-from taskharbor.outcome import Outcome, Rejected, Strayed, describe
+from taskharbor.outcome import LACKING, Outcome, Rejected, Strayed, describe
 from taskharbor.step import DeliveredStep
 from taskharbor.task import Middleware, Registry, TaskDefinition
 from taskharbor.task.filling import Filling
@@ -83,8 +83,8 @@ class Plans:
             return Strayed(unknown_task(delivery))
         try:
             arguments = self._arguments(plan, delivery)
-        except _UnknownCodec as error:
-            return Strayed(str(error), self.build)
+        except LackError as error:
+            return Strayed(f"{LACKING}{error}", self.build)
         except (
             TaskDefinitionError
         ) as error:  # the codec is here, and cannot carry the task's types in this build
@@ -123,8 +123,8 @@ class Plans:
     def _codec_of(self, delivery: Delivery) -> Codec:
         codec = self._codecs.find(delivery.codec)
         if codec is None:
-            raise _UnknownCodec(
-                f"its payload is written with the codec {delivery.codec!r}, which this worker does not have (it has "
+            raise LackError(
+                f"it is written with the codec {delivery.codec!r}, which this worker does not have (it has "
                 f"{', '.join(self._codecs.names())}); pass it as Harbor(codecs=[...])",
             )
         return codec
@@ -147,21 +147,20 @@ class Plans:
         return upgraded(definition, values, codec)
 
     def _unreadable(self, plan: TaskPlan, delivery: Delivery, error: CodecError, worker: str) -> Outcome:
-        told = (
-            f"the payload of job {delivery.id} (queue {delivery.queue!r}) does not fit the signature of task "
-            f"{delivery.task!r} in this worker: {error} at {error.path}"
-        )
         own = isinstance(plan, BuiltinPlan) or delivery.fingerprint == plan.definition.fingerprint
         if own and not error.foreign:
+            told = (
+                f"the payload of job {delivery.id} (queue {delivery.queue!r}) does not fit the signature of task "
+                f"{delivery.task!r} in this worker: {error} at {error.path}"
+            )
             problem = PayloadError(told, task=delivery.task, path=error.path, reason=str(error))
             return Rejected(
                 describe(problem, attempt=delivery.attempt, worker=worker), "its payload cannot be decoded"
             )
-        return Strayed(told, self.build)
-
-
-class _UnknownCodec(CodecError):
-    """The worker does not have what the payload is written with."""
+        return Strayed(
+            f"its payload does not fit the signature of task {delivery.task!r} in this worker: {error} at {error.path}",
+            self.build,
+        )
 
 
 def unknown_task(delivery: Delivery) -> str:

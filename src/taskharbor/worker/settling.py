@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from taskharbor.driver import JobSettle, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.job import PAYLOAD_LIMIT, Delivery
-from taskharbor.outcome import Outcome
+from taskharbor.outcome import LACKING, Outcome
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.reporting import Reporting
@@ -202,7 +202,10 @@ def _log_trouble(written: Settlement, delivery: Delivery) -> None:
             "job %s (task %s) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after
         )
     else:
-        why = (
-            "its task is not registered here" if written.refused_by is None else "this build cannot decode it"
-        )
+        if written.refused_by is None:
+            why = "its task is not registered here"
+        elif written.reason.startswith(LACKING):
+            why = written.reason
+        else:
+            why = "this build cannot decode it; its reason, in `jobs show`, says why"
         logger.warning("job %s (task %r) is left to other workers: %s", delivery.id, delivery.task, why)
