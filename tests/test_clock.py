@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskharbor import OptionError
-from taskharbor.clock import EPOCH, ManualClock, SystemClock, aware, duration_micros, from_micros, micros
+from taskharbor.clock import (
+    EPOCH,
+    ManualClock,
+    SystemClock,
+    aware,
+    duration_micros,
+    from_micros,
+    micros,
+    told_roughly,
+)
 from tests.fixtures.support import steady, untyped
 
 instants = st.datetimes(
@@ -159,3 +168,9 @@ def test_the_epoch_is_zero() -> None:
 def test_a_clock_is_turned_by_durations_alone() -> None:
     with pytest.raises(TypeError, match="expected a timedelta"):
         ManualClock().advance(3600)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_duration_that_was_drawn_is_told_without_its_microseconds() -> None:
+    told = [told_roughly(timedelta(seconds=s)) for s in (0, 0.000_2, 0.004_919, 1, 9.999_6, 90.4, 3600)]
+
+    assert ["0s", "1ms", "5ms", "1s", "10s", "1m30s", "1h"] == told

@@ -469,7 +469,7 @@ def test_a_slow_job_is_warned_of_while_it_runs_and_told_of_when_it_has_ended(col
 
     running, ended = log.records
     assert running.getMessage().startswith(
-        f"job {job.id} ({work.name}) has been running for more than 0:00:00.020000; it is at\n"
+        f"job {job.id} ({work.name}) has been running for more than 20ms; it is at\n"
     )
     assert line in running.__dict__["stack"]
     # From the handler's own frame on.

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS = {
+    "d": timedelta(days=1),  # and no weeks: "7d" reads better than "1w"
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+    "us": timedelta(microseconds=1),
+}
 
 
 class Clock(Protocol):
@@ -109,3 +117,22 @@ def from_micros(value: int) -> datetime:
 def duration_micros(duration: timedelta) -> int:
     """Return a duration in whole microseconds."""
     return (duration.days * 86_400 + duration.seconds) * 1_000_000 + duration.microseconds
+
+
+def told_duration(length: timedelta) -> str:
+    """Return a duration as settings and options are written: `1h30m`."""
+    parts: list[str] = []
+    for name, unit in _UNITS.items():
+        count, length = divmod(length, unit)
+        if count:
+            parts.append(f"{count}{name}")
+    return "".join(parts) or "0s"
+
+
+def told_roughly(length: timedelta) -> str:
+    """Return a duration that was measured or drawn: `5ms`, `1m30s`.
+
+    To a second; shorter than ten seconds, to a millisecond.
+    """
+    step = timedelta(seconds=1) if length >= timedelta(seconds=10) else timedelta(milliseconds=1)
+    return told_duration(max(round(length / step), 1) * step if length > timedelta(0) else timedelta(0))

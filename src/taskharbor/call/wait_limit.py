@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
+from taskharbor.clock import told_duration
 from taskharbor.errors import OptionError, ResultTimeout
+
+_NOTHING = timedelta(0)
 
 
 class WaitLimit:
@@ -33,8 +36,9 @@ class WaitLimit:
             return self._poll
         left = self._end - time.monotonic()
         if left <= 0:
+            waited = told_duration(max(self._timeout or _NOTHING, _NOTHING))
             raise ResultTimeout(
-                f"job {self._job_id} had not ended after {self._timeout}: it is {state}"
+                f"job {self._job_id} had not ended after {waited}: it is {state}"
                 f"{f' ({reason})' if reason else ''}, goes on, and can be waited for again",
                 job_id=self._job_id,
             )

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 
+from taskharbor.clock import told_duration
 from taskharbor.errors import OptionError
 from taskharbor.middleware.fields import job_fields
 from taskharbor.middleware.standing import Look, here
@@ -59,7 +60,7 @@ class SlowJobs(Middleware):
             slow,
             {"stack": stack},
             "job %s (%s) has been running for more than %s; it is at\n%s",
-            self._after,
+            told_duration(self._after),
             stack.rstrip(),
         )
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from taskharbor import clock
+
+told_duration = clock.told_duration
+"""Writes a duration as `duration` reads it."""
+
 _UNITS = {
     "w": timedelta(weeks=1),
     "d": timedelta(days=1),
@@ -40,18 +45,6 @@ def _no_duration(text: str) -> str:
     if re.fullmatch(_NUMBER, text.strip()):
         return f"{text!r} has no unit; write {text.strip()}s for seconds, {text.strip()}m for minutes"
     return f"{text!r} is no duration; write 30s, 5m, 1h30m or 500ms (w, d, h, m, s, ms, us, the longer ones first)"
-
-
-def told_duration(length: timedelta) -> str:
-    """Return a duration as `duration` reads it: `1h30m`."""
-    parts: list[str] = []
-    for name, unit in _UNITS.items():
-        if name == "w":  # "7d" reads better than "1w"
-            continue
-        count, length = divmod(length, unit)
-        if count:
-            parts.append(f"{count}{name}")
-    return "".join(parts) or "0s"
 
 
 def size(text: str) -> int:

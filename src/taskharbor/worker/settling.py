@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
+from taskharbor.clock import told_roughly
 from taskharbor.driver import JobSettle, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.job import PAYLOAD_LIMIT, Delivery
@@ -199,7 +201,10 @@ def _log_trouble(written: Settlement, delivery: Delivery) -> None:
         logger.error("job %s (task %s) is a dead letter after attempt %d of %d (%s)", *told, kind)
     elif written.kind is SettleKind.RETRY:
         logger.warning(
-            "job %s (task %s) failed in attempt %d of %d with %s; next try in %s", *told, kind, written.after
+            "job %s (task %s) failed in attempt %d of %d with %s; next try in %s",
+            *told,
+            kind,
+            told_roughly(written.after or timedelta(0)),
         )
     else:
         if written.refused_by is None:
