@@ -113,6 +113,7 @@ def test_a_change_reloads_a_broken_one_is_waited_out_and_a_new_file_is_seen(dev:
 
 def test_a_grace_of_nothing_is_no_grace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.py").touch()
     looped: list[tuple[list[str], timedelta]] = []
 
     def loop(command: list[str], paths: list[Path], grace: timedelta) -> int:
@@ -137,6 +138,8 @@ def test_a_grace_of_nothing_is_no_grace(monkeypatch: pytest.MonkeyPatch, tmp_pat
             Exit.USAGE,
             "which application? 'app.py' as an argument, 'other.py' as --app",
         ),
+        (["nope.py"], Exit.DEPLOYMENT, "there is no file"),
+        (["nope.py:harbor"], Exit.DEPLOYMENT, "there is no file"),
         (["app.py", "--watch", "nowhere"], Exit.USAGE, "nowhere: there is nothing there"),
     ],
 )
@@ -150,6 +153,7 @@ def test_what_cannot_be_run_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TASKHARBOR_APP", raising=False)
+    (tmp_path / "app.py").touch()
 
     assert code == run(["dev", *arguments])
     assert why in capsys.readouterr().err
@@ -172,6 +176,7 @@ def test_without_watchfiles_it_is_said_what_to_install(
         return real(name, globals_, locals_, names, level)
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.py").touch()
     monkeypatch.delitem(sys.modules, "taskharbor.cli.reloading", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
 

@@ -89,6 +89,9 @@ def dev(
     app = target.application()
     if not app:
         raise DeploymentError("dev needs your tasks: taskharbor dev app.py, or --app module:harbor")
+    place = app if app.endswith(".py") else app.rpartition(":")[0]
+    if place.endswith(".py") and not Path(place).is_file():  # a typo: waiting does not mend it
+        raise DeploymentError(f"--app {app!r}: there is no file {str(Path(place).absolute())!r}")
     paths = [path.absolute() for path in watch] if watch else list(_folders(app))
     for path in paths:
         if not path.exists():
