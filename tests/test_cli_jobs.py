@@ -146,6 +146,7 @@ def test_a_job_for_programs_has_its_arguments_and_result_as_json(shop: Shop) -> 
 
     assert ({"to": "a", "count": 2}, "a 2", "succeeded") == (told["arguments"], told["result"], told["state"])
     assert told["enqueued_at"].endswith("Z")
+    assert 16 == len(told["fingerprint"])
     assert "payload" not in told
 
 

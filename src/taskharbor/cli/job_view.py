@@ -40,6 +40,7 @@ def bare_for_programs(record: JobRecord) -> dict[str, object]:
     for name in ("step", "payload", "result"):
         del told[name]
     told["edges"] = [msgspec.structs.asdict(edge) for edge in record.edges]
+    told["fingerprint"] = f"{record.fingerprint:016x}"  # as `schema dump` has it; a number that large is rounded by jq
     return told
 
 
