@@ -1,11 +1,13 @@
 """Nobody who may make things in `public` can have them run in the driver's statements (CVE-2018-1058)."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 
+from taskharbor.driver import Driver
 from taskharbor.drivers.postgres import Place, PostgresDriver
 from taskharbor.drivers.postgres.schema import renamed
 from taskharbor_conformance import cases
@@ -46,9 +48,13 @@ def test_no_trap_is_sprung(conninfo: str) -> None:
     place = Place(conninfo=conninfo, schema=schema, migrate=True)
     tried = [case for case in cases() if case.family in _FAMILIES][::19]
 
+    @contextmanager
+    def opening() -> Generator[Callable[[], Driver]]:
+        yield lambda: PostgresDriver(place)
+
     for case in tried:
         try:
-            case.run(lambda: PostgresDriver(place))
+            case.run(opening)
         finally:
             with psycopg.connect(server().conninfo, autocommit=True) as connection:
                 connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date, timedelta
 from functools import partial
 
@@ -220,9 +221,11 @@ def test_what_an_earlier_step_gave_is_upgraded_with_the_rest() -> None:
 def test_arguments_that_are_not_all_there_are_not_upgraded() -> None:
     with Harbor("memory://", registry=old) as before:
         flow = chain(old_address, old_mail).enqueue()
-        new = version(upgrade, before)
 
-        with pytest.raises(PayloadError, match="some of which come from steps of its flow"):
+        with (
+            closing(version(upgrade, before)) as new,
+            pytest.raises(PayloadError, match="some of which come from steps of its flow"),
+        ):
             new.arguments_of(new.jobs.get(flow.id))
 
 
@@ -237,9 +240,9 @@ def test_a_dead_letter_of_the_old_version_is_upgraded_when_it_is_requeued() -> N
         job = mail.enqueue("a@b.c")
         before.run_until_idle()
         dead = before.jobs.get(job.id)
-        new = version(upgrade, before)
-        new.jobs.requeue([job.id])
-        new.run_until_idle()
+        with closing(version(upgrade, before)) as new:
+            new.jobs.requeue([job.id])
+            new.run_until_idle()
 
         assert JobState.DEAD is dead.state
         assert "hello to a@b.c by None" == job.result(timeout=PATIENCE)

@@ -134,7 +134,7 @@ def cut_short() -> Generator[Callable[[int], None]]:
     try:
         yield asked.append
     except BaseException:
-        if asked:
+        if len(asked) > 1:  # else nothing was done, and the error says all
             unknown = f"; what became of {asked[-1]:,} more is not known" if asked[-1] else ""
             note(f"Ended before the rest. What is told above was done{unknown}.")
         raise
