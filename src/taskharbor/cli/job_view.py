@@ -40,7 +40,8 @@ def bare_for_programs(record: JobRecord) -> dict[str, object]:
     for name in ("step", "payload", "result"):
         del told[name]
     told["edges"] = [msgspec.structs.asdict(edge) for edge in record.edges]
-    told["fingerprint"] = f"{record.fingerprint:016x}"  # as `schema dump` has it; a number that large is rounded by jq
+    # As `schema dump` has it: a number that large is rounded by jq.
+    told["fingerprint"] = f"{record.fingerprint:016x}"
     return told
 
 
