@@ -296,6 +296,7 @@ async def filters_narrow_it_down_together(bench: Bench) -> None:
     some = 0
 
     for fields in _filters(middle):
+        # Each set has other fields, of types that a dict cannot tell apart.
         find = JobFind(limit=ENOUGH, now=bench.now, **fields)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         expected = [record.id for record in records if _matches(record, find)]
         some += bool(expected)
@@ -309,6 +310,7 @@ async def a_count_counts_what_a_search_finds(bench: Bench) -> None:
     records, middle = await _population(bench)
 
     for fields in _filters(middle):
+        # Each set has other fields, of types that a dict cannot tell apart.
         count = JobCount(now=bench.now, **fields)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         expected = Counter(
             (record.queue, record.task, record.state) for record in records if _matches(record, count)
