@@ -59,6 +59,30 @@ class OnConflict(StrEnum):
     """Answer with the job that holds the key."""
     RAISE = "raise"
     """Raise `DuplicateJob`."""
+    REPLACE = "replace"
+    """Put the new arguments, options and time in the place of those of the job that has the key: it keeps its id, when
+    it was enqueued, and its attempts. Done only as long as that one is not leased and has not ended (`REPLACEABLE`);
+    else the new job is stored, and the key is its own from then on. A step of a flow is not replaced: a conflict."""
+
+
+LIVE = frozenset(JobState) - TERMINAL
+REPLACEABLE = frozenset({JobState.SCHEDULED, JobState.READY, JobState.PARKED, JobState.RETRYING})
+"""States of a job that another may take the place of."""
+
+
+class KeyRule(msgspec.Struct, frozen=True, gc=False):
+    """For how long the job that has a key keeps others out, as the one that comes sees it.
+
+    Without a rule: while it is live, and for its `key_ttl` after that. With one: in each of `states`, and in any until
+    `window` is over; its `key_ttl` only says how long it is remembered once it has ended. With a rule, other arguments
+    are no conflict where the digests are empty.
+    """
+
+    states: tuple[JobState, ...] = ()
+    window: timedelta | None = None
+    """So long after it was enqueued."""
+    latest: timedelta | None = None
+    """A replacement puts the start off to so long after the replaced one was enqueued, at the most."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -88,6 +112,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     digest: bytes = b""
     """Of the canonical arguments; set when there is a key."""
     on_conflict: OnConflict = OnConflict.EXISTING
+    key_rule: KeyRule | None = None
     keep_result: bool = True
     retain: timedelta = DEFAULT_RETAIN
     """How long the job can be looked up after it succeeded or was cancelled."""

@@ -9,6 +9,8 @@
     report.py      job_report: what running jobs tell of themselves
     event.py       event_watch, event_unwatch, event_append, event_read: the feed
     cursor.py      cursors of a feed whose events are numbered
+    schedule.py    schedule_declare, schedule_create, ..._delete, ..._pause, ..._resume, ..._find, ..._due, ..._fire
+    leader.py      leader_take, leader_release, leader_list
     statistics.py  statistics_write, statistics_read: counters by the minute
     admission.py   what job_enqueue answers: the one decision that every driver shares
     listen.py      wake-ups
@@ -68,13 +70,40 @@ from taskharbor.driver.event import (
     EventWatched,
 )
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowFind, FlowGet
+from taskharbor.driver.leader import (
+    UPKEEP,
+    LeaderList,
+    LeaderRelease,
+    Leaders,
+    Leadership,
+    LeaderTake,
+)
 from taskharbor.driver.listen import Listen, Subscription, Wake
 from taskharbor.driver.queue import QueueControl, QueueInfo, QueueList, QueuePause, QueueResume
 from taskharbor.driver.report import JobReport, JobReports
 from taskharbor.driver.request import Request
 from taskharbor.driver.retention import HistoryPrune, Pruned, Retention
+from taskharbor.driver.schedule import (
+    CreateStatus,
+    Declared,
+    DeclareStatus,
+    DueSchedule,
+    DueSchedules,
+    Fired,
+    Firing,
+    ScheduleCreate,
+    ScheduleDeclare,
+    ScheduleDelete,
+    ScheduleDue,
+    ScheduleFind,
+    ScheduleFire,
+    SchedulePause,
+    ScheduleResume,
+    Schedules,
+)
 from taskharbor.driver.statistics import STATISTICS_RETAIN, Statistics, StatisticsRead, StatisticsWrite
 from taskharbor.driver.store import (
+    AgedTake,
     CancelRequest,
     Enqueued,
     EnqueueStatus,
@@ -94,13 +123,19 @@ from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, W
 
 __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put constants first
     "Admission",
+    "AgedTake",
     "BlockingDriver",
     "CancelRequest",
     "CancelStatus",
     "Capability",
     "Counted",
+    "CreateStatus",
+    "DeclareStatus",
+    "Declared",
     "DeleteStatus",
     "Driver",
+    "DueSchedule",
+    "DueSchedules",
     "EVENT_RETAIN",
     "EnqueueStatus",
     "Enqueued",
@@ -112,6 +147,8 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "EventWatch",
     "EventWatched",
     "FeedCursor",
+    "Fired",
+    "Firing",
     "FlowCancel",
     "FlowControl",
     "FlowFind",
@@ -133,6 +170,11 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "JobSettle",
     "JobStore",
     "Joined",
+    "LeaderList",
+    "LeaderRelease",
+    "LeaderTake",
+    "Leaders",
+    "Leadership",
     "LeaseExtend",
     "LeaseExtended",
     "LeaseHold",
@@ -154,6 +196,15 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "Reservation",
     "Retention",
     "STATISTICS_RETAIN",
+    "ScheduleCreate",
+    "ScheduleDeclare",
+    "ScheduleDelete",
+    "ScheduleDue",
+    "ScheduleFind",
+    "ScheduleFire",
+    "SchedulePause",
+    "ScheduleResume",
+    "Schedules",
     "SchemaVersion",
     "Statistics",
     "StatisticsRead",
@@ -161,6 +212,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "Store",
     "Subscription",
     "TransactionalDriver",
+    "UPKEEP",
     "Wake",
     "WorkerAnnounce",
     "WorkerForget",

@@ -17,10 +17,12 @@ import msgspec
 from taskharbor.driver.control import CancelStatus, JobCancel, JobControl, JobGet
 from taskharbor.driver.event import EventFeed
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowGet
+from taskharbor.driver.leader import Leaders
 from taskharbor.driver.listen import Listen
 from taskharbor.driver.queue import QueueControl
 from taskharbor.driver.report import JobReports
 from taskharbor.driver.retention import Retention
+from taskharbor.driver.schedule import Schedules
 from taskharbor.driver.statistics import Statistics
 from taskharbor.driver.store import Enqueued, JobEnqueue, JobStore
 from taskharbor.driver.worker import WorkerRegister
@@ -54,6 +56,8 @@ class Store(
     JobReports,
     EventFeed,
     Statistics,
+    Schedules,
+    Leaders,
     Protocol,
 ):
     """Every verb, on one event loop. Any of them may raise `StoreUnavailable`; asking again is always safe."""

@@ -33,6 +33,8 @@ class EnqueueStatus(StrEnum):
     """What became of one job of a `job_enqueue`."""
 
     CREATED = "created"
+    REPLACED = "replaced"
+    """It took the place of the job that has its key, as it asked to (`OnConflict.REPLACE`)."""
     EXISTING = "existing"
     """Its key is taken by a job with the same arguments, or its id is stored already: nothing was written."""
     CONFLICT = "conflict"
@@ -58,12 +60,25 @@ class QueueTake(msgspec.Struct, frozen=True):
     limit: int
 
 
+class AgedTake(msgspec.Struct, frozen=True):
+    """What goes before the order of priorities, so that none of them starves."""
+
+    after: timedelta
+    """Jobs of all priorities but the first that have been due for longer than this."""
+    limit: int
+    """At most so many of them in one reserve; at least 1."""
+
+
 class JobReserve(Request, frozen=True, kw_only=True):
     """Lease the next jobs, in order of priority, lane, `due_at` and id over all the queues named.
 
     Jobs of paused queues are passed over whole. A guarded job is only taken within `guarded_limit`, and the reserve
     ends at the first one beyond it, so that it is not overtaken for ever. Solo jobs stand in a lane of their own,
     before the others of their priority: it is passed over unless `solo` allows, and then gives one job at most.
+
+    With `aged`, first of all, those that have been due for too long: the longest due first, over all queues named,
+    within their limits, from the front lane and the plain one (strays too). It ends at the first guarded one beyond
+    `guarded_limit`, which holds nothing else up. What is left of the limits is taken in order as ever.
     """
 
     queues: Sequence[QueueTake]
@@ -79,6 +94,7 @@ class JobReserve(Request, frozen=True, kw_only=True):
     """What the worker can decode, as a digest: stray lanes that it refused are left to others."""
     guarded_limit: int
     solo: bool
+    aged: AgedTake | None = None
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
