@@ -31,6 +31,8 @@ from taskharbor.errors import (
     PayloadError,
     PayloadTooLarge,
     ResultTimeout,
+    ScheduleError,
+    ScheduleNotFound,
     StoreUnavailable,
     TaskDefinitionError,
     TaskHarborError,
@@ -61,6 +63,8 @@ WITH_FACTS: list[TaskHarborError] = [
     ResultTimeout("no", job_id="1"),
     DuplicateJob("no", job_id="1"),
     KeyConflict("no", job_id="1", task="mail.send", key="k"),
+    ScheduleError("no", name="nightly"),
+    ScheduleNotFound("no", name="nightly"),
     RetryLater(timedelta(seconds=3), "busy"),
     Snooze(timedelta(seconds=3)),
     Reject("never"),
@@ -70,7 +74,7 @@ FACTLESS: list[TaskHarborError] = [
     for kind in vars(errors).values()
     if isinstance(kind, type)
     and issubclass(kind, TaskHarborError)
-    and not issubclass(kind, (PayloadError, JobError))
+    and not issubclass(kind, (PayloadError, JobError, ScheduleError))
 ]
 ALL = [*WITH_FACTS, *FACTLESS]
 

@@ -29,6 +29,8 @@
     |   |-- ResultTimeout         it had not finished when the caller's patience ended
     |   |-- DuplicateJob          its idempotency key is taken and the caller asked to be told
     |   `-- KeyConflict           its idempotency key is taken by other arguments
+    |-- ScheduleError             about one schedule: look at it
+    |   `-- ScheduleNotFound      it never was, was deleted, or is declared no more
     `-- StoreError                the store: try again
         |-- StoreUnavailable      it cannot be reached now; nothing is known of the last request
         `-- LeaseLost             the lease was reclaimed; another worker may run the job
@@ -260,6 +262,18 @@ class KeyConflict(JobError):
         super().__init__(message, job_id=job_id)
         self.task = task
         self.key = key
+
+
+class ScheduleError(TaskHarborError):
+    """What was asked of a schedule cannot be done; the message says why. `name` is the schedule's."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class ScheduleNotFound(ScheduleError, LookupError):
+    """The store has no schedule of that name."""
 
 
 class StoreError(TaskHarborError):

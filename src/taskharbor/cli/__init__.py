@@ -7,8 +7,9 @@ worker.py        `worker`: its options; launching.py starts it, logs.py sets log
                  hears what it is told, closing.py tells what `--until-idle` did and left
 dev.py           `dev`: its options; reloading.py keeps a worker running, and starts it afresh when files change
 enqueue.py       `enqueue`; arguments.py reads its arguments as the task declares them
-tasks.py schema.py jobs.py dlq.py flows.py queues.py workers.py stats.py events.py prune.py migrate.py info.py
-                 a file for each further family
+tasks.py schema.py jobs.py dlq.py flows.py queues.py workers.py leader.py stats.py events.py prune.py migrate.py
+info.py          a file for each further family
+schedules.py     `schedules`: schedule_create.py makes one at run time, schedule_view.py shows them
 filters.py       which jobs are meant, and the options that say so
 listing.py       pages of jobs and of flows
 showing.py       shows jobs whole: job_view.py one of them, step_view.py its place in a flow, input_view.py what earlier

@@ -11,8 +11,9 @@ from typing import cast, get_args, get_type_hints
 
 import msgspec
 
+from taskharbor.cli.values import pairs
 from taskharbor.codec import CodecError, JsonCodec
-from taskharbor.errors import PayloadError, nearest
+from taskharbor.errors import OptionError, PayloadError, nearest
 from taskharbor.task import TaskDefinition
 from taskharbor.task.arguments import typed_dict_keys
 from taskharbor.task.reading import Kind, Parameter
@@ -44,6 +45,19 @@ def from_object(task: TaskDefinition, text: str | bytes) -> msgspec.Struct:
             reason=str(error),
         ) from error
     return _read(task, {name: bytes(value) for name, value in given.items()})
+
+
+def from_words(task: TaskDefinition, given: Sequence[str]) -> msgspec.Struct:
+    """Return the arguments written as name=value each, or as one JSON object.
+
+    Raises:
+        OptionError: both.
+        PayloadError: they do not fit the task's signature.
+    """
+    objects = [text for text in given if text.lstrip().startswith("{")]
+    if objects and len(given) > 1:
+        raise OptionError("give one JSON object, or key=value for each argument, and not both")
+    return from_object(task, objects[0]) if objects else from_pairs(task, pairs(given))
 
 
 def told_signature(task: TaskDefinition) -> str:

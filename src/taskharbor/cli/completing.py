@@ -1,4 +1,4 @@
-"""What a shell offers when Tab is pressed: names of queues and tasks, and ids, from the application and the store.
+"""What a shell offers when Tab is pressed: names of queues, tasks, schedules, and ids, from application and store.
 
 Whatever goes wrong here offers nothing: nobody wants a traceback in the middle of a line. Nothing is made either.
 """
@@ -37,6 +37,16 @@ def complete_queue(ctx: typer.Context, incomplete: str) -> list[str]:
         yield from (queue.name for queue in harbor.queues.list())
 
     return [f"{before}{comma}{name}" for name in _offered(ctx, last, names)]
+
+
+def complete_schedule(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer names of schedules in the store."""
+
+    def names(harbor: Harbor) -> Sequence[str]:
+        refuse_missing(harbor)
+        return [record.name for record in harbor.schedules.list()]
+
+    return _offered(ctx, incomplete, names)
 
 
 def complete_job(*states: JobState) -> Completion:

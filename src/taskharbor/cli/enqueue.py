@@ -15,7 +15,7 @@ import typer
 from msgspec import UNSET
 
 from taskharbor.call import Call, JobHandle, Options, Signature
-from taskharbor.cli.arguments import from_object, from_pairs
+from taskharbor.cli.arguments import from_object, from_words
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note, progress, to_the_end
 from taskharbor.cli.target import AppOption, UrlOption, opened
@@ -109,7 +109,7 @@ def enqueue(
         if queue is not None:
             _warn_of_queue(harbor, queue)
         if given != ["-"]:
-            handles = harbor.enqueue_many([_signature(task, _arguments(task, given), options)])
+            handles = harbor.enqueue_many([_signature(task, from_words(task, given), options)])
             with to_the_end():
                 _tell(task, handles, as_json=as_json)
         elif key is not None:
@@ -126,13 +126,6 @@ def _warn_of_queue(harbor: Harbor, queue: str) -> None:
             f"No task here declares the queue {queue!r}{nearest(queue, known)}. Only a worker that is told to serves "
             f"it: --queues {queue}"
         )
-
-
-def _arguments(task: TaskDefinition, given: Sequence[str]) -> msgspec.Struct:
-    objects = [text for text in given if text.lstrip().startswith("{")]
-    if objects and len(given) > 1:
-        raise OptionError("enqueue: give one JSON object, or key=value for each argument, and not both")
-    return from_object(task, objects[0]) if objects else from_pairs(task, pairs(given))
 
 
 def _signature(task: TaskDefinition, arguments: msgspec.Struct, options: Options) -> Signature[object]:

@@ -16,6 +16,7 @@ from taskharbor.cli.enqueue import enqueue
 from taskharbor.cli.events import events
 from taskharbor.cli.exits import Exit, code_of
 from taskharbor.cli.info import info, installed_version
+from taskharbor.cli.leader import leader
 from taskharbor.cli.migrate import migrate
 from taskharbor.cli.output import ReaderGone, hush, note
 from taskharbor.cli.prune import prune
@@ -64,6 +65,7 @@ app.add_typer(flows.commands, name="flows")
 app.add_typer(queues.commands, name="queues")
 app.add_typer(schema.commands, name="schema")
 app.command()(workers)
+app.command()(leader)
 app.command()(stats)
 app.command()(events)
 app.command()(prune)

@@ -1,9 +1,9 @@
-"""What an operator can do by hand, in blocking and `a` forms: `harbor.jobs`, `.queues`, `.workers`, `.statistics`,
-and `.feed(...)`.
+"""What an operator can do by hand, in blocking and `a` forms: `harbor.jobs`, `.queues`, `.workers`, `.schedules`,
+`.statistics`, and `.feed(...)`.
 
 asking.py    how they reach the store, and the checks that they share
 choosing.py  which jobs: the filters of `find` and `count`
-jobs.py queues.py workers.py statistics.py feed.py    a file for each
+jobs.py queues.py workers.py schedules.py statistics.py feed.py    a file for each
 """
 
 from taskharbor.control.asking import Asks, id_list, name_set, not_found
@@ -11,6 +11,7 @@ from taskharbor.control.choosing import JobFilters
 from taskharbor.control.feed import Feed, Feeds
 from taskharbor.control.jobs import Jobs
 from taskharbor.control.queues import Queues
+from taskharbor.control.schedules import Schedules
 from taskharbor.control.statistics import Statistics
 from taskharbor.control.workers import Workers
 
@@ -21,6 +22,7 @@ __all__ = [
     "JobFilters",
     "Jobs",
     "Queues",
+    "Schedules",
     "Statistics",
     "Workers",
     "id_list",

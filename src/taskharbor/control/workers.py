@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from taskharbor.call import refuse_on_loop
 from taskharbor.control.asking import Asks
-from taskharbor.driver import WorkerInfo, WorkerList
+from taskharbor.driver import LeaderList, Leadership, WorkerInfo, WorkerList
 
 
 class Workers:
@@ -24,3 +24,12 @@ class Workers:
     async def alist(self) -> Sequence[WorkerInfo]:
         """Return the live workers; the async form of `list`."""
         return await self._asks.aask(lambda store: store.worker_list(WorkerList()))
+
+    def leaders(self) -> Sequence[Leadership]:
+        """Return who leads now, sorted by role: `upkeep` is who fires schedules and prunes. Empty if nobody does."""
+        refuse_on_loop("harbor.workers.leaders()", "harbor.workers.aleaders(...)")
+        return self._asks.ask(lambda store: store.leader_list(LeaderList()))
+
+    async def aleaders(self) -> Sequence[Leadership]:
+        """Return who leads now; the async form of `leaders`."""
+        return await self._asks.aask(lambda store: store.leader_list(LeaderList()))

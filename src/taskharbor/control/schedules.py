@@ -1,0 +1,275 @@
+"""`harbor.schedules`: schedules in the store, looked at, made, paused, resumed, triggered and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from taskharbor.call import Sent, Signature, refuse_on_loop
+from taskharbor.control.asking import Asks, check_notes, text_list
+from taskharbor.driver import (
+    CreateStatus,
+    EnqueueStatus,
+    Firing,
+    ScheduleCreate,
+    ScheduleDelete,
+    ScheduleFind,
+    ScheduleFire,
+    SchedulePause,
+    ScheduleResume,
+    Store,
+)
+from taskharbor.errors import OptionError, ScheduleError, ScheduleNotFound, nearest
+from taskharbor.job import new_job_id
+from taskharbor.schedule import SCHEDULE_META, NewSchedule, Schedule, ScheduleRecord
+
+T = TypeVar("T")
+
+_PAGE = 1000
+_ATTEMPTS = 20
+"""How often a trigger is tried against a schedule that is written at the same time."""
+
+
+class Template(Protocol):
+    """Makes of a call what each tick's job is made of, with the name and all."""
+
+    def __call__(
+        self, signature: Signature[object], schedule: Schedule, name: str, description: str, /
+    ) -> NewSchedule:
+        """Return the schedule to be stored."""
+        ...
+
+
+class Schedules:
+    """Schedules in the store, declared ones and those created at run time. Every method has an `a` form.
+
+    A declared schedule's name is `application/name`; wherever a name is asked for, `name` alone will do if it fits one
+    schedule only.
+    """
+
+    def __init__(self, asks: Asks, template: Template) -> None:
+        """Made by the harbor."""
+        self._asks = asks
+        self._template = template
+
+    def list(self, *, application: str | None = None) -> Sequence[ScheduleRecord]:
+        """Return all schedules, or those of one application, sorted by name."""
+        return self._block("list", lambda store: _all(store, application))
+
+    async def alist(self, *, application: str | None = None) -> Sequence[ScheduleRecord]:
+        """Return all schedules; the async form of `list`."""
+        return await self._asks.aask(lambda store: _all(store, application))
+
+    def get(self, name: str) -> ScheduleRecord:
+        """Return what the store knows of a schedule.
+
+        Raises:
+            ScheduleNotFound: it has none of that name.
+            ScheduleError: several fit the name; says which.
+        """
+        return self._block("get", lambda store: _one(store, name))
+
+    async def aget(self, name: str) -> ScheduleRecord:
+        """Return what the store knows of a schedule; the async form of `get`."""
+        return await self._asks.aask(lambda store: _one(store, name))
+
+    def create(
+        self,
+        name: str,
+        signature: Signature[object],
+        schedule: Schedule,
+        *,
+        description: str = "",
+        replace: bool = False,
+    ) -> ScheduleRecord:
+        """Create a schedule at run time, and return it. No declaration ever removes it.
+
+        Args:
+            name: unique in the store.
+            signature: the call that each tick makes: `report.s(region="eu")`, or `report.options(...).s(...)`.
+            schedule: made by `cron(...)` or `every(...)`.
+            description: for people.
+            replace: change the one that is there under the name, if that was created at run time too.
+
+        Raises:
+            ScheduleError: the name is taken.
+            OptionError: a name, call or schedule that cannot be.
+        """
+        made = self._template(signature, schedule, name, description)
+        return self._block("create", lambda store: _create(store, made, replace=replace))
+
+    async def acreate(
+        self,
+        name: str,
+        signature: Signature[object],
+        schedule: Schedule,
+        *,
+        description: str = "",
+        replace: bool = False,
+    ) -> ScheduleRecord:
+        """Create a schedule at run time; the async form of `create`."""
+        made = self._template(signature, schedule, name, description)
+        return await self._asks.aask(lambda store: _create(store, made, replace=replace))
+
+    def pause(self, *names: str, reason: str = "", by: str = "") -> Sequence[ScheduleRecord]:
+        """Let schedules fire no more until they are resumed, and return them; ticks that pass meanwhile are let go.
+
+        Raises:
+            ScheduleNotFound: there is none of a name; nothing was paused.
+            ScheduleError: several fit a name; nothing was paused.
+        """
+        check_notes(reason, by)
+        some = _some(names)
+        return self._block("pause", lambda store: _pause(store, some, reason, by))
+
+    async def apause(self, *names: str, reason: str = "", by: str = "") -> Sequence[ScheduleRecord]:
+        """Let schedules fire no more until they are resumed; the async form of `pause`."""
+        check_notes(reason, by)
+        some = _some(names)
+        return await self._asks.aask(lambda store: _pause(store, some, reason, by))
+
+    def resume(self, *names: str) -> Sequence[ScheduleRecord]:
+        """Let schedules fire again, from now on, and return them; raises as `pause`."""
+        some = _some(names)
+        return self._block("resume", lambda store: _resume(store, some))
+
+    async def aresume(self, *names: str) -> Sequence[ScheduleRecord]:
+        """Let schedules fire again; the async form of `resume`."""
+        some = _some(names)
+        return await self._asks.aask(lambda store: _resume(store, some))
+
+    def trigger(self, name: str) -> Sent:
+        """Make a schedule's job now, beside its ticks, paused or not, and return its id.
+
+        `created` is False if the job's key is taken: then the id is that of the job which has it.
+
+        Raises:
+            ScheduleNotFound: there is none of that name.
+            ScheduleError: several fit the name; or it was changed again and again meanwhile.
+        """
+        return self._block("trigger", lambda store: _trigger(store, name))
+
+    async def atrigger(self, name: str) -> Sent:
+        """Make a schedule's job now, beside its ticks; the async form of `trigger`."""
+        return await self._asks.aask(lambda store: _trigger(store, name))
+
+    def delete(self, *names: str, force: bool = False) -> Sequence[str]:
+        """Delete schedules, and return their whole names; jobs that they have made stay.
+
+        Args:
+            *names: which.
+            force: delete declared ones too, as of an application that is no more; the next generation that declares
+                them brings them back.
+
+        Raises:
+            ScheduleNotFound: there is none of a name; nothing was deleted.
+            ScheduleError: one is declared, and `force` was not said; or several fit a name. Nothing was deleted.
+        """
+        some = _some(names)
+        return self._block("delete", lambda store: _delete(store, some, force=force))
+
+    async def adelete(self, *names: str, force: bool = False) -> Sequence[str]:
+        """Delete schedules; the async form of `delete`."""
+        some = _some(names)
+        return await self._asks.aask(lambda store: _delete(store, some, force=force))
+
+    def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
+        refuse_on_loop(f"harbor.schedules.{name}()", f"harbor.schedules.a{name}(...)")
+        return self._asks.ask(work)
+
+
+async def _all(store: Store, application: str | None) -> Sequence[ScheduleRecord]:
+    found: list[ScheduleRecord] = []
+    while True:
+        after = found[-1].name if found else None
+        page = await store.schedule_find(ScheduleFind(application=application, after=after, limit=_PAGE))
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+async def _one(store: Store, name: str) -> ScheduleRecord:
+    (record,) = await _found(store, [name])
+    return record
+
+
+async def _found(store: Store, names: Iterable[str]) -> Sequence[ScheduleRecord]:
+    """Return the schedules that are meant, each once, in the order in which they were named."""
+    wanted = list(dict.fromkeys(names))
+    there = {record.name: record for record in await store.schedule_find(ScheduleFind(names=wanted))}
+    short = [name for name in wanted if name not in there]
+    everything = {record.name: record for record in await _all(store, None)} if short else {}
+    for name in short:
+        fitting = [whole for whole in everything if whole.rpartition("/")[2] == name]
+        if not fitting:
+            known = [*everything, *(whole.rpartition("/")[2] for whole in everything)]
+            raise ScheduleNotFound(f"there is no schedule {name!r}{nearest(name, known)}", name=name)
+        if len(fitting) > 1:
+            raise ScheduleError(
+                f"{name!r} fits several schedules; say which: {', '.join(fitting)}", name=name
+            )
+        there[name] = everything[fitting[0]]
+    return list({there[name].name: there[name] for name in wanted}.values())
+
+
+async def _create(store: Store, made: NewSchedule, *, replace: bool) -> ScheduleRecord:
+    (status,) = await store.schedule_create(ScheduleCreate(schedules=[made], replace=replace))
+    record = await _one(store, made.name)
+    if status is CreateStatus.EXISTING:
+        told = (
+            "declared by an application, which alone may change it" if record.application else "there already"
+        )
+        hint = "" if record.application else "; say replace to change it"
+        raise ScheduleError(f"the schedule {made.name!r} is {told}{hint}", name=made.name)
+    return record
+
+
+async def _pause(store: Store, names: Sequence[str], reason: str, by: str) -> Sequence[ScheduleRecord]:
+    whole = [record.name for record in await _found(store, names)]
+    await store.schedule_pause(SchedulePause(names=whole, reason=reason, by=by))
+    return await _found(store, whole)
+
+
+async def _resume(store: Store, names: Sequence[str]) -> Sequence[ScheduleRecord]:
+    whole = [record.name for record in await _found(store, names)]
+    await store.schedule_resume(ScheduleResume(names=whole))
+    return await _found(store, whole)
+
+
+async def _delete(store: Store, names: Sequence[str], *, force: bool) -> Sequence[str]:
+    found = await _found(store, names)
+    declared = [record for record in found if record.application is not None]
+    if declared and not force:
+        raise ScheduleError(
+            f"the schedule {declared[0].name!r} is declared by the application {declared[0].application!r}: take it "
+            "out of its code, or pause it; force deletes it until a later generation declares it again",
+            name=declared[0].name,
+        )
+    await store.schedule_delete(ScheduleDelete(names=[record.name for record in found]))
+    return [record.name for record in found]
+
+
+async def _trigger(store: Store, name: str) -> Sent:
+    job_id = new_job_id()
+    for _ in range(_ATTEMPTS):
+        record = await _one(store, name)
+        job = msgspec.structs.replace(
+            record.job, id=job_id, meta={**record.job.meta, SCHEDULE_META: record.name}
+        )
+        firing = Firing(name=record.name, revision=record.revision, jobs=[job])
+        (answer,) = await store.schedule_fire(ScheduleFire(firings=[firing]))
+        if answer.moved:
+            (stored,) = answer.jobs
+            return Sent(stored.job_id, stored.status is EnqueueStatus.CREATED)
+    raise ScheduleError(
+        f"the schedule {name!r} was changed by others {_ATTEMPTS} times while it was to be triggered; try again",
+        name=name,
+    )
+
+
+def _some(names: Sequence[str]) -> Sequence[str]:
+    if not names:
+        raise OptionError("no schedule was named; name one or more")
+    return text_list(names, "names", "names of schedules, one by one")
