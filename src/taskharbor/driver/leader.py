@@ -20,7 +20,10 @@ UPKEEP = "upkeep"
 
 
 class LeaderTake(Request, frozen=True, kw_only=True):
-    """Lead, if nobody else does, or go on leading: until so long after now. While another leads nothing is written."""
+    """Lead, if nobody else does, or go on leading: until so long after now. While another leads nothing is written.
+
+    Who comes back after the end of its own lease is a new leader, with a fence of its own.
+    """
 
     role: str
     worker: str
