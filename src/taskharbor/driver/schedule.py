@@ -36,7 +36,7 @@ class ScheduleDeclare(Request, frozen=True, kw_only=True):
     tick (to be computed anew if its end was moved); else, and if it had ended, its ticks count from now. A schedule
     that was created at run time under a name declared here becomes the application's.
 
-    The decisions are in `timetable`.
+    The decisions are in `declaring`.
     """
 
     application: str
@@ -120,8 +120,8 @@ class ScheduleFind(Request, frozen=True, kw_only=True):
 
 
 class ScheduleDue(Request, frozen=True, kw_only=True):
-    """Find what the scheduler has to look at, of schedules that are not paused: those not ended whose `next_at` has come
-    or is to be computed, and those, ended or not, that keep a tick for the end of a job that has ended.
+    """Find what the scheduler has to look at, of schedules that are not paused: those not ended whose `next_at` has
+    come or is to be computed, and those, ended or not, that keep a tick for the end of a job that has ended.
     """
 
     limit: int = 500
@@ -141,8 +141,8 @@ class DueSchedules(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     """By the store's clock."""
     due: Sequence[DueSchedule]
-    """The longest due first, those to be computed before all, those due at the same instant in order of name. What keeps
-    a tick has been due since that tick."""
+    """The longest due first, those to be computed before all, those due at the same instant in order of name. What
+    keeps a tick has been due since that tick."""
     next_in: timedelta | None
     """How long until another is due: zero if the limit ended the list, None if there is none. What waits for a job's
     end is not foreseen."""
@@ -183,8 +183,8 @@ class Fired(msgspec.Struct, frozen=True, kw_only=True):
     moved: bool
     """False: the schedule is gone, or was written since it was read, or another leads. Nothing was changed."""
     jobs: Sequence[Enqueued] = ()
-    """One a job, in order. `fired` counts those created; `last_job` is the last one created or replaced, and stays as it
-    is where there is none."""
+    """One a job, in order. `fired` counts those created; `last_job` is the last one created or replaced, and stays as
+    it is where there is none."""
 
 
 class Schedules(Protocol):

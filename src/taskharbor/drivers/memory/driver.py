@@ -13,7 +13,8 @@ from datetime import timedelta
 
 from taskharbor.clock import Clock, SystemClock
 from taskharbor.driver import Capability, ProducerStore, Store, Subscription, Wake
-from taskharbor.drivers.memory.store import BlockingMemoryStore, MemoryStore
+from taskharbor.drivers.memory.blocking import BlockingMemoryStore
+from taskharbor.drivers.memory.store import MemoryStore
 from taskharbor.drivers.memory.tables import Tables, subscribe
 from taskharbor.job import NewJob
 

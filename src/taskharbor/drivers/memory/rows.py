@@ -166,3 +166,13 @@ class Kept(msgspec.Struct, frozen=True):
     at: int
     """When it was appended."""
     event: JobEvent
+
+
+class Leader(msgspec.Struct, frozen=True):
+    """Who leads a role, or was the last to."""
+
+    worker: str
+    fence: int
+    since: int
+    expires: int
+    """In the past once it leads no more."""

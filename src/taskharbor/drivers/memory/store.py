@@ -1,4 +1,4 @@
-"""The memory driver's two faces, async and blocking, over one set of verbs."""
+"""Every verb of the memory driver, in async form. `blocking` has those of producers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import types
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
-from taskharbor.clock import micros
 from taskharbor.driver import (
     CancelStatus,
     Counted,
+    CreateStatus,
+    Declared,
     DeleteStatus,
+    DueSchedules,
     Enqueued,
     EventAppend,
     EventPage,
@@ -18,6 +20,7 @@ from taskharbor.driver import (
     EventUnwatch,
     EventWatch,
     EventWatched,
+    Fired,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -32,6 +35,10 @@ from taskharbor.driver import (
     JobRequeue,
     JobReserve,
     JobSettle,
+    LeaderList,
+    LeaderRelease,
+    Leadership,
+    LeaderTake,
     LeaseExtend,
     LeaseExtended,
     LeaseReclaim,
@@ -44,6 +51,14 @@ from taskharbor.driver import (
     Request,
     RequeueStatus,
     Reservation,
+    ScheduleCreate,
+    ScheduleDeclare,
+    ScheduleDelete,
+    ScheduleDue,
+    ScheduleFind,
+    ScheduleFire,
+    SchedulePause,
+    ScheduleResume,
     StatisticsRead,
     StatisticsWrite,
     WorkerAnnounce,
@@ -57,60 +72,26 @@ from taskharbor.drivers.memory import (
     event,
     find,
     flow,
+    leader,
     lease,
     look,
     report,
     reserve,
+    schedule,
     settle,
     statistics,
     upkeep,
 )
+from taskharbor.drivers.memory.blocking import run
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
+from taskharbor.schedule import ScheduleRecord
 from taskharbor.settlement import Settled
 
 Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
-
-
-def _run(tables: Tables, verb: Callable[[Tables, Q, int], A], request: Q) -> A:
-    """Carry out one verb under the lock, and wake whom it concerns once the lock is free."""
-    with tables.lock:
-        now = micros(tables.clock.now() if request.now is None else request.now)
-        answer = verb(tables, request, now)
-        wakes = tables.take_wakes()
-    for wake in wakes:
-        wake()
-    return answer
-
-
-class BlockingMemoryStore:
-    """The verbs of a producer, in blocking form."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
-        return _run(self._tables, enqueue.job_enqueue, request)
-
-    def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
-        """Return one record an id, in order."""
-        return _run(self._tables, look.job_get, request)
-
-    def job_cancel(self, request: JobCancel) -> Sequence[CancelStatus]:
-        """Cancel jobs and return one answer each, in order."""
-        return _run(self._tables, control.job_cancel, request)
-
-    def flow_get(self, request: FlowGet) -> Sequence[FlowRecord | None]:
-        """Return one record an id, in order."""
-        return _run(self._tables, flow.flow_get, request)
-
-    def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
-        """End flows and return one answer each, in order."""
-        return _run(self._tables, flow.flow_cancel, request)
 
 
 @types.coroutine
@@ -126,7 +107,7 @@ class MemoryStore:
         self._tables = tables
 
     async def _run(self, verb: Callable[[Tables, Q, int], A], request: Q) -> A:
-        answer = _run(self._tables, verb, request)
+        answer = run(self._tables, verb, request)
         await _turn()
         return answer
 
@@ -241,3 +222,47 @@ class MemoryStore:
     async def statistics_read(self, request: StatisticsRead) -> Sequence[Tally]:
         """Return the sums over all workers."""
         return await self._run(statistics.statistics_read, request)
+
+    async def schedule_declare(self, request: ScheduleDeclare) -> Declared:
+        """Make an application's schedules those declared here."""
+        return await self._run(schedule.schedule_declare, request)
+
+    async def schedule_create(self, request: ScheduleCreate) -> Sequence[CreateStatus]:
+        """Create schedules and return one answer each, in order."""
+        return await self._run(schedule.schedule_create, request)
+
+    async def schedule_delete(self, request: ScheduleDelete) -> Sequence[bool]:
+        """Delete schedules and return, for each, whether it was there."""
+        return await self._run(schedule.schedule_delete, request)
+
+    async def schedule_pause(self, request: SchedulePause) -> Sequence[bool]:
+        """Pause schedules and return, for each, whether it is there."""
+        return await self._run(schedule.schedule_pause, request)
+
+    async def schedule_resume(self, request: ScheduleResume) -> Sequence[bool]:
+        """Resume schedules and return, for each, whether it is there."""
+        return await self._run(schedule.schedule_resume, request)
+
+    async def schedule_find(self, request: ScheduleFind) -> Sequence[ScheduleRecord]:
+        """Return the matching schedules in order of name."""
+        return await self._run(schedule.schedule_find, request)
+
+    async def schedule_due(self, request: ScheduleDue) -> DueSchedules:
+        """Return the schedules to be looked at now."""
+        return await self._run(schedule.schedule_due, request)
+
+    async def schedule_fire(self, request: ScheduleFire) -> Sequence[Fired]:
+        """Store the jobs of ticks, move schedules on, and return one answer each, in order."""
+        return await self._run(schedule.schedule_fire, request)
+
+    async def leader_take(self, request: LeaderTake) -> Leadership:
+        """Lead if nobody else does, and return who leads."""
+        return await self._run(leader.leader_take, request)
+
+    async def leader_release(self, request: LeaderRelease) -> bool:
+        """Lead no more, and return whether the caller did."""
+        return await self._run(leader.leader_release, request)
+
+    async def leader_list(self, request: LeaderList) -> Sequence[Leadership]:
+        """Return the roles that are led, sorted by role."""
+        return await self._run(leader.leader_list, request)

@@ -12,6 +12,9 @@
     watches   until when each reader of the feed looks
     feed      its events
     tallies   what workers counted, by minute, queue, task, ending and worker
+    schedules the timetable, by name
+    declared  the generations of what applications declared, by digest, the last one last
+    leaders   who leads, or led last, by role
 
 A job that may be reserved, now or later, has exactly one valid entry in a lane; one that waits for earlier steps, is
 leased or has finished has none. Entries are never searched for: moving a row gives it a new sequence number, which
@@ -37,6 +40,7 @@ from taskharbor.drivers.memory.rows import (
     Flow,
     Kept,
     Key,
+    Leader,
     Lease,
     Pause,
     Row,
@@ -46,6 +50,7 @@ from taskharbor.drivers.memory.rows import (
 )
 from taskharbor.event import Ending, Tally
 from taskharbor.job import JobState, NewJob
+from taskharbor.schedule import ScheduleRecord
 
 PRIORITIES = 10
 _KNOWN_MICROS = 1000
@@ -108,6 +113,9 @@ class Tables:
         self.watches: dict[str, int] = {}
         self.feed = Feed()
         self.tallies: dict[Counter, Tally] = {}
+        self.schedules: dict[str, ScheduleRecord] = {}
+        self.declared: dict[str, dict[bytes, int]] = {}
+        self.leaders: dict[str, Leader] = {}
         self.order: list[str] | None = None
         """The ids of `rows` in order, and of some that are gone; None where it has to be made anew."""
         # Ends of retention, in order: jobs that are kept equally long end in the order they finished.
