@@ -13,7 +13,6 @@
     leader.py      leader_take, leader_release, leader_list
     statistics.py  statistics_write, statistics_read: counters by the minute
     admission.py   what job_enqueue answers: the one decision that every driver shares
-    declaring.py   what schedule_declare changes, and what a schedule keeps: shared in the same way
     timetable.py   what becomes of schedules that are paused, resumed, fired: shared, too
     listen.py      wake-ups
     driver.py      the whole: connecting, capabilities
