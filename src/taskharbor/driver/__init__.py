@@ -13,6 +13,7 @@
     leader.py      leader_take, leader_release, leader_list
     statistics.py  statistics_write, statistics_read: counters by the minute
     admission.py   what job_enqueue answers: the one decision that every driver shares
+    declaring.py   what schedule_declare changes, and what a schedule keeps: shared in the same way
     timetable.py   what becomes of schedules that are paused, resumed, fired: shared, too
     listen.py      wake-ups
     driver.py      the whole: connecting, capabilities
@@ -31,7 +32,7 @@ the task, and are of none of those builds, scan. So it blocks nobody, is met by 
 finds it.
 """
 
-from taskharbor.driver.admission import Admission, Holder, admit
+from taskharbor.driver.admission import Admission, Holder, admit, looks_at_holder, replacement_times
 from taskharbor.driver.control import (
     CancelStatus,
     Counted,
@@ -221,5 +222,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "WorkerList",
     "WorkerRegister",
     "admit",
+    "looks_at_holder",
+    "replacement_times",
     "require",
 ]
