@@ -6,6 +6,7 @@ arguments.py    the arguments as one typed value
 definition.py   the task at run time: names, options, encoding
 task.py         the typed face: Bound, Task, SyncTask, AsyncTask
 registry.py     one name, one task
+recurring.py    the schedules a task declares
 digest.py       what tells calls of one idempotency key apart
 partial.py      the arguments without those that earlier steps give
 filling.py      what earlier steps gave, as values of the parameters' types

@@ -15,10 +15,12 @@ from taskharbor.codec import Codec, checked_codec
 from taskharbor.errors import OptionError, TaskDefinitionError
 from taskharbor.job import DEFAULT_KEY_TTL, DEFAULT_PRIORITY, DEFAULT_QUEUE, DEFAULT_RETAIN
 from taskharbor.retry import Retry
+from taskharbor.schedule import Schedule
 from taskharbor.task.context import Context
 from taskharbor.task.definition import RunIn, TaskDefinition, TaskOptions
 from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
 from taskharbor.task.reading import Handler, caller_names, read
+from taskharbor.task.recurring import checked_schedules, refuse_required
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, SyncTask
 from taskharbor.task.upgrading import Upgrade, checked_upgrade
@@ -74,6 +76,7 @@ def task(
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
+    schedule: Schedule | Iterable[Schedule] | None = None,
     registry: Registry | None = None,
 ) -> Decorator: ...
 def task(
@@ -93,6 +96,7 @@ def task(
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
+    schedule: Schedule | Iterable[Schedule] | None = None,
     registry: Registry | None = None,
 ) -> Any:
     """Declare a function as a task. Its signature becomes static types, wire format, run-time check and JSON Schema.
@@ -115,6 +119,8 @@ def task(
         keep_result: False stores no result, and `JobHandle.result` refuses.
         retain: how long a job can be looked up after it succeeded or was cancelled.
         key_ttl: how long an idempotency key stays taken after its job has finished.
+        schedule: when workers of an application call it by themselves, without arguments: `cron(...)` or `every(...)`
+            of `taskharbor.scheduling`, or a list of them.
         registry: where it is registered, by default `default_registry`.
 
     Raises:
@@ -141,6 +147,7 @@ def task(
     if codec is not None:
         checked_codec(codec)
     layers = checked_layers(middleware, "@task")
+    schedules = checked_schedules(schedule)
     if upgrade is not None:
         checked_upgrade(upgrade)
     if isinstance(fn, str):
@@ -158,6 +165,8 @@ def task(
             _check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)
         if not reading.is_async:
             refuse_async_only(told, layers)
+        if schedules:
+            refuse_required(told, reading.parameters)
         definition = TaskDefinition(
             fn,
             reading,
@@ -167,6 +176,7 @@ def task(
             codec=codec,
             middleware=layers,
             upgrade=upgrade,
+            schedules=schedules,
         )
         (registry if registry is not None else default_registry).add(definition)
         return AsyncTask(definition) if reading.is_async else SyncTask(definition)

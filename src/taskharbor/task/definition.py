@@ -25,6 +25,7 @@ from taskharbor.job import (
     new_job_id,
 )
 from taskharbor.retry import Retry
+from taskharbor.schedule import Schedule
 from taskharbor.task import wire
 from taskharbor.task.arguments import (
     Binder,
@@ -85,6 +86,7 @@ class TaskDefinition:
         codec: Codec | None,
         middleware: tuple[Middleware, ...] = (),
         upgrade: Upgrade | None = None,
+        schedules: tuple[Schedule, ...] = (),
     ) -> None:
         """Check that the signature can be carried, and prepare what every call needs.
 
@@ -111,6 +113,8 @@ class TaskDefinition:
         """Some of them are around its enqueues."""
         self.upgrade = upgrade
         """What makes today's arguments of those that were stored under another signature; see `upgrading`."""
+        self.schedules = schedules
+        """When it is called by itself; declared by the worker of an application."""
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
