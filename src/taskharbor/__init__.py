@@ -64,7 +64,18 @@ from taskharbor.harbor import Harbor
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.outcome import Reject, RetryLater, Snooze
 from taskharbor.retry import Retry
-from taskharbor.task import AsyncTask, Bound, Context, Registry, SyncTask, Task, default_registry, task
+from taskharbor.task import (
+    AsyncTask,
+    Batch,
+    BatchContext,
+    Bound,
+    Context,
+    Registry,
+    SyncTask,
+    Task,
+    default_registry,
+    task,
+)
 from taskharbor.working import WorkerOptions
 
 if TYPE_CHECKING:
@@ -74,6 +85,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncTask",
     "AttemptError",
+    "Batch",
+    "BatchContext",
     "BlockingCallError",
     "Bound",
     "CancelStatus",

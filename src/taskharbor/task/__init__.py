@@ -5,6 +5,7 @@ reading.py      what the signature says
 arguments.py    the arguments as one typed value
 definition.py   the task at run time: names, options, encoding
 task.py         the typed face: Bound, Task, SyncTask, AsyncTask
+batch.py        handlers that take many jobs at a time: `batch_reading`, their signature; `batch_typed`, their face
 registry.py     one name, one task
 recurring.py    the schedules a task declares
 digest.py       what tells calls of one idempotency key apart
@@ -16,6 +17,8 @@ passing.py      one pass through a layer
 context.py      what a handler may ask of its job
 """
 
+from taskharbor.task.batch import Batch, BatchContext
+from taskharbor.task.batch_typed import AsyncBatchTask, SyncBatchTask
 from taskharbor.task.context import Context
 from taskharbor.task.decorator import task
 from taskharbor.task.definition import TaskDefinition
@@ -24,13 +27,17 @@ from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, Bound, SyncTask, Task
 
 __all__ = [
+    "AsyncBatchTask",
     "AsyncTask",
     "Attempt",
+    "Batch",
+    "BatchContext",
     "Bound",
     "Context",
     "Middleware",
     "Outgoing",
     "Registry",
+    "SyncBatchTask",
     "SyncTask",
     "Task",
     "TaskDefinition",

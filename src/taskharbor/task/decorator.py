@@ -16,13 +16,16 @@ from taskharbor.errors import OptionError, TaskDefinitionError
 from taskharbor.job import DEFAULT_KEY_TTL, DEFAULT_PRIORITY, DEFAULT_QUEUE, DEFAULT_RETAIN
 from taskharbor.retry import Retry
 from taskharbor.schedule import Schedule
+from taskharbor.task.batch import Batch
+from taskharbor.task.batch_reading import read_batch
+from taskharbor.task.batch_typed import AsyncBatchTask, BatchDecorator, SyncBatchTask
 from taskharbor.task.context import Context
 from taskharbor.task.definition import RunIn, TaskDefinition, TaskOptions
 from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
 from taskharbor.task.reading import Handler, caller_names, read
 from taskharbor.task.recurring import checked_schedules, refuse_required
 from taskharbor.task.registry import Registry, default_registry
-from taskharbor.task.typed import AsyncTask, SyncTask
+from taskharbor.task.typed import AsyncTask, SyncTask, Task
 from taskharbor.task.upgrading import Upgrade, checked_upgrade
 
 P = ParamSpec("P")
@@ -63,6 +66,24 @@ def task(fn: Callable[P, R], /) -> SyncTask[P, R]: ...
 @overload
 def task(
     *,
+    batch: Batch,
+    name: str | None = None,
+    aliases: Iterable[str] = (),
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_PRIORITY,
+    retry: Retry = ...,
+    timeout: timedelta | None = None,
+    codec: Codec | None = None,
+    middleware: Iterable[Middleware] = (),
+    upgrade: Upgrade | None = None,
+    keep_result: bool = True,
+    retain: timedelta = DEFAULT_RETAIN,
+    key_ttl: timedelta = DEFAULT_KEY_TTL,
+    registry: Registry | None = None,
+) -> BatchDecorator: ...
+@overload
+def task(
+    *,
     name: str | None = None,
     aliases: Iterable[str] = (),
     queue: str = DEFAULT_QUEUE,
@@ -97,6 +118,7 @@ def task(
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
     schedule: Schedule | Iterable[Schedule] | None = None,
+    batch: Batch | None = None,
     registry: Registry | None = None,
 ) -> Any:
     """Declare a function as a task. Its signature becomes static types, wire format, run-time check and JSON Schema.
@@ -121,6 +143,8 @@ def task(
         key_ttl: how long an idempotency key stays taken after its job has finished.
         schedule: when workers of an application call it by themselves, without arguments: `cron(...)` or `every(...)`
             of `taskharbor.scheduling`, or a list of them.
+        batch: the handler takes the payloads of several jobs at a time, as one list: `def index(documents:
+            list[Document]) -> list[int | Exception]`, enqueued as `index.enqueue(document)`. See `Batch`.
         registry: where it is registered, by default `default_registry`.
 
     Raises:
@@ -131,7 +155,7 @@ def task(
     _check(
         queue=queue, priority=priority, retry=retry, timeout=timeout, run=run, retain=retain, key_ttl=key_ttl
     )
-    _check_kinds(keep_result=keep_result, registry=registry)
+    _check_kinds(keep_result=keep_result, registry=registry, batch=batch)
     options = TaskOptions(
         queue=queue,
         priority=priority,
@@ -141,6 +165,7 @@ def task(
         run=run,
         keep_result=keep_result,
         retain=retain,
+        batch=batch,
     )
     if isinstance(aliases, str):
         raise OptionError(f"aliases={aliases!r}: expected a list of names, [{aliases!r}]")
@@ -157,10 +182,16 @@ def task(
         if given is not None:
             check_name(given, "name")
 
-    def decorate(fn: Handler, depth: int = 1) -> SyncTask[..., object] | AsyncTask[..., object]:
+    def decorate(fn: Handler, depth: int = 1) -> Task[..., object]:
         told = name if name is not None else default_name(fn)
         check_name(told, "name")
-        reading = read(fn, told, caller_names(depth))
+        names = caller_names(depth)
+        reading = read(fn, told, names) if batch is None else read_batch(fn, told, names)
+        if run == "process" and batch is not None:
+            raise TaskDefinitionError(
+                f"task {told!r}: run='process' hands one job to a process, and batch= several to one call; take one "
+                "of the two (a batch handler may start processes itself)"
+            )
         if run == "process":
             _check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)
         if not reading.is_async:
@@ -179,7 +210,8 @@ def task(
             schedules=schedules,
         )
         (registry if registry is not None else default_registry).add(definition)
-        return AsyncTask(definition) if reading.is_async else SyncTask(definition)
+        kinds = (SyncTask, AsyncTask) if batch is None else (SyncBatchTask, AsyncBatchTask)
+        return kinds[reading.is_async](definition)
 
     return decorate if fn is None else decorate(fn, depth=2)
 
@@ -226,11 +258,13 @@ def _check(
         )
 
 
-def _check_kinds(*, keep_result: object, registry: object) -> None:
+def _check_kinds(*, keep_result: object, registry: object, batch: object) -> None:
     if not isinstance(keep_result, bool):
         raise OptionError(f"keep_result={keep_result!r}: expected True or False")
     if registry is not None and not isinstance(registry, Registry):
         raise OptionError(f"registry={registry!r}: expected a Registry")
+    if batch is not None and not isinstance(batch, Batch):
+        raise OptionError(f"batch={batch!r}: expected a Batch, for example Batch(size=100)")
 
 
 def _check_process(fn: Handler, name: str, *, is_async: bool, deps_type: object) -> None:

@@ -35,6 +35,7 @@ from taskharbor.task.arguments import (
     json_schema,
     spread_for,
 )
+from taskharbor.task.batch import Batch
 from taskharbor.task.binding import arguments_decoder
 from taskharbor.task.digest import Digests
 from taskharbor.task.fidelity import differ, first_change
@@ -60,6 +61,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     run: RunIn | None = None
     keep_result: bool = True
     retain: timedelta = DEFAULT_RETAIN
+    batch: Batch | None = None
+    """How many jobs one call of the handler takes; None for one."""
 
 
 class Coder(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 import typing_extensions
 
 from taskharbor.errors import TaskDefinitionError
+from taskharbor.task.batch import BatchContext
 from taskharbor.task.context import Context
 
 Handler: typing.TypeAlias = Callable[..., object]
@@ -55,8 +56,13 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """The signature callers see: without the context."""
 
 
-def read(fn: Handler, name: str, local_names: Mapping[str, object]) -> Reading:
-    """Return what the signature of `fn` says.
+ContextKind: typing.TypeAlias = type[Context[typing.Any]] | type[BatchContext[typing.Any]]
+
+
+def read(
+    fn: Handler, name: str, local_names: Mapping[str, object], context: ContextKind = Context
+) -> Reading:
+    """Return what the signature of `fn` says, which may take a `context` first.
 
     `local_names` are the names visible where it was decorated, for annotations kept as strings.
 
@@ -67,7 +73,7 @@ def read(fn: Handler, name: str, local_names: Mapping[str, object]) -> Reading:
     signature = inspect.signature(fn)
     hints = _hints(fn, name, local_names)
     parameters = list(signature.parameters.values())
-    takes_context = bool(parameters) and _is_context(hints.get(parameters[0].name))
+    takes_context = bool(parameters) and _is_context(hints.get(parameters[0].name), context)
     if takes_context:
         deps_type = _deps_type(hints[parameters[0].name])
         if parameters[0].kind not in (Kind.POSITIONAL_ONLY, Kind.POSITIONAL_OR_KEYWORD):
@@ -81,7 +87,7 @@ def read(fn: Handler, name: str, local_names: Mapping[str, object]) -> Reading:
         is_async=_is_async(fn, hints),
         takes_context=takes_context,
         deps_type=deps_type,
-        parameters=tuple(_parameter(name, parameter, hints) for parameter in parameters),
+        parameters=tuple(_parameter(name, parameter, hints, context) for parameter in parameters),
         returns=_returns(name, hints),
         public=signature.replace(
             parameters=[p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters],
@@ -129,9 +135,9 @@ def _bare(hint: object) -> object:
     return _bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
 
 
-def _is_context(hint: object) -> bool:
+def _is_context(hint: object, context: ContextKind) -> bool:
     hint = _bare(hint)
-    return hint is Context or get_origin(hint) is Context
+    return hint is context or get_origin(hint) is context
 
 
 def _deps_type(hint: object) -> object:
@@ -160,7 +166,9 @@ def _refuse_swallower(name: str, first: inspect.Parameter, hints: Mapping[str, o
         )
 
 
-def _parameter(name: str, parameter: inspect.Parameter, hints: Mapping[str, object]) -> Parameter:
+def _parameter(
+    name: str, parameter: inspect.Parameter, hints: Mapping[str, object], context: ContextKind
+) -> Parameter:
     if parameter.name not in hints:
         raise _refusal(
             name, parameter.name, "it has no type; give it one, since it decides how the argument is stored"
@@ -170,9 +178,19 @@ def _parameter(name: str, parameter: inspect.Parameter, hints: Mapping[str, obje
             name, parameter.name, "names with two leading underscores cannot be stored; rename it, or use `/`"
         )
     hint = hints[parameter.name]
-    if _is_context(hint):
+    if _is_context(hint, context):
         raise _refusal(
-            name, parameter.name, "a Context is only injected as the first parameter; move it there"
+            name,
+            parameter.name,
+            f"a {context.__name__} is only injected as the first parameter; move it there",
+        )
+    if _is_context(hint, Context):
+        raise _refusal(
+            name, parameter.name, "a batch handler's jobs have a context each; take a BatchContext, first"
+        )
+    if _is_context(hint, BatchContext):
+        raise _refusal(
+            name, parameter.name, "a BatchContext is for batch handlers; declare it @task(batch=Batch(...))"
         )
     if parameter.kind is Kind.VAR_POSITIONAL:
         # Subscripting at run time: the argument is only known here.

@@ -24,6 +24,7 @@ from taskharbor.call import (
 )
 from taskharbor.errors import PayloadError, UsageError
 from taskharbor.retry import Retry
+from taskharbor.task.context import Context
 from taskharbor.task.definition import NO_OPTIONS, TaskDefinition
 
 P = ParamSpec("P")
@@ -172,6 +173,11 @@ class Task(Bound[P, R]):
             raise UsageError(
                 f"task {self.name!r} takes a Context, which only a running job has; outside of one call "
                 f"{self.__name__}.fn(Context.detached(deps), ...)"
+            )
+        if not isinstance(job.context, Context):  # a batch's, of many jobs
+            raise UsageError(
+                f"task {self.name!r} takes a Context, and this is a batch of many jobs; call "
+                f"{self.__name__}.fn(ctx.jobs[0], ...) for the one that it is for"
             )
         return self._definition.fn(job.context, *args, **kwargs)
 
