@@ -33,6 +33,9 @@ _FILLED_BY_VERBS = (
     "watcher",
     "event",
     "tally",
+    "schedule",
+    "declaration",
+    "leader",
 )
 _MOVED = "(current_timestamp AT TIME ZONE 'UTC')::date - 1 + slot"
 

@@ -240,6 +240,65 @@ MIGRATIONS = (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)""",
         ),
     ),
+    Migration(
+        5,
+        "schedules, who leads",
+        (
+            # Names are sorted as every store sorts them. `due` says in one word what the scheduler asks of `next_at`,
+            # of pauses and of ends: so it enters one index, and neither reads what is paused nor what is to be computed
+            # twice. Firing changes it, and so every index; what is done by hand beside that is HOT.
+            """CREATE TABLE taskharbor.schedule (
+    name text COLLATE "C" PRIMARY KEY,
+    application text COLLATE "C",
+    schedule json NOT NULL,
+    job json NOT NULL,
+    payload bytea NOT NULL,
+    description text NOT NULL,
+    revision bigint NOT NULL,
+    created_at timestamptz NOT NULL,
+    after timestamptz NOT NULL,
+    next_at timestamptz,
+    ended boolean NOT NULL DEFAULT false,
+    waiting_tick timestamptz,
+    paused_at timestamptz,
+    paused_by text NOT NULL DEFAULT '',
+    reason text NOT NULL DEFAULT '',
+    last_tick timestamptz,
+    last_job uuid,
+    fired bigint NOT NULL DEFAULT 0,
+    missed bigint NOT NULL DEFAULT 0,
+    overlapped bigint NOT NULL DEFAULT 0,
+    due timestamptz NOT NULL GENERATED ALWAYS AS (CASE WHEN ended OR paused_at IS NOT NULL THEN timestamptz 'infinity'
+        ELSE coalesce(next_at, timestamptz '-infinity') END) STORED
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000)""",
+            "CREATE INDEX schedule_due ON taskharbor.schedule (due, name)",
+            # As of `job_cancel`: an expression of which the planner always expects few.
+            """CREATE INDEX schedule_waiting ON taskharbor.schedule (((waiting_tick IS NOT NULL)::integer))
+    WHERE waiting_tick IS NOT NULL""",
+            """CREATE INDEX schedule_application ON taskharbor.schedule (application, name)
+    WHERE application IS NOT NULL""",
+            # The one with the greatest number is what its application has declared last.
+            """CREATE TABLE taskharbor.declaration (
+    application text COLLATE "C" NOT NULL,
+    digest text NOT NULL,
+    generation bigint NOT NULL,
+    number bigint NOT NULL,
+    declared_at timestamptz NOT NULL,
+    PRIMARY KEY (application, digest)
+)""",
+            "CREATE INDEX declaration_number ON taskharbor.declaration (application, number)",
+            # The fence is part of a key, so that `FOR KEY SHARE` keeps another from leading, and not the leader from
+            # going on.
+            """CREATE TABLE taskharbor.leader (
+    role text COLLATE "C" PRIMARY KEY,
+    worker text NOT NULL,
+    fence bigint NOT NULL,
+    since timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    UNIQUE (role, fence)
+) WITH (fillfactor = 10)""",
+        ),
+    ),
 )
 
 WANTED = MIGRATIONS[-1].number

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from psycopg.errors import LockNotAvailable
+
 from taskharbor.driver import (
     CancelStatus,
     Counted,
+    CreateStatus,
+    Declared,
     DeleteStatus,
+    DueSchedules,
     Enqueued,
     EventAppend,
     EventPage,
@@ -16,6 +21,7 @@ from taskharbor.driver import (
     EventUnwatch,
     EventWatch,
     EventWatched,
+    Fired,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -30,6 +36,10 @@ from taskharbor.driver import (
     JobRequeue,
     JobReserve,
     JobSettle,
+    LeaderList,
+    LeaderRelease,
+    Leadership,
+    LeaderTake,
     LeaseExtend,
     LeaseExtended,
     LeaseReclaim,
@@ -41,6 +51,14 @@ from taskharbor.driver import (
     Reclaimed,
     RequeueStatus,
     Reservation,
+    ScheduleCreate,
+    ScheduleDeclare,
+    ScheduleDelete,
+    ScheduleDue,
+    ScheduleFind,
+    ScheduleFire,
+    SchedulePause,
+    ScheduleResume,
     StatisticsRead,
     StatisticsWrite,
     WorkerAnnounce,
@@ -48,15 +66,31 @@ from taskharbor.driver import (
     WorkerInfo,
     WorkerList,
 )
-from taskharbor.drivers.postgres import control, enqueue, event, flow, lease, look, report, settle, upkeep
+from taskharbor.drivers.postgres import (
+    control,
+    declaring,
+    enqueue,
+    event,
+    firing,
+    flow,
+    leader,
+    lease,
+    look,
+    report,
+    schedule,
+    settle,
+    upkeep,
+)
 from taskharbor.drivers.postgres import queue as queues
 from taskharbor.drivers.postgres import statistics as counters
 from taskharbor.drivers.postgres.desk import AsyncDesk, BlockingDesk
 from taskharbor.drivers.postgres.gathering import Gathering
 from taskharbor.drivers.postgres.reserve import Walker
+from taskharbor.errors import StoreUnavailable
 from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
+from taskharbor.schedule import ScheduleRecord
 from taskharbor.settlement import Settled
 
 
@@ -176,6 +210,49 @@ class PostgresStore:
 
     async def statistics_read(self, request: StatisticsRead) -> Sequence[Tally]:
         return await self._desk.ask(counters.statistics_read, request)
+
+    async def schedule_declare(self, request: ScheduleDeclare) -> Declared:
+        return await self._desk.ask(declaring.schedule_declare, request, together=True)
+
+    async def schedule_create(self, request: ScheduleCreate) -> Sequence[CreateStatus]:
+        return await self._desk.ask(declaring.schedule_create, request, together=True)
+
+    async def schedule_delete(self, request: ScheduleDelete) -> Sequence[bool]:
+        return await self._desk.ask(schedule.schedule_delete, request)
+
+    async def schedule_pause(self, request: SchedulePause) -> Sequence[bool]:
+        return await self._desk.ask(schedule.schedule_pause, request)
+
+    async def schedule_resume(self, request: ScheduleResume) -> Sequence[bool]:
+        return await self._desk.ask(schedule.schedule_resume, request)
+
+    async def schedule_find(self, request: ScheduleFind) -> Sequence[ScheduleRecord]:
+        return await self._desk.ask(schedule.schedule_find, request)
+
+    async def schedule_due(self, request: ScheduleDue) -> DueSchedules:
+        return await self._desk.ask(schedule.schedule_due, request)
+
+    async def schedule_fire(self, request: ScheduleFire) -> Sequence[Fired]:
+        answers = [firing.LEFT] * len(request.firings)
+        for part in firing.parts(request):
+            try:
+                fired = await self._desk.ask(firing.schedule_fire, part.request, together=True)
+            except StoreUnavailable as error:
+                if part.keyed and isinstance(error.__cause__, LockNotAvailable):
+                    continue  # somebody's open transaction has its key: looked at again, as it is still due
+                raise
+            for place, answer in zip(part.places, fired, strict=True):
+                answers[place] = answer
+        return answers
+
+    async def leader_take(self, request: LeaderTake) -> Leadership:
+        return await self._desk.ask(leader.leader_take, request)
+
+    async def leader_release(self, request: LeaderRelease) -> bool:
+        return await self._desk.ask(leader.leader_release, request)
+
+    async def leader_list(self, request: LeaderList) -> Sequence[Leadership]:
+        return await self._desk.ask(leader.leader_list, request)
 
 
 class BlockingPostgresStore:

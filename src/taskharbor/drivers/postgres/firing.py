@@ -1,0 +1,161 @@
+"""schedule_fire: the jobs of many ticks, and the steps past them, in one transaction of four statements.
+
+Schedules are locked first, in order of name; then come jobs and keys, as in any enqueue. The fence is held, not only
+read: nobody leads anew until this is committed, and so nothing is written by a leader of old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from taskharbor.driver import UPKEEP, Enqueued, EnqueueStatus, Fired, Firing, JobEnqueue, ScheduleFire
+from taskharbor.driver.timetable import made
+from taskharbor.drivers.postgres.enqueue import job_enqueue
+from taskharbor.drivers.postgres.routine import Query, Routine, nullable_array, plain_array, text_array
+from taskharbor.drivers.postgres.step import Step
+
+FIRINGS = 500
+"""In one transaction, at most."""
+_JOBS = 5000
+"""Of one transaction's firings, unless it is one firing's."""
+# A leader that is stopped within this holds the fence: not for longer than it takes another to notice that he leads no
+# more.
+_LOCK = f"""WITH brief AS MATERIALIZED (SELECT set_config('idle_in_transaction_session_timeout', '5s', true)),
+leads AS MATERIALIZED (SELECT l.fence FROM taskharbor.leader l
+    WHERE $2::text::bigint IS NOT NULL AND l.role = '{UPKEEP}' FOR KEY SHARE)
+SELECT s.name, s.revision, s.last_job::text FROM taskharbor.schedule s WHERE s.name = ANY ($1::text::text[])
+    AND EXISTS (SELECT FROM brief)
+    AND ($2::text::bigint IS NULL OR coalesce((SELECT fence FROM leads), 0) <= $2::text::bigint)
+    ORDER BY s.name FOR UPDATE OF s"""
+_MOVE = """WITH said AS MATERIALIZED (SELECT * FROM unnest($1::text::text[], $2::text::timestamptz[], $3::text::uuid[],
+    $4::text::integer[], $5::text::bigint[], $6::text::bigint[], $7::text::timestamptz[], $8::text::timestamptz[],
+    $9::text::boolean[], $10::text::timestamptz[])
+    f(name, last_tick, last_job, fired, missed, overlapped, after, next_at, ended, waiting_tick))
+UPDATE taskharbor.schedule s SET revision = s.revision + 1, last_tick = coalesce(f.last_tick, s.last_tick),
+    last_job = coalesce(f.last_job, s.last_job), fired = s.fired + f.fired, missed = s.missed + f.missed,
+    overlapped = s.overlapped + f.overlapped, after = coalesce(f.after, s.after),
+    next_at = CASE WHEN f.after IS NULL THEN s.next_at ELSE f.next_at END,
+    ended = CASE WHEN f.after IS NULL THEN s.ended ELSE f.ended END,
+    waiting_tick = CASE WHEN f.after IS NULL THEN s.waiting_tick ELSE f.waiting_tick END
+    FROM said f WHERE s.name = f.name"""
+
+LEFT = Fired(moved=False)
+
+
+class _Move(NamedTuple):
+    """A firing whose jobs are stored."""
+
+    firing: Firing
+    answers: Sequence[Enqueued]
+
+
+class Part(NamedTuple):
+    """Firings that are written together."""
+
+    places: Sequence[int]
+    """Where in the whole request they stand."""
+    request: ScheduleFire
+    keyed: bool
+    """Some key may be held by somebody's open transaction, and is waited for then; in vain perhaps."""
+
+
+def parts(request: ScheduleFire) -> Iterator[Part]:
+    """Yield a request in parts, each a transaction of its own.
+
+    Firings with idempotency keys come last, each alone: no other schedule is to be late for a key that is waited for.
+    """
+    keyed: list[int] = []
+    places: list[int] = []
+    jobs = 0
+    for place, firing in enumerate(request.firings):
+        if any(job.key is not None for job in firing.jobs):
+            keyed.append(place)
+            continue
+        if places and (len(places) >= FIRINGS or jobs + len(firing.jobs) > _JOBS):
+            yield _part(request, places)
+            places, jobs = [], 0
+        places.append(place)
+        jobs += len(firing.jobs)
+    if places:
+        yield _part(request, places)
+    for place in keyed:
+        yield _part(request, [place], keyed=True)
+
+
+def _part(request: ScheduleFire, places: Sequence[int], *, keyed: bool = False) -> Part:
+    return Part(places, replace(request, firings=[request.firings[place] for place in places]), keyed)
+
+
+def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]:
+    """Store the jobs of ticks, move schedules on, and return one answer each, in order."""
+    names = text_array(sorted({firing.name for firing in request.firings}))
+    fence = None if request.fence is None else str(request.fence)
+    rows = yield Query(_LOCK, (names, fence))
+    there = {name: revision for name, revision, _ in rows}
+    moving: dict[str, Firing] = {}
+    for firing in request.firings:
+        if there.get(firing.name) == firing.revision:
+            moving.setdefault(firing.name, firing)
+    moves = yield from _store(step, list(moving.values()))
+    if moves:
+        yield _moved(moves)
+    answers = {id(move.firing): Fired(moved=True, jobs=move.answers) for move in moves}
+    if step.repeated:
+        last_jobs = {name: (revision, last_job) for name, revision, last_job in rows}
+        answers.update({id(firing): fired for firing, fired in _done_before(request.firings, last_jobs)})
+    return [answers.get(id(firing), LEFT) for firing in request.firings]
+
+
+def _store(step: Step, firings: Sequence[Firing]) -> Routine[list[_Move]]:
+    """Store the jobs of firings; return each with its answers."""
+    jobs = [job for firing in firings for job in firing.jobs]
+    answers = (yield from job_enqueue(step, JobEnqueue(jobs=jobs))) if jobs else []
+    moves: list[_Move] = []
+    begin = 0
+    for firing in firings:
+        end = begin + len(firing.jobs)
+        moves.append(_Move(firing, answers[begin:end]))
+        begin = end
+    return moves
+
+
+def _moved(moves: Sequence[_Move]) -> Query:
+    firings = [move.firing for move in moves]
+    counts = [made(move.answers) for move in moves]
+    return Query(
+        _MOVE,
+        (
+            text_array([firing.name for firing in firings]),
+            nullable_array([_text(firing.last_tick) for firing in firings]),
+            nullable_array([last for _, last in counts]),
+            plain_array([fired for fired, _ in counts]),
+            plain_array([firing.missed for firing in firings]),
+            plain_array([firing.overlapped for firing in firings]),
+            nullable_array([_text(firing.after) for firing in firings]),
+            nullable_array([_text(firing.next_at) for firing in firings]),
+            plain_array([firing.ended for firing in firings]),
+            nullable_array([_text(firing.waiting_tick) for firing in firings]),
+        ),
+    )
+
+
+def _done_before(
+    firings: Sequence[Firing], there: Mapping[str, tuple[int, str | None]]
+) -> Iterator[tuple[Firing, Fired]]:
+    """Yield what the first asking did, whose answer was lost: the next revision has the last job of this very firing,
+    whose id was made for it. (Of one without jobs, or with keys, it cannot be told.)
+    """
+    for firing in firings:
+        jobs = firing.jobs
+        if not jobs or any(job.key is not None for job in jobs):
+            continue
+        if there.get(firing.name) == (firing.revision + 1, jobs[-1].id):
+            yield firing, Fired(moved=True, jobs=[Enqueued(EnqueueStatus.CREATED, job.id) for job in jobs])
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
