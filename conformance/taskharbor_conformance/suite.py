@@ -11,7 +11,10 @@ from taskharbor_conformance.case import Case, DriverFactory, collected
 
 FAMILIES = (
     "enqueue",
+    "unique",
+    "replace",
     "reserve",
+    "aged",
     "lease",
     "settle",
     "stray",
@@ -24,6 +27,12 @@ FAMILIES = (
     "event",
     "statistics",
     "filters",
+    "schedule",
+    "schedule_declare",
+    "schedule_due",
+    "schedule_fire",
+    "schedule_concurrency",
+    "leader",
     "concurrency",
     "capability",
     "using",
