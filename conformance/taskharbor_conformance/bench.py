@@ -14,6 +14,7 @@ from typing import Self, TypeAlias, TypedDict, Unpack
 
 from taskharbor.clock import ManualClock
 from taskharbor.driver import (
+    AgedTake,
     CancelStatus,
     DeleteStatus,
     Driver,
@@ -55,6 +56,7 @@ from taskharbor.job import (
     Delivery,
     JobRecord,
     JobState,
+    KeyRule,
     NewJob,
     OnConflict,
     new_job_id,
@@ -105,6 +107,7 @@ class JobFields(TypedDict, total=False):
     key_ttl: timedelta
     digest: bytes
     on_conflict: OnConflict
+    key_rule: KeyRule | None
     keep_result: bool
     retain: timedelta
 
@@ -129,6 +132,7 @@ def new_job(**fields: Unpack[JobFields]) -> NewJob:
         key_ttl=fields.get("key_ttl", DEFAULT_KEY_TTL),
         digest=fields.get("digest", b"" if key is None else b"same arguments"),
         on_conflict=fields.get("on_conflict", OnConflict.EXISTING),
+        key_rule=fields.get("key_rule"),
         keep_result=fields.get("keep_result", True),
         retain=fields.get("retain", DEFAULT_RETAIN),
     )
@@ -146,6 +150,7 @@ class ReserveFields(TypedDict, total=False):
     build: str
     guarded_limit: int
     solo: bool
+    aged: AgedTake | None
 
 
 class Bench:
@@ -262,6 +267,7 @@ class Bench:
                 build=fields.get("build", BUILD),
                 guarded_limit=fields.get("guarded_limit", ENOUGH),
                 solo=fields.get("solo", True),
+                aged=fields.get("aged"),
                 now=self.now,
             )
         )

@@ -62,7 +62,8 @@ class OnConflict(StrEnum):
     REPLACE = "replace"
     """Put the new arguments, options and time in the place of those of the job that has the key: it keeps its id, when
     it was enqueued, and its attempts. Done only as long as that one is not leased and has not ended (`REPLACEABLE`);
-    else the new job is stored, and the key is its own from then on. A step of a flow is not replaced: a conflict."""
+    else the new job is stored, whatever its rule says, and the key is its own from then on. A step of a flow is not
+    replaced: a conflict."""
 
 
 LIVE = frozenset(JobState) - TERMINAL
@@ -74,15 +75,17 @@ class KeyRule(msgspec.Struct, frozen=True, gc=False):
     """For how long the job that has a key keeps others out, as the one that comes sees it.
 
     Without a rule: while it is live, and for its `key_ttl` after that. With one: in each of `states`, and in any until
-    `window` is over; its `key_ttl` only says how long it is remembered once it has ended. With a rule, other arguments
-    are no conflict where the digests are empty.
+    `window` is over; its `key_ttl` only says how long it is remembered once it has ended, and so does its `retain`: one
+    whose record is gone keeps nobody out. With a rule, other arguments are no conflict where the digests are empty.
+    The key of a step of a flow is kept as without a rule.
     """
 
     states: tuple[JobState, ...] = ()
     window: timedelta | None = None
     """So long after it was enqueued."""
     latest: timedelta | None = None
-    """A replacement puts the start off to so long after the replaced one was enqueued, at the most."""
+    """A replacement puts the start off to so long after the replaced one was enqueued, at the most. Where that has
+    passed, it is due since then, and keeps its place in the order."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):

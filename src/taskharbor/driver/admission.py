@@ -24,10 +24,13 @@ class Holder(NamedTuple):
     job_id: str
     digest: bytes
     state: JobState | None = None
-    """None where it was not looked up, since no job that wants the key has a rule for it (`looks_at_holder`)."""
+    """None where it was not looked up, since no job that wants the key has a rule for it (`looks_at_holder`); and where
+    it was, but its record is kept no more: only its key is."""
     enqueued_at: datetime | None = None
     step: bool = False
-    """It is a step of a flow."""
+    """It has a `Step`: it is one of a flow, or was given inputs."""
+    tried: bool = False
+    """It has used an attempt, so that if it is put off it is retrying, not scheduled."""
 
 
 Name = tuple[str, str]
@@ -40,14 +43,15 @@ class Admission(NamedTuple):
     answers: list[Enqueued]
     """One a job, in order, then one a flow."""
     new: list[NewJob]
-    """The jobs to be stored, in order."""
+    """The jobs to be stored, in order. Where several have one key, the last of them has it from now on."""
     flows: list[NewFlow]
     """The flows to be stored, in order."""
     replaced: dict[str, NewJob]
-    """What takes the place of jobs that are stored, by their ids."""
+    """What takes the place of jobs that are stored, by their ids, which these have too. Their keys' digests and times
+    are these jobs' from now on."""
     handed_over: dict[Name, str]
     """Keys to be taken from the jobs that have them, which keep others out no more: each with who had it. The new job
-    has it from now on."""
+    has it from now on. Who had it may be in `replaced` as well: that comes first."""
 
 
 REPLACE_RULE = KeyRule(states=tuple(sorted(REPLACEABLE)))
@@ -98,14 +102,14 @@ def admit(
             new[job.id] = job
             if job.key is not None:
                 name = (job.task, job.key)
-                if name in holders and name not in taken:
+                if name in holders:
                     handed_over[name] = holders[name].job_id
-                taken[name] = Holder(job.id, job.digest, JobState.READY, now)
+                taken[name] = Holder(job.id, job.digest, _waits(job, now), now, step=job.step is not None)
         elif answer.status is EnqueueStatus.REPLACED:
-            _replace(job, answer.job_id, new, replaced)
             name = (job.task, job.key or "")
-            held = taken.get(name) or holders[name]
-            taken[name] = held._replace(digest=job.digest)
+            holder = taken.get(name) or holders[name]
+            (new if answer.job_id in new else replaced)[answer.job_id] = _in_place_of(holder, job, now)
+            taken[name] = holder._replace(digest=job.digest, state=_waits(job, now, holder))
         else:
             refused = refused or _refuses(job, answer)
     new_flows: dict[str, NewFlow] = {}
@@ -139,9 +143,47 @@ def admit(
     return Admission(told, [], [], {}, {})
 
 
-def _replace(job: NewJob, job_id: str, new: dict[str, NewJob], replaced: dict[str, NewJob]) -> None:
-    """Put a job in the place of another, be it stored already or of the same batch."""
-    (new if job_id in new else replaced)[job_id] = msgspec.structs.replace(job, id=job_id)
+def replacement_times(job: NewJob, *, enqueued_at: datetime, now: datetime) -> tuple[datetime, datetime]:
+    """Return the `run_at` and the `due_at` of a job whose place this one takes.
+
+    They are those of a job that comes now, but never later than its rule's `latest` after `enqueued_at`. Where that has
+    passed, it is due since then: replaced again and again, it keeps its place in the order.
+    """
+    run_at = _run_at(job, now)
+    due_at = max(run_at, now)
+    if job.key_rule is None or job.key_rule.latest is None:
+        return run_at, due_at
+    last = enqueued_at + job.key_rule.latest
+    return min(run_at, last), min(due_at, last)
+
+
+def _run_at(job: NewJob, now: datetime) -> datetime:
+    if job.run_in is not None:
+        return now + job.run_in
+    return now if job.run_at is None else job.run_at
+
+
+def _in_place_of(holder: Holder, job: NewJob, now: datetime | None) -> NewJob:
+    """Return a job under the id of the one it replaces, of the same batch or stored before it."""
+    latest = None if job.key_rule is None else job.key_rule.latest
+    if latest is None or holder.enqueued_at is None or holder.enqueued_at != now:
+        return msgspec.structs.replace(job, id=holder.job_id)
+    run_at, _ = replacement_times(job, enqueued_at=holder.enqueued_at, now=now)
+    return msgspec.structs.replace(job, id=holder.job_id, run_at=run_at, run_in=None)
+
+
+def _waits(job: NewJob, now: datetime | None, replaced: Holder | None = None) -> JobState | None:
+    """Return the state that a job is in once it is stored, or in the place of another."""
+    if job.step is not None and job.step.waits:
+        return JobState.WAITING
+    if now is None:  # then nobody asks
+        return None
+    due_at = _run_at(job, now)
+    if replaced is not None and replaced.enqueued_at is not None:
+        _, due_at = replacement_times(job, enqueued_at=replaced.enqueued_at, now=now)
+    if due_at <= now:
+        return JobState.READY
+    return JobState.RETRYING if replaced is not None and replaced.tried else JobState.SCHEDULED
 
 
 def _answer_flow(
@@ -155,7 +197,7 @@ def _answer_flow(
         return Enqueued(EnqueueStatus.EXISTING, flow.id)
     for job in flow.keyed:
         name = (job.task, job.key or "")
-        holder = holders.get(name) or taken.get(name)
+        holder = taken.get(name) or holders.get(name)
         if holder is not None:
             # The flow's own key is its last step's. A step's can be shared with no other flow.
             same = flow.own_key and job.id == flow.id and holder.digest == job.digest
@@ -188,18 +230,32 @@ def _answer(
     if job.key is not None:
         name = (job.task, job.key)
         holder = taken.get(name) or holders.get(name)
-        if holder is not None and _keeps_out(holder, rule_of(job), now):
-            if job.on_conflict is OnConflict.REPLACE and holder.state in REPLACEABLE and not holder.step:
-                return Enqueued(EnqueueStatus.REPLACED, holder.job_id)
-            same = holder.digest == job.digest and not (job.on_conflict is OnConflict.REPLACE and holder.step)
-            return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder.job_id)
+        if holder is not None:
+            status = _meets(job, holder, now)
+            return Enqueued(status, job.id if status is _CREATED else holder.job_id)
     return Enqueued(_CREATED, job.id)
+
+
+def _meets(job: NewJob, holder: Holder, now: datetime | None) -> EnqueueStatus:
+    """Return what becomes of a job whose key another has."""
+    keeps_out = _keeps_out(holder, rule_of(job), now)
+    if job.on_conflict is OnConflict.REPLACE:
+        if holder.step:
+            return EnqueueStatus.CONFLICT
+        # What cannot be replaced keeps nobody out: the latest arguments would be lost. What has inputs is stored whole.
+        replaces = keeps_out and holder.state in REPLACEABLE and job.step is None
+        return EnqueueStatus.REPLACED if replaces else _CREATED
+    if not keeps_out:
+        return _CREATED
+    return EnqueueStatus.EXISTING if holder.digest == job.digest else EnqueueStatus.CONFLICT
 
 
 def _keeps_out(holder: Holder, rule: KeyRule | None, now: datetime | None) -> bool:
     """Return whether whoever holds a key keeps a job with that rule out."""
-    if rule is None or holder.state is None or holder.step:
+    if rule is None or holder.step:
         return True
+    if holder.state is None:  # its record is gone, and with it what a rule could look at
+        return False
     if holder.state in rule.states:
         return True
     if rule.window is None or holder.enqueued_at is None or now is None:

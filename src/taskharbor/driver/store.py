@@ -34,7 +34,14 @@ class EnqueueStatus(StrEnum):
 
     CREATED = "created"
     REPLACED = "replaced"
-    """It took the place of the job that has its key, as it asked to (`OnConflict.REPLACE`)."""
+    """It took the place of the job that has its key, as it asked to (`OnConflict.REPLACE`): that job's queue, priority,
+    payload, codec, fingerprint, digest, retry, timeout, metadata, times (`replacement_times`) and what is to be kept
+    are the new one's. It keeps its id, when it was enqueued, attempts, deliveries, crashes, errors and operations, and is
+    guarded still if it was; it is parked no more, and at the front of its lane no more.
+
+    The new one's own id is not stored. So if the answer is lost and the request repeated, it is carried out anew, as
+    one that came later: it replaces once more, or, if that job was leased meanwhile, is stored. Nothing is lost, and
+    the same arguments may run twice."""
     EXISTING = "existing"
     """Its key is taken by a job with the same arguments, or its id is stored already: nothing was written."""
     CONFLICT = "conflict"

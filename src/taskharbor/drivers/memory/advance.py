@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from taskharbor.clock import duration_micros, from_micros, micros
 from taskharbor.driver import JobEnqueue
 from taskharbor.drivers.memory.enqueue import insert, job_enqueue
-from taskharbor.drivers.memory.rows import NORMAL, Flow, Row
+from taskharbor.drivers.memory.rows import NORMAL, Flow, Key, Row
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.flow import FLOW_ENDED, Failure, FlowState, Sequel, failed_input, failure_job, failure_of
 from taskharbor.job import JobState, Operation
@@ -98,6 +98,8 @@ def write_sequel(tables: Tables, row: Row, sequel: Sequel, now: int) -> None:
     for job in sequel.steps:  # one whose key is taken, too: its flow could not end without it
         if job.id not in tables.rows:
             insert(tables, job, now, enqueued_at)
+            if job.key is not None and tables.held_key(job.task, job.key, now) is None:
+                tables.keys[job.task, job.key] = Key(job.id, job.digest)
     for job_id, count in sequel.waits.items():
         waiting = tables.rows.get(job_id)
         if waiting is not None and _is_waiting(waiting):

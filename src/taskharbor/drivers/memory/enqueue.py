@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from taskharbor.clock import duration_micros, from_micros, micros
-from taskharbor.driver import Enqueued, Holder, JobEnqueue, admit
+from taskharbor.driver import (
+    Enqueued,
+    Holder,
+    JobEnqueue,
+    admit,
+    looks_at_holder,
+    replacement_times,
+)
 from taskharbor.drivers.memory.rows import NORMAL, Flow, Key, Row
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.flow import NewFlow
@@ -18,25 +25,46 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
     wanted = request.jobs
     if request.flows:
         wanted = [*wanted, *(job for flow in request.flows for job in flow.keyed)]
-    answers, new, flows = admit(
+    enqueued_at = from_micros(now)
+    answers, new, flows, replaced, handed_over = admit(
         request.jobs,
         known=tables.rows,
         holders=_key_holders(tables, wanted, now),
         all_or_none=request.all_or_none,
         flows=request.flows,
+        now=enqueued_at,
     )
-    enqueued_at = from_micros(now)
     tables.order = None
+    for job_id, job in replaced.items():
+        _replace(tables, tables.rows[job_id], job, enqueued_at)
+    for name in handed_over:
+        del tables.keys[name]
     for job in new:
         insert(tables, job, now, enqueued_at)
+        if job.key is not None:
+            tables.keys[job.task, job.key] = Key(job.id, job.digest)
     for flow in flows:
         _insert_flow(tables, flow, now, enqueued_at)
     return answers
 
 
+def _replace(tables: Tables, row: Row, job: NewJob, now: datetime) -> None:
+    """Put a job, which has the row's id, in the place of the one it holds; the row keeps its history."""
+    row.run_at, due_at = replacement_times(job, enqueued_at=row.enqueued_at, now=now)
+    row.job = job
+    row.guarded = row.guarded or job.retry.max_attempts == 1
+    row.stray = None
+    row.stray_reason = row.reason = ""
+    if job.key is not None:
+        tables.keys[job.task, job.key] = Key(job.id, job.digest)
+    tables.make_due(row, micros(due_at), NORMAL)
+
+
 def _insert_flow(tables: Tables, flow: NewFlow, now: int, enqueued_at: datetime) -> None:
     for job in flow.steps:
         insert(tables, job, now, enqueued_at)
+        if job.key is not None:
+            tables.keys[job.task, job.key] = Key(job.id, job.digest)
     last = tables.rows[flow.id].job
     tables.flows[flow.id] = Flow(
         id=flow.id,
@@ -56,12 +84,27 @@ def _key_holders(tables: Tables, jobs: Sequence[NewJob], now: int) -> dict[tuple
         if job.key is not None:
             held = tables.held_key(job.task, job.key, now)
             if held is not None:
-                holders[job.task, job.key] = Holder(held.job_id, held.digest)
+                name = (job.task, job.key)
+                holders[name] = _holder(tables, held, now, look=looks_at_holder(job) or name in holders)
     return holders
 
 
+def _holder(tables: Tables, held: Key, now: int, *, look: bool) -> Holder:
+    row = tables.rows.get(held.job_id)
+    if row is None or not look:
+        return Holder(held.job_id, held.digest)
+    return Holder(
+        held.job_id,
+        held.digest,
+        tables.state_of(row, now),
+        row.enqueued_at,
+        step=row.job.step is not None,
+        tried=row.attempt > 0,
+    )
+
+
 def insert(tables: Tables, job: NewJob, now: int, enqueued_at: datetime) -> None:
-    """Store one job, with its key; a step that waits for others is not due before these have come."""
+    """Store one job, without its key; a step that waits for others is not due before these have come."""
     step = job.step
     waits = 0 if step is None else step.waits
     if job.run_in is not None and not waits:
@@ -78,8 +121,6 @@ def insert(tables: Tables, job: NewJob, now: int, enqueued_at: datetime) -> None
         # Its one attempt must not be spent unseen (rule 4).
         guarded=job.retry.max_attempts == 1,
     )
-    if job.key is not None and tables.held_key(job.task, job.key, now) is None:
-        tables.keys[job.task, job.key] = Key(job.id, job.digest)
     tables.rows[job.id] = row
     if step is not None:
         row.waits = waits

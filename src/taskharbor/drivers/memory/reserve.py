@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from operator import itemgetter
 
 import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import JobReserve, Reservation
+from taskharbor.driver import AgedTake, JobReserve, Reservation
 from taskharbor.drivers.memory.rows import LANES, SOLO, Lease, Row
 from taskharbor.drivers.memory.tables import PRIORITIES, Entry, Heaps, Tables, as_duration
 from taskharbor.job import Delivery
@@ -32,7 +33,10 @@ def job_reserve(tables: Tables, request: JobReserve, now: int) -> Reservation:
             next_due_in=as_duration(0),
         )
     walk = _Walk(request, now)
-    rows = walk.take(_sources(tables, request))
+    sources = _sources(tables, request)
+    if request.aged is not None:
+        walk.take_aged(sources, request.aged)
+    rows = walk.take(sources)
     expires = now + duration_micros(request.lease)
     if rows:
         lease = Lease(request.token, request.worker, expires, duration_micros(request.lease), {}, set())
@@ -72,6 +76,32 @@ class _Walk:
         self.held_back = False
         self.next_due: int | None = None
         self._rows: list[Row] = []
+
+    def take_aged(self, sources: Sequence[_Source], aged: AgedTake) -> None:
+        """Take those that have been due for too long, the longest first, whatever their priority but the first."""
+        before = self._now - duration_micros(aged.after)
+        lines = [
+            (source, slot)
+            for source in sources
+            for slot in range(LANES, PRIORITIES * LANES)
+            if slot % LANES != SOLO and source.heaps.heaps[slot]
+        ]
+        for _ in range(min(aged.limit, self._limit)):
+            heads = [
+                (head, source, slot)
+                for source, slot in lines
+                if source.left[source.queue] > 0 and (head := source.heaps.head(slot)) is not None
+            ]
+            if not heads:
+                return
+            (due, _, _, row), source, slot = min(heads, key=itemgetter(0))
+            if due >= before or (row.guarded and self._guarded_left <= 0):
+                return  # what this leaves is met again, and told of, in order of priority
+            self._guarded_left -= row.guarded
+            heapq.heappop(source.heaps.heaps[slot])
+            row.entry = 0
+            source.left[source.queue] -= 1
+            self._rows.append(row)
 
     def take(self, sources: Sequence[_Source]) -> list[Row]:
         """Return the rows taken, in order, out of their lanes."""

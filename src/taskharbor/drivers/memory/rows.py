@@ -36,7 +36,7 @@ class Row(msgspec.Struct, gc=False):
     """One job."""
 
     job: NewJob
-    """As enqueued; never changes."""
+    """As enqueued. Another takes its place, with the same id, task and key, only while it has a lane entry."""
     run_at: datetime
     enqueued_at: datetime
     due: int
