@@ -79,6 +79,7 @@ from taskharbor.task import (
 from taskharbor.working import WorkerOptions
 
 if TYPE_CHECKING:
+    from taskharbor.scheduling import cron, every
     from taskharbor.worker import Worker, WorkerCounts, WorkerSettings, WorkerThread
     from taskharbor.workflow import Pipeline, chain, chord, each, gather, group
 
@@ -170,8 +171,10 @@ __all__ = [
     "WorkerThread",
     "chain",
     "chord",
+    "cron",
     "default_registry",
     "each",
+    "every",
     "gather",
     "group",
     "register_type",
@@ -180,6 +183,8 @@ __all__ = [
 
 _OF_THE_WORKER = frozenset({"Worker", "WorkerCounts", "WorkerSettings", "WorkerThread"})
 _OF_THE_WORKFLOW = frozenset({"Pipeline", "chain", "chord", "each", "gather", "group"})
+
+_OF_THE_SCHEDULES = frozenset({"cron", "every"})
 
 
 def __getattr__(name: str) -> object:
@@ -192,4 +197,8 @@ def __getattr__(name: str) -> object:
         from taskharbor import workflow
 
         return getattr(workflow, name)
+    if name in _OF_THE_SCHEDULES:
+        from taskharbor import scheduling
+
+        return getattr(scheduling, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
