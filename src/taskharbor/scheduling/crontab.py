@@ -45,8 +45,8 @@ def check(expression: str) -> None:
     Raises:
         OptionError: as said.
     """
-    if not isinstance(expression, str):
-        raise OptionError(f"cron({expression!r}): expected a string, such as '0 8 * * 1-5'")
+    if not isinstance(expression, str) or not expression.strip():
+        raise OptionError(f"cron({expression!r}): expected {_FIELDS}, such as '0 8 * * 1-5'")
     if expression.strip().startswith("@") and expression.strip().lower() not in ALIASES:
         raise OptionError(f"cron({expression!r}): expected {_FIELDS}, or one of {', '.join(ALIASES)}")
     from cronsim import CronSimError
