@@ -289,9 +289,9 @@ async def a_deleted_schedule_is_gone_and_its_jobs_stay(bench: Bench) -> None:
     await create(bench, new_schedule("b"), new_schedule("c"))
     job_id = await tick(bench, "b")
 
-    told = await delete(bench, "b", "unknown", "app/a")
+    told = await delete(bench, "b", "unknown", "app/a", "b")
 
-    assert [True, False, True] == told
+    assert [True, False, True, False] == told
     assert (["c"], [job_id]) == (await names_of(bench), await bench.find_ids())
     assert [False] == await delete(bench, "b")
 

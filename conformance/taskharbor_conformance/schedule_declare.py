@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from taskharbor.driver import Capability, DeclareStatus
@@ -320,13 +321,14 @@ async def a_firing_read_before_a_change_changes_nothing(bench: Bench) -> None:
 
 @case("4.22")
 async def the_last_thousand_declarations_are_remembered(bench: Bench) -> None:
-    for number in range(1001):
-        await declare(bench, digest=b"%d" % number)
+    await declare(bench, digest=b"0")
+    await declare(bench, digest=b"1")
+    await asyncio.gather(*(declare(bench, digest=b"%d" % number) for number in range(2, 1001)))
 
-    first = await declare(bench, digest=b"1")
+    kept = await declare(bench, digest=b"1")
     forgotten = await declare(bench, digest=b"0")
 
-    assert (OUTDATED, 1001) == (first.status, first.generation)
+    assert (OUTDATED, 1001) == (kept.status, kept.generation)
     assert (DECLARED, 1002) == (forgotten.status, forgotten.generation)
 
 

@@ -95,12 +95,13 @@ async def asked_twice_the_second_changes_nothing(bench: Bench) -> None:
 async def one_schedule_in_a_batch_twice_moves_once(bench: Bench) -> None:
     await create(bench, new_schedule())
     record = await record_of(bench)
-    both = [firing(record, job_of(record), after=bench.now, next_at=bench.now + HOUR) for _ in range(2)]
+    one, other = [firing(record, job_of(record), after=bench.now, next_at=bench.now + HOUR) for _ in range(2)]
+    stale = Firing(name="tick", revision=record.revision - 1, jobs=[job_of(record)], after=bench.now)
 
-    answers = await fire(bench, *both)
+    answers = await fire(bench, stale, one, one, other)
 
-    assert [True, False] == moved(answers)
-    assert [both[0].jobs[0].id] == await bench.find_ids()
+    assert [False, True, False, False] == moved(answers)
+    assert [one.jobs[0].id] == await bench.find_ids()
     assert 1 == (await record_of(bench)).fired
 
 

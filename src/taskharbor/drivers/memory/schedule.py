@@ -76,10 +76,7 @@ def schedule_create(tables: Tables, request: ScheduleCreate, now: int) -> Sequen
 
 def schedule_delete(tables: Tables, request: ScheduleDelete, now: int) -> Sequence[bool]:
     """Delete schedules and return, for each, whether it was there."""
-    there = [name in tables.schedules for name in request.names]
-    for name in request.names:
-        tables.schedules.pop(name, None)
-    return there
+    return [tables.schedules.pop(name, None) is not None for name in request.names]
 
 
 def schedule_pause(tables: Tables, request: SchedulePause, now: int) -> Sequence[bool]:

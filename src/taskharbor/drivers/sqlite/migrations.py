@@ -234,4 +234,57 @@ END""",  # noqa: S608 - our own constants
     ON taskharbor_history (id) WHERE errors IS NOT NULL OR reason IS NOT NULL""",
         ),
     ),
+    Migration(
+        4,
+        "schedules, what applications declared, who leads",
+        (
+            # `due` is the next tick; before all of them stands what is to be computed (`schedule_rows.TO_COMPUTE`).
+            """CREATE TABLE taskharbor_schedule (
+    name TEXT PRIMARY KEY,
+    application TEXT,
+    task TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    schedule TEXT NOT NULL,
+    description TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    after_at INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    waiting_tick INTEGER,
+    paused_at INTEGER,
+    paused_by TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    last_tick INTEGER,
+    last_job TEXT,
+    fired INTEGER NOT NULL,
+    missed INTEGER NOT NULL,
+    overlapped INTEGER NOT NULL,
+    job BLOB NOT NULL
+)""",
+            """CREATE INDEX taskharbor_schedule_due
+    ON taskharbor_schedule (due, name) WHERE paused_at IS NULL AND ended = 0""",
+            """CREATE INDEX taskharbor_schedule_waiting
+    ON taskharbor_schedule (waiting_tick, name) WHERE paused_at IS NULL AND waiting_tick IS NOT NULL""",
+            """CREATE INDEX taskharbor_schedule_application
+    ON taskharbor_schedule (application, name) WHERE application IS NOT NULL""",
+            # Numbered in the order in which they were declared: the last one of an application is its present one.
+            """CREATE TABLE taskharbor_declaration (
+    number INTEGER PRIMARY KEY,
+    application TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    UNIQUE (application, digest)
+)""",
+            """CREATE INDEX taskharbor_declaration_last
+    ON taskharbor_declaration (application, number)""",
+            """CREATE TABLE taskharbor_leader (
+    role TEXT PRIMARY KEY,
+    worker TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID""",
+        ),
+    ),
 )

@@ -9,7 +9,10 @@ from typing import TypeVar
 from taskharbor.driver import (
     CancelStatus,
     Counted,
+    CreateStatus,
+    Declared,
     DeleteStatus,
+    DueSchedules,
     Enqueued,
     EventAppend,
     EventPage,
@@ -17,6 +20,7 @@ from taskharbor.driver import (
     EventUnwatch,
     EventWatch,
     EventWatched,
+    Fired,
     FlowCancel,
     FlowFind,
     FlowGet,
@@ -31,6 +35,10 @@ from taskharbor.driver import (
     JobRequeue,
     JobReserve,
     JobSettle,
+    LeaderList,
+    LeaderRelease,
+    Leadership,
+    LeaderTake,
     LeaseExtend,
     LeaseExtended,
     LeaseReclaim,
@@ -43,6 +51,14 @@ from taskharbor.driver import (
     Request,
     RequeueStatus,
     Reservation,
+    ScheduleCreate,
+    ScheduleDeclare,
+    ScheduleDelete,
+    ScheduleDue,
+    ScheduleFind,
+    ScheduleFire,
+    SchedulePause,
+    ScheduleResume,
     StatisticsRead,
     StatisticsWrite,
     WorkerAnnounce,
@@ -52,14 +68,17 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.sqlite import (
     control,
+    declaring,
     enqueue,
     event,
     find,
     flow,
+    leader,
     lease,
     look,
     report,
     reserve,
+    schedule,
     settle,
     statistics,
     upkeep,
@@ -71,6 +90,7 @@ from taskharbor.errors import StoreUnavailable
 from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
+from taskharbor.schedule import ScheduleRecord
 from taskharbor.settlement import Settled
 
 Q = TypeVar("Q", bound=Request)
@@ -191,6 +211,41 @@ class SqliteStore:
 
     async def statistics_read(self, request: StatisticsRead) -> Sequence[Tally]:
         return await self._desk.ask(Ask(statistics.statistics_read, request, writes=False))
+
+    async def schedule_declare(self, request: ScheduleDeclare) -> Declared:
+        return await self._desk.ask(
+            Ask(declaring.schedule_declare, request, writes=True, looks=declaring.nothing_declared)
+        )
+
+    async def schedule_create(self, request: ScheduleCreate) -> Sequence[CreateStatus]:
+        return await self._desk.ask(Ask(declaring.schedule_create, request, writes=bool(request.schedules)))
+
+    async def schedule_delete(self, request: ScheduleDelete) -> Sequence[bool]:
+        return await self._desk.ask(Ask(schedule.schedule_delete, request, writes=bool(request.names)))
+
+    async def schedule_pause(self, request: SchedulePause) -> Sequence[bool]:
+        return await self._desk.ask(Ask(schedule.schedule_pause, request, writes=bool(request.names)))
+
+    async def schedule_resume(self, request: ScheduleResume) -> Sequence[bool]:
+        return await self._desk.ask(Ask(schedule.schedule_resume, request, writes=bool(request.names)))
+
+    async def schedule_find(self, request: ScheduleFind) -> Sequence[ScheduleRecord]:
+        return await self._desk.ask(Ask(schedule.schedule_find, request, writes=False))
+
+    async def schedule_due(self, request: ScheduleDue) -> DueSchedules:
+        return await self._desk.ask(Ask(schedule.schedule_due, request, writes=False))
+
+    async def schedule_fire(self, request: ScheduleFire) -> Sequence[Fired]:
+        return await self._desk.ask(Ask(schedule.schedule_fire, request, writes=bool(request.firings)))
+
+    async def leader_take(self, request: LeaderTake) -> Leadership:
+        return await self._desk.ask(Ask(leader.leader_take, request, writes=True, looks=leader.another_leads))
+
+    async def leader_release(self, request: LeaderRelease) -> bool:
+        return await self._desk.ask(Ask(leader.leader_release, request, writes=True))
+
+    async def leader_list(self, request: LeaderList) -> Sequence[Leadership]:
+        return await self._desk.ask(Ask(leader.leader_list, request, writes=False))
 
 
 class BlockingSqliteStore:
