@@ -36,8 +36,8 @@ class EnqueueStatus(StrEnum):
     REPLACED = "replaced"
     """It took the place of the job that has its key, as it asked to (`OnConflict.REPLACE`): that job's queue, priority,
     payload, codec, fingerprint, digest, retry, timeout, metadata, times (`replacement_times`) and what is to be kept
-    are the new one's. It keeps its id, when it was enqueued, attempts, deliveries, crashes, errors and operations, and is
-    guarded still if it was; it is parked no more, and at the front of its lane no more.
+    are the new one's. It keeps its id, when it was enqueued, attempts, deliveries, crashes, errors and operations, and
+    is guarded still if it was. It is parked no more, and no more before others if it had been handed back.
 
     The new one's own id is not stored. So if the answer is lost and the request repeated, it is carried out anew, as
     one that came later: it replaces once more, or, if that job was leased meanwhile, is stored. Nothing is lost, and

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import chain, islice
 
 import msgspec
 
-from taskharbor.clock import duration_micros, micros
-from taskharbor.driver import Enqueued, Holder, JobEnqueue, admit
+from taskharbor.clock import duration_micros, from_micros, micros
+from taskharbor.driver import Enqueued, JobEnqueue, admit, replacement_times
+from taskharbor.drivers.sqlite.holders import key_holders
 from taskharbor.drivers.sqlite.inputs import Place, add_inputs
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import (
@@ -30,26 +32,12 @@ _PART = 2000
 """Steps of a flow that are read and stored at a time."""
 
 
-class _HolderRow(msgspec.Struct, array_like=True, frozen=True):
-    """Who holds a key."""
-
-    task: str
-    name: str
-    job_id: str
-    digest: str
-
-
-_holders = msgspec.json.Decoder(list[_HolderRow])
-
 _KNOWN = """SELECT json_group_array(id) FROM (
     SELECT id FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?1))
     UNION ALL SELECT id FROM taskharbor_history WHERE id IN (SELECT value FROM json_each(?1))
     UNION ALL SELECT id FROM taskharbor_dead WHERE id IN (SELECT value FROM json_each(?1)))"""
 _KNOWN_FLOWS = """SELECT json_group_array(id) FROM taskharbor_flow
     WHERE id IN (SELECT value FROM json_each(?))"""
-_HELD = """SELECT json_group_array(json_array(k.task, k.name, k.job_id, hex(k.digest)))
-    FROM json_each(?1) e CROSS JOIN taskharbor_key k ON k.task = e.value ->> 0 AND k.name = e.value ->> 1
-    WHERE k.expires_at IS NULL OR k.expires_at > ?2"""
 _ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
 _KEY_CELLS, _JOB_CELLS, _STEP_CELLS, _FLOW_CELLS = 5, 15, 18, 9
@@ -58,6 +46,10 @@ _ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, 
 _ADD_JOBS = """INSERT INTO taskharbor_job (
     id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
     VALUES """
+_IN_PLACE = f""" ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, options = excluded.options,
+    priority = excluded.priority, lane = {NORMAL}, due = excluded.due, guarded = max(guarded, excluded.guarded),
+    stray = 0, stray_reason = NULL, run_at = excluded.run_at, timeout = excluded.timeout, payload = excluded.payload,
+    digest = excluded.digest, meta = excluded.meta"""
 _ADD_STEPS = _ADD_JOBS.replace("lane)", "lane, flow, step, waits)")
 _ADD_FLOWS = """INSERT INTO taskharbor_flow (
     id, name, meta, state, reason, enqueued_at, retain, absorbing, on_failure) VALUES """
@@ -76,10 +68,18 @@ def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
         found |= yield from known_ids(ids)
         flows_found = read_json((yield Query(_KNOWN_FLOWS, (json_text(ids),))), TEXTS)
         found.update(flows_found)
-    holders = yield from _key_holders(wanting, step.now)
-    answers, new, new_flows = admit(
-        jobs, flows=flows, known=found, holders=holders, all_or_none=request.all_or_none
+    holders = yield from key_holders(wanting, step.now)
+    answers, new, new_flows, replaced, _ = admit(
+        jobs,
+        flows=flows,
+        known=found,
+        holders=holders,
+        all_or_none=request.all_or_none,
+        now=from_micros(step.now),
     )
+    if replaced:
+        since = {one.job_id: one.enqueued_at for one in holders.values() if one.enqueued_at is not None}
+        yield from insert(list(replaced.values()), step, in_place_of=since)
     yield from insert(new, step)
     if new_flows:
         yield from _insert_flows(new_flows, step)
@@ -112,20 +112,16 @@ def _insert_flows(flows: Sequence[NewFlow], step: Step) -> Routine[None]:
             int(flow.absorbing),
             None if flow.on_failure is None else _blob_of(flow.on_failure),
         )
-    yield from _insert_many(_ADD_FLOWS, rows, _FLOW_CELLS)
+    yield from insert_many(_ADD_FLOWS, rows, _FLOW_CELLS)
 
 
-def _key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str], Holder]]:
-    """Return who holds the keys that these jobs want, by task and key."""
-    wanted = [(job.task, job.key) for job in jobs if job.key is not None]
-    if not wanted:
-        return {}
-    held = read_json((yield Query(_HELD, (json_text(wanted), now))), _holders)
-    return {(key.task, key.name): Holder(key.job_id, bytes.fromhex(key.digest)) for key in held}
+def insert(
+    jobs: Sequence[NewJob], step: Step, in_place_of: Mapping[str, datetime] | None = None
+) -> Routine[None]:
+    """Store jobs, steps among them, of which none is stored yet; their keys are theirs from now on, whoever had them.
 
-
-def insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
-    """Store jobs, steps among them, of which none is stored yet."""
+    Or those that take the place of others, which have their ids and were enqueued at these times.
+    """
     now, number_of = step.now, step.book.number
     options: dict[int, tuple[int, int, str]] = {}
     keys: list[Cell] = []
@@ -139,7 +135,10 @@ def insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
         if key is not None:
             keys += (job.task, key, job.id, job.digest, duration_micros(job.key_ttl))
         run_at = due = now
-        if job.run_at is not None or job.run_in is not None:
+        if in_place_of is not None:
+            times = replacement_times(job, enqueued_at=in_place_of[job.id], now=from_micros(now))
+            run_at, due = micros(times[0]), micros(times[1])
+        elif job.run_at is not None or job.run_in is not None:
             run_at = _run_at(job, now)
             due = max(run_at, now)
         row = (
@@ -166,10 +165,10 @@ def insert(jobs: Sequence[NewJob], step: Step) -> Routine[None]:
             steps += (*row[:-1], *_step_cells(job, job.step))
     if options:
         yield Query(_ADD_OPTIONS, (json_text(list(options.values())),))
-    yield from _insert_many(_ADD_KEYS, keys, _KEY_CELLS)
-    yield from _insert_many(_ADD_JOBS, rows, _JOB_CELLS)
+    yield from insert_many(_ADD_KEYS, keys, _KEY_CELLS)
+    yield from insert_many(_ADD_JOBS, rows, _JOB_CELLS, "" if in_place_of is None else _IN_PLACE)
     if steps:
-        yield from _insert_many(_ADD_STEPS, steps, _STEP_CELLS)
+        yield from insert_many(_ADD_STEPS, steps, _STEP_CELLS)
         yield from add_inputs(_given(jobs))
     step.wakes.queues.update(job.queue for job in jobs)
 
@@ -189,12 +188,12 @@ def _given(jobs: Iterable[NewJob]) -> Iterable[tuple[Place, Input]]:
                 yield Place(job.id, one.slot, one.index), one
 
 
-def _insert_many(insert: str, cells: Sequence[Cell], width: int) -> Routine[None]:
+def insert_many(insert: str, cells: Sequence[Cell], width: int, conflict: str = "") -> Routine[None]:
     """Insert rows of so many cells, many by one statement, in few sizes, so that each is prepared once."""
     row = f"({', '.join('?' * width)})"
     begin = 0
     for size in _SIZES:
-        sql = insert + ", ".join([row] * size)
+        sql = insert + ", ".join([row] * size) + conflict
         while len(cells) - begin >= size * width:
             end = begin + size * width
             yield Query(sql, cells[begin:end])

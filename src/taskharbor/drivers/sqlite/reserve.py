@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import JobReserve, Reservation
+from taskharbor.driver import AgedTake, JobReserve, Reservation
 from taskharbor.drivers.sqlite.deliver import deliveries
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import SOLO, TEXTS, WAITING, Step, as_duration, json_text
@@ -110,7 +110,10 @@ def job_reserve(step: Step, request: JobReserve) -> Routine[Reservation]:
         )
         return Reservation(deliveries=held, expires_at=from_micros(held_until), next_due_in=as_duration(0))
     walk = _Walk(request, step.now)
-    yield from walk.run((yield from _lanes(request, paused, strays)))
+    heads = yield from _lanes(request, paused, strays)
+    if request.aged is not None:
+        yield from walk.take_aged(heads, request.aged)
+    yield from walk.run(heads)
     if not walk.taken:
         return _reservation(request, [], step.now, walk)
     ids = json_text(walk.taken)
@@ -165,12 +168,32 @@ class _Walk:
         self.held_back = False
         self.next_due: int | None = None
         self.taken: list[str] = []
+        self._aged: frozenset[str] = frozenset()
 
     def pass_over(self, heads: Sequence[_Head]) -> None:
         """Note when the first job of each lane is due, where none is due now."""
         for head in heads:
             if head.lane != SOLO or self._solo_left:
                 self._note_due(head.due)
+
+    def take_aged(self, heads: Sequence[_Head], aged: AgedTake) -> Routine[None]:
+        """Take those that have been due for too long, the longest first, whatever their priority but the first."""
+        last = self._now - duration_micros(aged.after) - 1
+        limit = min(aged.limit, self._limit)
+        lines: list[list[tuple[int, str, int, str]]] = []
+        for head in heads:
+            room = min(limit, self._left[head.queue])
+            if head.due <= last and head.priority > 0 and head.lane != SOLO and room > 0:
+                ((found,),) = yield Query(_DUE, (*_lane_of(head), last, room))
+                lines.append([(*job, head.queue) for job in _all_due.decode(found)])
+        for _, job_id, guarded, queue in heapq.merge(*lines):
+            if len(self.taken) >= limit or (guarded and self._guarded_left <= 0):
+                break  # what this leaves is met again, and told of, in order of priority
+            if self._left[queue] > 0:
+                self._guarded_left -= guarded
+                self._left[queue] -= 1
+                self.taken.append(job_id)
+        self._aged = frozenset(self.taken)
 
     def run(self, heads: Sequence[_Head]) -> Routine[None]:
         """Take what may be taken, lane by lane."""
@@ -228,9 +251,11 @@ class _Walk:
     def _all_due(self, source: _Head, *, solo: bool) -> Routine[list[_Due]]:
         # One more than can be taken tells whether any is left; those of a queue that gives no more are not read.
         room = 1 + max(min(self._limit - len(self.taken), self._left[source.queue]), 0)
-        lane = (source.queue, source.stray, source.priority, source.lane)
-        ((found,),) = yield Query(_DUE, (*lane, self._now, room))
+        lane = _lane_of(source)
+        ((found,),) = yield Query(_DUE, (*lane, self._now, room + len(self._aged)))
         jobs = _all_due.decode(found)
+        if self._aged:  # those are in their lanes still
+            jobs = [job for job in jobs if job.id not in self._aged][:room]
         if len(jobs) < room and not solo:  # the next solo job comes once this one has ended
             later = yield Query(_LATER, (*lane, self._now))
             if later:
@@ -240,3 +265,7 @@ class _Walk:
     def _note_due(self, due: int) -> None:
         if self.next_due is None or due < self.next_due:
             self.next_due = due
+
+
+def _lane_of(head: _Head) -> tuple[str, int, int, int]:
+    return head.queue, head.stray, head.priority, head.lane
