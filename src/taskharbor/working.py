@@ -5,7 +5,7 @@ The worker itself, and asyncio with it, is imported when one is asked for: most 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,10 @@ class WorkerOptions(TypedDict, total=False, closed=True):
     grace: timedelta
     halt: timedelta
     prefetch: int | None
+    weights: Mapping[str, int] | None
+    reserved: Mapping[str, int] | None
+    aging: timedelta | None
+    aging_share: float
     stall: timedelta
     owns_process: bool
 
@@ -76,6 +80,14 @@ def configured() -> WorkerOptions:
         found["halt"] = settings.halt
     if loaded.given("prefetch"):
         found["prefetch"] = settings.prefetch
+    if loaded.given("weights"):
+        found["weights"] = settings.weights
+    if loaded.given("reserved"):
+        found["reserved"] = settings.reserved
+    if loaded.given("aging"):
+        found["aging"] = settings.aging
+    if loaded.given("aging_share"):
+        found["aging_share"] = settings.aging_share
     if loaded.given("stall"):
         found["stall"] = settings.stall
     return found

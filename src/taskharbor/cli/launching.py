@@ -19,7 +19,7 @@ from taskharbor.cli.exits import code_of
 from taskharbor.cli.logs import LogFormat, LogLevel, configure_logging
 from taskharbor.cli.store import file_of, url_of, where_of
 from taskharbor.cli.target import Target, harbor_of
-from taskharbor.cli.values import told_duration
+from taskharbor.cli.values import told_duration, told_numbers
 from taskharbor.driver import Capability, require
 from taskharbor.errors import TaskHarborError
 from taskharbor.settings import Settings, load_settings
@@ -45,6 +45,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     grace: timedelta | None = None
     halt: timedelta | None = None
     prefetch: int | None = None
+    weights: dict[str, int] | None = None
+    reserved: dict[str, int] | None = None
+    aging: timedelta | None = None
+    aging_share: float | None = None
     stall: timedelta | None = None
     max_jobs: int | None = None
     max_memory: int | None = None
@@ -71,6 +75,14 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
             given["halt"] = self.halt
         if self.prefetch is not None:
             given["prefetch"] = self.prefetch
+        if self.weights is not None:
+            given["weights"] = self.weights
+        if self.reserved is not None:
+            given["reserved"] = self.reserved
+        if self.aging is not None:
+            given["aging"] = self.aging
+        if self.aging_share is not None:
+            given["aging_share"] = self.aging_share
         if self.stall is not None:
             given["stall"] = self.stall
         return given
@@ -89,6 +101,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"--{name.replace('_', '-')}={told_duration(value)}"
             elif isinstance(value, list):
                 yield f"--{name}={','.join(self.queues or ())}"
+            elif name == "weights":
+                yield f"--weights={told_numbers(self.weights or {})}"
+            elif name == "reserved":
+                yield f"--reserve={told_numbers(self.reserved or {})}"
             else:
                 yield f"--{name.replace('_', '-')}={value}"
         if self.max_jobs is not None:

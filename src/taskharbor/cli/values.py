@@ -12,6 +12,7 @@ from taskharbor.settings import text as text_values
 
 told_duration = text_values.told_duration
 told_size = text_values.told_size
+told_numbers = text_values.told_numbers
 
 
 def duration(text: str) -> timedelta:
@@ -55,6 +56,18 @@ def size(text: str) -> int:
     """
     try:
         return text_values.size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def numbers(text: str) -> dict[str, int]:
+    """Return the numbers by name written as `mail=3,default=1`.
+
+    Raises:
+        BadParameter: it is written otherwise, or names one twice.
+    """
+    try:
+        return text_values.numbers(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -12,7 +12,7 @@ from taskharbor.cli.launching import Orders, launch
 from taskharbor.cli.logs import LogFormat, LogLevel
 from taskharbor.cli.logs import log_level as as_level
 from taskharbor.cli.target import AppOption, UrlOption, target_of
-from taskharbor.cli.values import duration, listed, size, told_duration
+from taskharbor.cli.values import duration, listed, numbers, size, told_duration
 from taskharbor.errors import OptionError
 from taskharbor.settings import load_settings
 
@@ -114,6 +114,49 @@ def worker(
             show_default="a tenth of a second's work",
         ),
     ] = None,
+    weights: Annotated[
+        dict[str, int] | None,
+        typer.Option(
+            "--weights",
+            metavar="QUEUE=N,...",
+            parser=numbers,
+            envvar="TASKHARBOR_WEIGHTS",
+            help="Shares of what is started, by queue; queues that are not named have 1.",
+            show_default="priorities order the jobs of all queues together",
+        ),
+    ] = None,
+    reserved: Annotated[
+        dict[str, int] | None,
+        typer.Option(
+            "--reserve",
+            metavar="QUEUE=N,...",
+            parser=numbers,
+            envvar="TASKHARBOR_RESERVED",
+            help="Slots of each process that only this queue's jobs may take.",
+            show_default="none",
+        ),
+    ] = None,
+    aging: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--aging",
+            metavar="DURATION",
+            parser=duration,
+            envvar="TASKHARBOR_AGING",
+            help="Take some jobs that have been due for longer than this before those of a higher priority.",
+            show_default="never",
+        ),
+    ] = None,
+    aging_share: Annotated[
+        float | None,
+        typer.Option(
+            "--aging-share",
+            metavar="SHARE",
+            envvar="TASKHARBOR_AGING_SHARE",
+            help="Which part of what is taken those are, with --aging; above 0, at most 1.",
+            show_default="0.1",
+        ),
+    ] = None,
     stall: Annotated[
         timedelta | None,
         typer.Option(
@@ -203,6 +246,10 @@ def worker(
             "grace": grace,
             "halt": halt,
             "prefetch": prefetch,
+            "weights": weights,
+            "reserved": reserved,
+            "aging": aging,
+            "aging_share": aging_share,
             "stall": stall,
             "max_jobs": max_jobs,
             "max_memory": max_memory,
@@ -224,6 +271,10 @@ def worker(
         grace=told("grace", settings.grace),
         halt=told("halt", settings.halt),
         prefetch=settings.prefetch,
+        weights=settings.weights,
+        reserved=settings.reserved,
+        aging=settings.aging,
+        aging_share=told("aging_share", settings.aging_share),
         stall=told("stall", settings.stall),
         max_jobs=settings.max_jobs,
         max_memory=settings.max_memory,

@@ -14,12 +14,13 @@ from taskharbor.errors import redacted
 DEFAULT_URL: Final = "sqlite:///taskharbor.db"
 WORKER_TABLE: Final = "worker"
 """The table of the file that holds what a worker is told."""
-_TOP: Final = frozenset({"url", "app"})
+_TOP: Final = frozenset({"url", "app", "application", "generation", "schedules"})
 
 MOST: Final = 100_000
 """More handlers, processes or jobs at once is a mistake in writing; memory would be asked for all of them."""
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Some: TypeAlias = Annotated[int, Meta(ge=1, le=MOST)]
+Share: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +32,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="Your application, for the command line: `module:harbor` or `path/to/file.py:harbor`."
         ),
+    ] = None
+    application: Annotated[
+        str,
+        Meta(
+            description="Whose schedules those are that code and files declare; applications on one store need names."
+        ),
+    ] = "default"
+    generation: Annotated[
+        Count | None,
+        Meta(
+            description="Of those declarations, a number that grows with each deploy; by default the store tells them "
+            "apart."
+        ),
+    ] = None
+    schedules: Annotated[
+        str | None,
+        Meta(description="A file of schedules, TOML or YAML, that workers declare with those in code."),
     ] = None
     queues: Annotated[
         tuple[str, ...] | None,
@@ -62,6 +80,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="Jobs to hold unstarted, beyond the free slots; by default a tenth of a second's work."
         ),
     ] = None
+    weights: Annotated[
+        dict[str, Share] | None,
+        Meta(
+            description="Shares of what a worker starts, by queue, over those that have jobs due; queues that are not "
+            "named have 1. By default priorities order the jobs of all queues together."
+        ),
+    ] = None
+    reserved: Annotated[
+        dict[str, Some] | None,
+        Meta(description="Slots of each worker process that only this queue's jobs may take, by queue."),
+    ] = None
+    aging: Annotated[
+        timedelta | None,
+        Meta(
+            description="Give `aging_share` of what is taken to jobs that have been due for longer than this, whatever "
+            "their priority; by default never."
+        ),
+    ] = None
+    aging_share: Annotated[
+        Annotated[float, Meta(gt=0, le=1)],
+        Meta(description="Which part of what is taken goes to such jobs, with `aging`."),
+    ] = 0.1
     stall: Annotated[
         timedelta, Meta(description="An event loop that has not turned for so long is blocked.")
     ] = timedelta(minutes=1)
@@ -94,11 +134,14 @@ NAMES: Final = Settings.__struct_fields__
 SHORTEST: Final = {
     "lease": timedelta(milliseconds=100),
     "stall": timedelta(milliseconds=100),
+    "aging": timedelta(milliseconds=1),
 }
 """Durations that may not be nothing."""
-DURATIONS: Final = frozenset({"lease", "grace", "halt", "stall"})
+DURATIONS: Final = frozenset({"lease", "grace", "halt", "stall", "aging"})
 SIZES: Final = frozenset({"max_memory"})
 LISTS: Final = frozenset({"queues"})
+NUMBERED: Final = frozenset({"weights", "reserved"})
+"""Numbers by queue."""
 
 
 def table_of(name: str) -> str:
@@ -134,13 +177,18 @@ def kind_of(name: str) -> str:
         return "a size, such as 512M or 1.5G"
     if name in LISTS:
         return "a list of names"
+    if name in NUMBERED:
+        return f"whole numbers from 1 to {1000 if name == 'weights' else MOST:,} by queue, such as mail=3,default=1"
     return {
         "url": "a driver's URL, such as sqlite:///jobs.db",
         "app": "text, such as shop.jobs:harbor",
+        "application": "a name without slashes, such as shop",
+        "schedules": "a path, such as schedules.toml",
         "log_level": "debug, info, warning or error",
         "log_format": "text or json",
         "concurrency": _SOME,
         "processes": _SOME,
         "handler_processes": _SOME,
+        "aging_share": "a number above 0 and at most 1",
         "prefetch": f"a whole number from 0 to {MOST:,}",
     }.get(name, "a whole number of at least 1")

@@ -145,6 +145,9 @@ def _values(path: Path, table: Mapping[str, object]) -> dict[str, object]:
         values["url"] = _url_beside(path, url)
     if isinstance(app, str):
         values["app"] = _app_beside(path, app)
+    schedules = values.get("schedules")
+    if isinstance(schedules, str):
+        values["schedules"] = str(path.absolute().parent / schedules)
     return values
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -16,6 +16,7 @@ from taskharbor.settings.declared import (
     DURATIONS,
     LISTS,
     NAMES,
+    NUMBERED,
     SHORTEST,
     SIZES,
     Settings,
@@ -25,7 +26,7 @@ from taskharbor.settings.declared import (
 )
 from taskharbor.settings.environment import CONFIG_VARIABLE, from_environment
 from taskharbor.settings.file import SettingsFile, named_file, nearest_file
-from taskharbor.settings.text import duration, size, told_duration, told_size
+from taskharbor.settings.text import duration, numbers, size, told_duration, told_numbers, told_size
 
 ARGUMENT: Final = "argument"
 DEFAULT: Final = "default"
@@ -140,6 +141,8 @@ def _parsed(name: str, text: str, where: str) -> object:
             return duration(text)
         if name in SIZES:
             return size(text)
+        if name in NUMBERED:
+            return numbers(text)
     except ValueError as error:
         raise _refusal(name, text, where, str(error)) from error
     return text
@@ -156,6 +159,8 @@ def _converted(name: str, value: object, where: str, *, strict: bool = True) -> 
         raise _refusal(name, value, where, f"it has to be at least {least} and at most {_LONGEST.days}d")
     if name in LISTS:
         _check_names(name, value, where, msgspec.convert(found, tuple[str, ...] | None))
+    if name in NUMBERED:
+        _check_names(name, value, where, list(msgspec.convert(found, dict[str, int] | None) or ()) or None)
     return found
 
 
@@ -189,6 +194,8 @@ def told(name: str, value: object) -> str:
         return told_duration(value)
     if name in SIZES and isinstance(value, int):
         return told_size(value)
+    if isinstance(value, Mapping):
+        return told_numbers(cast("Mapping[str, int]", value))
     if isinstance(value, (list, tuple)):
         parts: list[object] = [*value]
         return ",".join(map(str, parts))

@@ -10,7 +10,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from taskharbor.settings.declared import LISTS, NAMES, Settings, kind_of, meaning_of, table_of, variable_of
+from taskharbor.settings.declared import (
+    LISTS,
+    NAMES,
+    NUMBERED,
+    Settings,
+    kind_of,
+    meaning_of,
+    table_of,
+    variable_of,
+)
 from taskharbor.settings.loading import told
 
 MARK = (
@@ -39,6 +48,7 @@ def _row(name: str) -> str:
     default = told(name, getattr(Settings(), name))
     shown = f"`{default}`" if default else ""
     kind = kind_of(name) + (" (in a variable: with commas)" if name in LISTS else "")
+    kind += "; in the file a table, `{mail = 3}`" if name in NUMBERED else ""
     return f"| `{name}` | `{variable_of(name)}` | {shown} | {kind} | {meaning_of(name)} |"
 
 

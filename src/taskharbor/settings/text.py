@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 
 from taskharbor import clock
@@ -57,6 +58,30 @@ def size(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is no size; write 512M or 1.5G (K, M, G, T, by 1024)")
     return int(float(found["number"]) * 1024 ** (" KMGT".index((found["unit"] or " ").upper())))
+
+
+def numbers(text: str) -> dict[str, int]:
+    """Return the numbers by name written as `mail=3,default=1`.
+
+    Raises:
+        ValueError: it is written otherwise, or names one twice.
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, number = (word.strip() for word in part.partition("="))
+        if not (separator and name and re.fullmatch("[0-9]{1,9}", number)):
+            raise ValueError(f"{part!r} is no name with a whole number; write mail=3,default=1")
+        if name in found:
+            raise ValueError(f"{name!r} is named twice")
+        found[name] = int(number)
+    if not found:
+        raise ValueError("nothing is named; write mail=3,default=1")
+    return found
+
+
+def told_numbers(given: Mapping[str, int]) -> str:
+    """Return numbers by name as `numbers` reads them."""
+    return ",".join(f"{name}={number}" for name, number in given.items())
 
 
 def told_size(count: int) -> str:

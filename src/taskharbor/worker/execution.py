@@ -16,20 +16,23 @@ from contextvars import Context as ContextVars
 from taskharbor.call import Dispatcher, enter, running_job
 from taskharbor.errors import JobInterrupt
 from taskharbor.outcome import Outcome
+from taskharbor.worker.batch_run import BatchRun
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.plan import UnfitResult
 from taskharbor.worker.processes import Children
 from taskharbor.worker.reporting import Reporting
-from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.slots import Slots
 from taskharbor.worker.telling import Telling
 from taskharbor.worker.threads import Threads
+from taskharbor.worker.work import Work
 
 
 class _Cancel:
     """Stops an async handler: `CancelledError` at its next await. Only used in the loop's own thread."""
 
-    def interrupt(self, run: Run) -> None:
+    def interrupt(self, run: Work) -> None:
         # A task cancelled before its first step would never run at all, and nobody would hear of its end.
         if run.started and run.task is not None:
             run.task.cancel()
@@ -73,39 +76,51 @@ class Execution:
         self._base.run(enter, dispatcher)
         self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
         self._children = Children(settings.handler_processes)
-        self._ended: deque[Run] = deque()
+        self._ended: deque[Work] = deque()
         self._collecting = False
         self._late: Callable[[Run], None] | None = None
         self.free = settings.concurrency
         """Slots without a run."""
+        self.slots = Slots(settings.concurrency, settings.reserved) if settings.reserved else None
+        """Who may start in them, where some are reserved."""
         self.solo = False
         """A solo job is in one of the slots."""
+        self.joining = 0
+        """Jobs that could join the batches that gather now, which have their slots."""
+        self.joining_guarded = 0
+        """Guarded ones among them."""
 
-    def start(self, run: Run) -> None:
-        """Start a handler in a slot that was taken for it."""
-        self._leases.begin(run)
-        run.on_news = self._hear
-        if run.plan.is_async:
-            run.interrupt = _CANCEL
-            run.task = self._loop.create_task(
-                self._drive(run), name=run.delivery.task, context=self._base.copy()
+    def start(self, work: Work) -> None:
+        """Start a handler, for a run or a batch of them, in a slot that was taken for it."""
+        for run in work.parts:
+            self._leases.begin(run)
+            run.on_news = self._hear
+        if work.plan.is_async:
+            work.interrupt = _CANCEL
+            drive = self._drive(work) if isinstance(work, Run) else self._drive_batch(work)
+            work.task = self._loop.create_task(
+                drive, name=work.parts[0].delivery.task, context=self._base.copy()
             )
         else:
-            self._threads.submit(run)
+            self._threads.submit(work)
 
     def drain(self) -> None:
         """Start nothing that still waits for a child process."""
         self._children.drain()
 
-    def take_slot(self, *, solo: bool) -> None:
+    def take_slot(self, *, solo: bool, queue: str) -> None:
         """Take a slot for a run about to start."""
         self.free -= 1
+        if self.slots is not None:
+            self.slots.take(queue)
         if solo:
             self.solo = True
 
-    def leave_slot(self, *, solo: bool) -> None:
+    def leave_slot(self, *, solo: bool, queue: str) -> None:
         """Give back the slot of a run that ended, or never started."""
         self.free += 1
+        if self.slots is not None:
+            self.slots.leave(queue)
         if solo:
             self.solo = False
 
@@ -124,13 +139,7 @@ class Execution:
         if run.stop is not None:
             outcome = run.stopped(self._worker)
         else:
-            run.started = True
-            run.began = time.monotonic()
-            running_job.set(run)
-            if self._telling.heeded:
-                self._telling.began_on_loop(run)
-            if run.delivery.timeout is not None:
-                self._arm(run)
+            self._begin_on_loop(run)
             try:
                 outcome = run.succeeded(await run.plan.call(run))  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType] - is_async says it can be awaited
             except BaseException as error:  # noqa: BLE001 - nothing a handler raises may end the worker
@@ -138,7 +147,29 @@ class Execution:
         run.outcome = outcome
         self._ended_on_loop(run)
 
-    def _execute(self, run: Run) -> None:
+    async def _drive_batch(self, batch: Work) -> None:
+        if isinstance(batch, BatchRun):
+            await batch.acall(self._begin_on_loop)
+        self._ended_on_loop(batch)
+
+    def _begin_on_loop(self, work: Work) -> None:
+        work.started = True
+        running_job.set(work)
+        for run in work.called:
+            run.started = True
+            run.began = time.monotonic()
+            if self._telling.heeded:
+                self._telling.began_on_loop(run)
+        if work.timeout is not None:
+            self._arm(work)
+
+    def _execute(self, work: Work) -> None:
+        if isinstance(work, Run):
+            self._execute_run(work)
+        elif isinstance(work, BatchRun):
+            work.call(self._begin)
+
+    def _execute_run(self, run: Run) -> None:
         """Run a sync handler; in one of the pool's threads, where `JobInterrupt` may land anywhere."""
         returned: list[object] = []
         try:
@@ -176,23 +207,20 @@ class Execution:
             return error
         return None
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, work: Work) -> None:
         """Note that a sync handler begins now; its timeout counts from here."""
-        run.started = True
-        run.began = time.monotonic()
-        if self._telling.heeded:
-            self._telling.began(run)
-        if run.delivery.timeout is not None:
+        for run in work.called:
+            run.started = True
+            run.began = time.monotonic()
+            if self._telling.heeded:
+                self._telling.began(run)
+        if work.timeout is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
-                self._loop.call_soon_threadsafe(self._arm, run)
+                self._loop.call_soon_threadsafe(self._arm, work)
 
-    def _ended_in_thread(self, run: Run) -> None:
-        run.ended = time.monotonic()
-        late = self._late
-        if late is not None:
-            late(run)
+    def _ended_in_thread(self, work: Work) -> None:
+        if self._has_ended(work):
             return
-        self._ended.append(run)
         if not self._collecting:
             self._collecting = True
             try:
@@ -200,12 +228,22 @@ class Execution:
             except RuntimeError:  # the loop has closed: the worker is gone
                 self._collecting = False
 
-    def _ended_on_loop(self, run: Run) -> None:
-        run.ended = time.monotonic()
-        if self._late is not None:
-            self._late(run)
+    def _has_ended(self, work: Work) -> bool:
+        """Note an end, to be taken up with others; return True if it came too late for that, and was told of."""
+        now = time.monotonic()
+        for run in work.parts:
+            run.ended = now
+        late = self._late
+        if late is None:
+            self._ended.append(work)
+            return False
+        for run in work.parts:
+            late(run)
+        return True
+
+    def _ended_on_loop(self, work: Work) -> None:
+        if self._has_ended(work):
             return
-        self._ended.append(run)
         if not self._collecting:
             self._collecting = True
             self._loop.call_soon(self._collect)
@@ -216,22 +254,24 @@ class Execution:
         self._collecting = False
         runs: list[Run] = []
         while self._ended:
-            run = self._ended.popleft()
+            work = self._ended.popleft()
             if self._late is not None:
-                self._late(run)
+                for run in work.parts:
+                    self._late(run)
                 continue
-            self._leases.end(run)
-            if run.timer is not None:
-                run.timer.cancel()
-            self.leave_slot(solo=run.delivery.solo)
-            runs.append(run)
+            for run in work.parts:
+                self._leases.end(run)
+            if work.timer is not None:
+                work.timer.cancel()
+            self.leave_slot(solo=work.solo, queue=work.queue)
+            runs.extend(work.parts)
         if runs:
             try:
                 self._on_ends(runs)
             except Exception as error:  # noqa: BLE001 - a bug of ours, which the loop would only log
                 self._on_bug(error)
 
-    def _arm(self, run: Run) -> None:
-        timeout = run.delivery.timeout
-        if timeout is not None and self._leases.running.get(run.delivery.id) is run:
-            run.timer = self._loop.call_later(timeout.total_seconds(), run.ask_to_stop, Stop.TIMEOUT)
+    def _arm(self, work: Work) -> None:
+        timeout = work.timeout
+        if timeout is not None and any(self._leases.running.get(run.job_id) is run for run in work.parts):
+            work.timer = self._loop.call_later(timeout.total_seconds(), work.time_out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from taskharbor.driver import LeaseExtend, LeaseExtended, LeaseHold, Store
@@ -15,6 +15,7 @@ from taskharbor.worker.execution import Execution
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.run import Run
+from taskharbor.worker.work import Work
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -58,7 +59,7 @@ class Guard:
         self._stopping = stopping
         self._slot_left = slot_left
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Run] = []
+        self._waiting: list[Work] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -66,9 +67,9 @@ class Guard:
         """Return whether no run waits for its start to be written."""
         return not self._waiting
 
-    def start(self, run: Run) -> None:
-        """Start a run, which has its slot, once its start is written."""
-        self._waiting.append(run)
+    def start(self, work: Work) -> None:
+        """Start a run, or a batch of them, which has its slot, once its start is written."""
+        self._waiting.append(work)
         if self._task is None:
             self._task = self._loop.create_task(self._write_starts(), name="taskharbor-guard")
 
@@ -79,25 +80,34 @@ class Guard:
 
     async def _write_starts(self) -> None:
         while self._waiting:
-            runs = list(self._waiting)
-            answer = await self._written(runs)
-            del self._waiting[: len(runs)]
+            waiting = list(self._waiting)
+            answer = await self._written([run for work in waiting for run in work.parts])
+            del self._waiting[: len(waiting)]
             cancelled = {} if answer is None else {cancel.job_id: cancel.reason for cancel in answer.cancels}
-            for run in runs:
-                delivery = run.delivery
-                if answer is not None and delivery.token not in answer.lost and not self._stopping():
-                    if delivery.id not in cancelled:
-                        run.reported = True
-                        self._execution.start(run)
-                        continue
-                    self._finish(delivery, Cancelled(cancelled[delivery.id]))
-                elif answer is not None and delivery.token in answer.lost:
-                    self._leases.drop(delivery.token)
-                else:
-                    self._finish(delivery, Released())
-                self._execution.leave_slot(solo=delivery.solo)
-                self._slot_left(delivery.solo)
+            for work in waiting:
+                solo, runs = work.solo, work.parts
+                ready = [run for run in runs if self._is_ready(run, answer, cancelled)]
+                if not ready:
+                    self._execution.leave_slot(solo=solo, queue=work.queue)
+                    self._slot_left(solo)
+                    continue
+                if len(ready) < len(runs):
+                    work.keep(ready)
+                self._execution.start(work)
         self._task = None
+
+    def _is_ready(self, run: Run, answer: LeaseExtended | None, cancelled: Mapping[str, str]) -> bool:
+        """Return whether a run may start now; if not, say what becomes of it instead."""
+        delivery = run.delivery
+        if answer is not None and delivery.token in answer.lost:
+            self._leases.drop(delivery.token)
+        elif answer is None or self._stopping():
+            self._finish(delivery, Released())
+        elif delivery.id in cancelled:
+            self._finish(delivery, Cancelled(cancelled[delivery.id]))
+        else:
+            run.reported = True
+        return run.reported
 
     async def _written(self, runs: list[Run]) -> LeaseExtended | None:
         """Return the store's answer to the starts; None if they were not written."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from functools import partial
 
-from taskharbor.driver import Driver, JobReserve, QueueTake, Reservation, Store
+from taskharbor.driver import Driver, JobReserve, Reservation, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.job import Delivery, new_token
 from taskharbor.outcome import Cancelled, Outcome, Released
+from taskharbor.worker.asking import Ask, asking_for
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.guard import Guard
 from taskharbor.worker.leases import Leases
@@ -22,11 +23,10 @@ from taskharbor.worker.preparing import Plans
 from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling
+from taskharbor.worker.shares import Aging
 
 logger = logging.getLogger("taskharbor.worker")
 
-_MOST_PREFETCHED = 1000
-_PREFETCH_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
 """Unstarted jobs are handed back when not one slot was left for so long."""
 _UNSETTLED_LIMIT = 5000
@@ -76,9 +76,12 @@ class Intake:
         """The store may have more for us."""
         self._room = asyncio.Event()
         """A slot became free, or an outcome was written."""
-        self._wake_sent = False
+        self._wakes_sent = set[str]()
         self._stopping = False
         self._buffer: deque[Delivery] = deque()
+        self._asking = asking_for(settings, queues, execution, self._buffer)
+        self._slots = execution.slots
+        self._aging = None if settings.aging is None else Aging(settings.aging, settings.aging_share)
         self._guard = Guard(
             store,
             leases,
@@ -88,18 +91,9 @@ class Intake:
             lease=settings.lease,
             finish=finish,
             stopping=lambda: self._stopping,
-            slot_left=lambda solo: self.slots_left(0, solo=solo),
+            slot_left=lambda solo: self.slots_left((), solo=solo),
         )
-        self._held_back = False
-        self._asked = 0
-        self._ended = 0
-        """Runs that ended since the rate was last measured."""
-        self._ended_in_all = 0
-        self._ended_before = 0
-        self._handed_back_at = -1
         self._reconsidering = False
-        self._rate = 0.0
-        self._rate_at = time.monotonic()
         self._quiet: list[tuple[timedelta, asyncio.Event]] = []
         """Who waits until nothing is due within so long."""
 
@@ -113,16 +107,21 @@ class Intake:
         finally:
             self._quiet.remove(waiting)
 
-    def wake(self) -> None:
-        """Look at the store soon. Callable from any thread."""
-        if not self._wake_sent:
-            self._wake_sent = True
+    def wake(self, queue: str) -> None:
+        """Look soon at what the store has, in this queue or any of those watched with it. Callable from any thread."""
+        if queue not in self._wakes_sent:
+            self._wakes_sent.add(queue)
             with contextlib.suppress(RuntimeError):  # the loop has closed
-                self._loop.call_soon_threadsafe(self._on_wake)
+                self._loop.call_soon_threadsafe(self._on_wake, queue)
 
-    def _on_wake(self) -> None:
-        self._wake_sent = False
-        self._woken.set()
+    def _on_wake(self, queue: str) -> None:
+        self._wakes_sent.discard(queue)
+        if self._asking.woken(queue):
+            self._woken.set()
+            if (
+                self._slots is not None
+            ):  # there may be room for this queue, where there was none for the others
+                self._room.set()
 
     def stop(self) -> None:
         """Reserve no more; `run` returns once a reserve under way has been answered."""
@@ -130,12 +129,11 @@ class Intake:
         self._woken.set()
         self._room.set()
 
-    def slots_left(self, runs: int, *, solo: bool) -> None:
+    def slots_left(self, runs: Sequence[Run], *, solo: bool) -> None:
         """Start what is waiting for the slots that runs have left."""
-        self._ended += runs
-        self._ended_in_all += runs
-        if solo:
-            self._woken.set()  # the next solo job may come now
+        self._asking.ended(runs)
+        if solo or self._asking.partial:
+            self._woken.set()  # the next solo job may come now, or one of a queue that had no room
         self.start_some()
         self._room.set()
 
@@ -149,8 +147,13 @@ class Intake:
 
     def release_buffer(self) -> None:
         """Hand back what has not started."""
-        while self._buffer:
-            self._finish(self._buffer.popleft(), Released())
+        self._hand_back(list(self._buffer))
+
+    def _hand_back(self, deliveries: Collection[Delivery]) -> None:
+        for delivery in deliveries:
+            self._buffer.remove(delivery)
+            self._asking.gave_back(delivery)
+            self._finish(delivery, Released())
 
     def cancel_buffered(self, job_id: str, reason: str) -> None:
         """Settle a buffered job as cancelled, if it is here."""
@@ -162,7 +165,9 @@ class Intake:
 
     def forget_lease(self, token: int) -> None:
         """Drop the buffered jobs of a lease that is lost."""
-        self._buffer = deque(delivery for delivery in self._buffer if delivery.token != token)
+        kept = [delivery for delivery in self._buffer if delivery.token != token]
+        self._buffer.clear()
+        self._buffer.extend(kept)
 
     @property
     def idle(self) -> bool:
@@ -171,64 +176,51 @@ class Intake:
 
     async def run(self) -> None:
         """Reserve until stopped."""
-        subscription = self._driver.watch_queues(self._queues, self.wake)
-        try:
+        with contextlib.ExitStack() as watches:
+            for queues in self._asking.watched:
+                watch = self._driver.watch_queues(queues, partial(self.wake, queues[0]))
+                watches.callback(watch.close)
             while not self._stopping:
                 if not self._wants_more():
-                    self._room.clear()
-                    await self._room.wait()
+                    await self._wait_for_room()
                     continue
                 self._woken.clear()
                 quiet_before = self.idle
-                answer = await self._reserve()
+                ask = self._asking.next()
+                answer = await self._reserve(ask)
                 if answer is None:
                     return
+                go_on = self._asking.answered(ask, answer)
                 self._note(answer, quiet_before=quiet_before)
-                if not (self._stopping or answer.held_back or len(answer.deliveries) >= self._asked):
+                if not (self._stopping or go_on):
                     await self._sleep(answer.next_due_in)
-        finally:
-            subscription.close()
+                    self._asking.slept()
 
     def _wants_more(self) -> bool:
         if self._suspended() or self._full() or self._settling.pending > _UNSETTLED_LIMIT:
             return False
-        if self._held_back:
-            return self._execution.free > len(self._buffer)
-        return len(self._buffer) <= self._target() // 2 and (self._execution.free > 0 or self._target() > 0)
+        return self._asking.wants_more
 
-    def _target(self) -> int:
-        """Return how many unstarted jobs to hold beyond the free slots."""
-        if self._handed_back_at == self._ended_in_all:  # nothing has moved since some were handed back
-            return 0
-        if self._settings.prefetch is not None:
-            return self._settings.prefetch
-        return min(int(self._rate * _PREFETCH_SECONDS), _MOST_PREFETCHED)
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._room.wait(), self._asking.pause)
 
-    def _measure(self) -> None:
-        now = time.monotonic()
-        passed = now - self._rate_at
-        if passed >= _PREFETCH_SECONDS / 4:
-            rate = self._ended / passed
-            self._rate = rate if rate > self._rate else self._rate * 0.7 + rate * 0.3
-            self._ended, self._rate_at = 0, now
-
-    async def _reserve(self) -> Reservation | None:
-        self._measure()
+    async def _reserve(self, ask: Ask) -> Reservation | None:
         if self._plans.outdated:
             self._plans.refresh()
             self._on_refresh()
-        free = self._execution.free
-        self._asked = max(free + self._target() - len(self._buffer), 1)
         request = JobReserve(
-            queues=[QueueTake(queue, self._asked) for queue in self._queues],
-            limit=self._asked,
+            queues=ask.takes,
+            limit=ask.limit,
             lease=self._settings.lease,
             token=new_token(),
             worker=self._worker,
             tasks=self._plans.tasks,
             build=self._plans.build,
-            guarded_limit=max(free - len(self._buffer), 0),
+            guarded_limit=ask.guarded_limit,
             solo=not self._execution.solo,
+            aged=None if self._aging is None else self._aging.take(ask.limit),
         )
         try:
             return await self._patience.ask(self._store.job_reserve, request, give_up=lambda: self._stopping)
@@ -236,8 +228,9 @@ class Intake:
             return None
 
     def _note(self, answer: Reservation, *, quiet_before: bool) -> None:
-        self._held_back = answer.held_back
         if answer.deliveries:
+            if self._aging is not None:
+                self._aging.took(len(answer.deliveries))
             self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
             self._buffer.extend(answer.deliveries)
             self.start_some()
@@ -251,10 +244,10 @@ class Intake:
 
     def _hand_back_guarded(self) -> None:
         """Keep no guarded job waiting in the buffer: the plain ones of its reserve have taken the slots (rule 4)."""
-        for delivery in [delivery for delivery in self._buffer if delivery.guarded]:
-            self._buffer.remove(delivery)
-            self._finish(delivery, Released())
-            self._held_back = True
+        guarded = [delivery for delivery in self._buffer if delivery.guarded]
+        if guarded:
+            self._hand_back(guarded)
+            self._asking.held_back = True
 
     async def _sleep(self, next_due_in: timedelta | None) -> None:
         """Wait for a wake-up, the next due time, or the next poll."""
@@ -270,17 +263,17 @@ class Intake:
         self._reconsidering = False
         if not self._buffer or self._stopping:
             return
-        if self._ended_in_all == self._ended_before:
-            self._rate = 0.0
-            self._handed_back_at = self._ended_in_all
-            self.release_buffer()
-        else:
+        standing = self._asking.standing()
+        self._hand_back(
+            [delivery for delivery in self._buffer if standing is None or delivery.queue in standing]
+        )
+        if self._buffer:
             self._reconsider_later()
 
     def _reconsider_later(self) -> None:
         if not self._reconsidering:
             self._reconsidering = True
-            self._ended_before = self._ended_in_all
+            self._asking.look()
             self._loop.call_later(_LONGEST_WAIT_SECONDS, self._reconsider)
 
     def start_some(self) -> None:
@@ -289,7 +282,9 @@ class Intake:
         while self._buffer and execution.free > 0 and not self._stopping:
             if self._settling.pending > _UNSETTLED_LIMIT or self._full():
                 return
-            delivery = self._buffer.popleft()
+            delivery = self._buffer.popleft() if self._slots is None else self._slots.startable(self._buffer)
+            if delivery is None:
+                return
             if delivery.cancel_requested:
                 self._finish(delivery, Cancelled())
                 continue
@@ -297,7 +292,7 @@ class Intake:
             if not isinstance(prepared, Run):
                 self._finish(delivery, prepared)
                 continue
-            execution.take_slot(solo=delivery.solo)
+            execution.take_slot(solo=delivery.solo, queue=delivery.queue)
             if delivery.guarded:
                 self._guard.start(prepared)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from taskharbor.call.options import check_name
 from taskharbor.errors import OptionError, nearest
 from taskharbor.job import DEFAULT_QUEUE
+from taskharbor.worker.sharing import check_aging, check_shares
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -39,6 +40,16 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     prefetch: int | None = None
     """Unstarted jobs to hold beyond the free slots; None adapts it to a tenth of a second's work, so that long jobs
     are left to others and short ones never wait for the store."""
+    weights: Mapping[str, int] | None = None
+    """Shares of what this worker starts, by queue, over those that have jobs due; priorities then order the jobs within
+    each queue. Queues that are not named have 1. None: priorities order the jobs of all queues together."""
+    reserved: Mapping[str, int] | None = None
+    """How many of the slots only this queue's jobs may take, by queue. The others share what is left."""
+    aging: timedelta | None = None
+    """Give `aging_share` of what is taken to jobs that have been due for longer than this, whatever their priority; the
+    longest due first. None: strict priorities, which may starve the last of them."""
+    aging_share: float = 0.1
+    """Above 0, at most 1."""
     stall: timedelta = timedelta(seconds=60)
     """An event loop that has not turned for so long is blocked: all stacks are dumped, and see `owns_process`."""
     owns_process: bool = False
@@ -74,14 +85,27 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name}={duration!r}: expected a timedelta of at least {shortest.total_seconds():g} s"
                 )
 
+        check_shares(self.weights, self.reserved, concurrency=self.concurrency, queues=self.queues)
+        check_aging(self.aging, self.aging_share)
+
     def queues_served(self, declared: Iterable[str]) -> tuple[str, ...]:
-        """Return the queues to serve, when the tasks declare these. Warns of those that no task declares."""
+        """Return the queues to serve, when the tasks declare these. Warns of those that no task declares.
+
+        Raises:
+            OptionError: a weight or reserved slots for a queue that is none of them, or no slot left for the others.
+        """
         known = sorted(set(declared))
         if self.queues is None:
-            return tuple(sorted({DEFAULT_QUEUE, *known}))
+            found = tuple(sorted({DEFAULT_QUEUE, *known}))
+            check_shares(self.weights, self.reserved, concurrency=self.concurrency, queues=found)
+            return found
         for queue in self.queues:
             if queue not in known:
                 logger.warning(
                     "serving queue %r, which no task here declares%s", queue, nearest(queue, known)
                 )
         return tuple(self.queues)
+
+    def weights_of(self, queues: Sequence[str]) -> dict[str, int] | None:
+        """Return the weight of each of these queues; None without weights."""
+        return None if self.weights is None else {queue: self.weights.get(queue, 1) for queue in queues}

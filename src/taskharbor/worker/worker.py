@@ -43,12 +43,13 @@ from taskharbor.worker.lifespan import closed_in_time, closed_unstarted, opened
 from taskharbor.worker.patience import Patience, reached
 from taskharbor.worker.preparing import Plans
 from taskharbor.worker.register import Register
-from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling
 from taskharbor.worker.sight import Sight
 from taskharbor.worker.stopping import Stopping
 from taskharbor.worker.voice import Voice
+from taskharbor.worker.work import Stop
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -248,7 +249,7 @@ class Worker:
     def _on_ends(self, runs: list[Run]) -> None:
         self._settling.finish_runs(runs)
         self._stopping.handlers_ended()
-        self._intake.slots_left(len(runs), solo=any(run.delivery.solo for run in runs))
+        self._intake.slots_left(runs, solo=any(run.delivery.solo for run in runs))
 
     def _on_bug(self, error: Exception) -> None:
         # What is known to be in hand is handed back; what is not is left to the expiry of its lease.

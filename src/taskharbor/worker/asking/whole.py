@@ -1,0 +1,112 @@
+"""Asking without reserved slots: as many jobs as fit, in order of priority or in quotas by weight."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+
+from taskharbor.driver import QueueTake, Reservation
+from taskharbor.job import Delivery
+from taskharbor.worker.asking.empties import Empties
+from taskharbor.worker.asking.words import Ask
+from taskharbor.worker.execution import Execution
+from taskharbor.worker.pace import Pace
+from taskharbor.worker.run import Run
+from taskharbor.worker.settings import WorkerSettings
+from taskharbor.worker.shares import Shares
+
+
+class Open:
+    """As many as fit, of all queues, in order of priority."""
+
+    pause: float | None = None
+    partial = False
+
+    def __init__(
+        self, settings: WorkerSettings, queues: Sequence[str], execution: Execution, buffer: deque[Delivery]
+    ) -> None:
+        self._queues = queues
+        self.watched: Sequence[Sequence[str]] = [queues]
+        self._execution = execution
+        self._buffer = buffer
+        self._pace = Pace(settings.prefetch)
+        self.held_back = False
+
+    @property
+    def wants_more(self) -> bool:
+        if self.held_back:
+            return self._execution.free > len(self._buffer)
+        target = self._pace.target()
+        return len(self._buffer) <= target // 2 and (self._execution.free > 0 or target > 0)
+
+    def next(self) -> Ask:
+        limit, guarded = self._room()
+        return Ask([QueueTake(queue, limit) for queue in self._queues], limit, guarded)
+
+    def _room(self) -> tuple[int, int]:
+        self._pace.measure()
+        free, buffered = self._execution.free, len(self._buffer)
+        return max(free + self._pace.target() - buffered, 1), max(free - buffered, 0)
+
+    def answered(self, ask: Ask, answer: Reservation) -> bool:
+        self.held_back = answer.held_back
+        return answer.held_back or len(answer.deliveries) >= ask.limit
+
+    def ended(self, runs: Sequence[Run]) -> None:
+        self._pace.ended(len(runs))
+
+    def gave_back(self, delivery: Delivery) -> None:
+        """Nothing is counted here."""
+
+    def woken(self, queue: str) -> bool:
+        return True
+
+    def slept(self) -> None:
+        """All queues are always asked."""
+
+    def look(self) -> None:
+        self._pace.look()
+
+    def standing(self) -> Collection[str] | None:
+        if not self._pace.stands:
+            return ()
+        self._pace.hand_back()
+        return None
+
+
+class Weighted(Open):
+    """As many as fit, in quotas by weight, and again at once for what a queue left over."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        queues: Sequence[str],
+        execution: Execution,
+        buffer: deque[Delivery],
+        shares: Shares,
+    ) -> None:
+        super().__init__(settings, queues, execution, buffer)
+        self.watched = [[queue] for queue in queues]
+        self._shares = shares
+        self._empties = Empties()
+
+    def next(self) -> Ask:
+        limit, guarded = self._room()
+        quotas = self._shares.quotas(limit, empty=self._empties.now())
+        return Ask([QueueTake(queue, quota) for queue, quota in quotas.items()], limit, guarded)
+
+    def answered(self, ask: Ask, answer: Reservation) -> bool:
+        taken = Counter([delivery.queue for delivery in answer.deliveries])
+        self._empties.note(ask, answer, taken)
+        self._shares.took(taken, empty=self._empties.now())
+        return super().answered(ask, answer) or len(self._empties.now()) < len(self._queues)
+
+    def gave_back(self, delivery: Delivery) -> None:
+        self._shares.gave_back(delivery.queue)
+
+    def woken(self, queue: str) -> bool:
+        self._empties.forget(queue)
+        return True
+
+    def slept(self) -> None:
+        self._empties.clear()
