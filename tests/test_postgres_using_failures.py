@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker, cre
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from taskharbor import Harbor, Registry, UsageError, task
-from taskharbor.drivers.postgres import PostgresDriver, storing
+from taskharbor.drivers.postgres import PostgresDriver, batches
 from taskharbor.drivers.postgres.joining.line import AwaitedPsycopgLine, PsycopgLine
 from taskharbor.drivers.postgres.joining.of_asyncpg import AsyncpgLine
 from taskharbor.drivers.postgres.routine import Query
@@ -166,7 +166,7 @@ def test_an_error_in_the_middle_of_a_large_batch_takes_it_back_and_leaves_the_ro
 ) -> None:
     schema.ask("ALTER TABLE job ADD CONSTRAINT few CHECK (payload <> '[3]' AND payload <> '{\"number\":3}')")
     try:
-        with mock.patch.object(storing, "ROWS", 2), harbor.using(caller.given):
+        with mock.patch.object(batches, "ROWS", 2), harbor.using(caller.given):
             caller.begin()
             caller.add_row(1)
             caller.enqueue(harbor, note.s(7))
@@ -211,7 +211,7 @@ def test_an_interrupt_in_the_middle_of_a_large_batch_takes_it_back_and_leaves_th
     caller.begin()
     caller.add_row(1)
     with (
-        mock.patch.object(storing, "ROWS", 2),
+        mock.patch.object(batches, "ROWS", 2),
         mock.patch.object(line, "execute", noting),
         harbor.using(caller.given),
         pytest.raises(interrupt),

@@ -14,6 +14,7 @@ import msgspec
 
 from taskharbor.clock import duration_micros
 from taskharbor.driver import Admission, Enqueued, EnqueueStatus, Holder, JobEnqueue, admit
+from taskharbor.drivers.postgres.batches import ROWS, digest_text
 from taskharbor.drivers.postgres.routine import (
     Query,
     Routine,
@@ -23,7 +24,7 @@ from taskharbor.drivers.postgres.routine import (
 )
 from taskharbor.drivers.postgres.rows import CLOCK, json_text
 from taskharbor.drivers.postgres.step import Step
-from taskharbor.drivers.postgres.storing import ROWS, UNTAKEN, add, digest_text
+from taskharbor.drivers.postgres.storing import UNTAKEN, add
 from taskharbor.flow import NewFlow
 from taskharbor.job import NewJob
 
@@ -59,13 +60,18 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def enqueue_flows(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
     """Store jobs and flows and return one answer each: for the jobs in order, then for the flows."""
-    answers, jobs, flows = yield from _admit(step, request)
-    if jobs:
-        yield from add(step, jobs, keyed=False, held=True)
-        step.wakes.queues.update({job.queue for job in jobs})
-    if flows:
-        yield from _store(step, flows)
-    return answers
+    found = yield from _admit(step, request)
+    yield from store(step, found)
+    return found.answers
+
+
+def store(step: Step, found: Admission) -> Routine[None]:
+    """Store what has been admitted, and has its keys."""
+    if found.new:
+        yield from add(step, found.new, keyed=False, held=True)
+        step.wakes.queues.update({job.queue for job in found.new})
+    if found.flows:
+        yield from _store(step, found.flows)
 
 
 def _admit(step: Step, request: JobEnqueue) -> Routine[Admission]:
@@ -73,15 +79,15 @@ def _admit(step: Step, request: JobEnqueue) -> Routine[Admission]:
     jobs, flows = request.jobs, request.flows
     asked = [*(job for job in jobs if job.key is not None), *(job for flow in flows for job in flow.keyed)]
     names = {_name(job) for job in asked}
-    known = yield from _known(jobs, flows)
+    known = yield from known_ids(jobs, flows)
     mine: dict[Name, NewJob] = {}
     holders: Mapping[Name, Holder] = {}
     while True:
         found = admit(jobs, known=known, holders=holders, all_or_none=request.all_or_none, flows=flows)
-        wanted = _keys_of(found)
+        wanted = keys_of(found)
         lost = {name: job for name, job in mine.items() if name not in wanted or wanted[name].id != job.id}
         if lost:
-            yield Query(TAKE_BACK_KEYS, (plain_array([job.id for job in lost.values()]), *_words(lost)))
+            yield Query(TAKE_BACK_KEYS, (plain_array([job.id for job in lost.values()]), *name_cells(lost)))
             mine = {name: job for name, job in mine.items() if name not in lost}
         missing = {name: job for name, job in wanted.items() if name not in mine}
         if not missing:
@@ -92,7 +98,8 @@ def _admit(step: Step, request: JobEnqueue) -> Routine[Admission]:
             holders = yield from _holders(step, names.difference(mine))
 
 
-def _known(jobs: Sequence[NewJob], flows: Sequence[NewFlow]) -> Routine[set[str]]:
+def known_ids(jobs: Sequence[NewJob], flows: Sequence[NewFlow]) -> Routine[set[str]]:
+    """Return the ids among these that are stored already."""
     known: set[str] = set()
     if jobs:
         known.update([row[0] for row in (yield Query(STORED, (plain_array([job.id for job in jobs]),)))])
@@ -102,8 +109,8 @@ def _known(jobs: Sequence[NewJob], flows: Sequence[NewFlow]) -> Routine[set[str]
     return known
 
 
-def _keys_of(found: Admission) -> dict[Name, NewJob]:
-    """Return the keys of what is to be stored."""
+def keys_of(found: Admission) -> dict[Name, NewJob]:
+    """Return the keys of what is to be stored, each with who is to have it."""
     keyed = [job for job in found.new if job.key is not None]
     return {_name(job): job for job in [*keyed, *(job for flow in found.flows for job in flow.keyed)]}
 
@@ -113,7 +120,7 @@ def take_keys(step: Step, missing: Mapping[Name, NewJob]) -> Routine[list[Name]]
     jobs = missing.values()
     cells = (
         step.now,
-        *_words(missing),
+        *name_cells(missing),
         plain_array([job.id for job in jobs]),
         plain_array([digest_text(job) for job in jobs]),
         plain_array([duration_micros(job.key_ttl) for job in jobs]),
@@ -124,7 +131,7 @@ def take_keys(step: Step, missing: Mapping[Name, NewJob]) -> Routine[list[Name]]
 
 def _holders(step: Step, names: Iterable[Name]) -> Routine[dict[Name, Holder]]:
     """Return who holds keys."""
-    found = yield Query(HOLDERS, (step.now, *_words(names)))
+    found = yield Query(HOLDERS, (step.now, *name_cells(names)))
     return {(task, name): Holder(job_id, bytes.fromhex(digest)) for task, name, job_id, digest in found}
 
 
@@ -132,7 +139,7 @@ def _name(job: NewJob) -> Name:
     return job.task, job.key or ""
 
 
-def _words(names: Iterable[Name]) -> tuple[str, str]:
+def name_cells(names: Iterable[Name]) -> tuple[str, str]:
     """Return tasks and keys as two parameters."""
     tasks, keys = zip(*names, strict=True)
     return text_array(tasks), text_array(keys)

@@ -1,4 +1,7 @@
-"""job_enqueue: jobs without a key by one statement; jobs with one by one more only if some key is taken."""
+"""job_enqueue: jobs without a key by one statement; jobs with one by one more only if some key is taken.
+
+Where it matters in which state whoever has a key is, `uniqueness` decides.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from collections.abc import Sequence
 
 from taskharbor.driver import Enqueued, EnqueueStatus, Holder, JobEnqueue, admit
 from taskharbor.drivers.postgres.admitting import HOLDERS, STORED, TAKE_BACK_KEYS, enqueue_flows
+from taskharbor.drivers.postgres.batches import bulky
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
 from taskharbor.drivers.postgres.step import Step
-from taskharbor.drivers.postgres.storing import add, bulky
+from taskharbor.drivers.postgres.storing import add
+from taskharbor.drivers.postgres.uniqueness import enqueue_ruled, is_ruled, may_be_free
 from taskharbor.job import NewJob
 
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making an answer
@@ -22,8 +27,28 @@ def needs_transaction(request: JobEnqueue) -> bool:
     if request.flows or any([job.step is not None for job in jobs]):  # noqa: C419 - quicker
         return True
     if len(jobs) == 1:
-        return False
+        return is_ruled(request)
     return any(job.key is not None for job in jobs) or bulky(jobs)
+
+
+def worth_a_try(request: JobEnqueue) -> bool:
+    """Return whether `try_enqueue` may do, though it `needs_transaction`."""
+    jobs = request.jobs
+    return len(jobs) == 1 and jobs[0].step is None and is_ruled(request) and may_be_free(request)
+
+
+def try_enqueue(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
+    """Store one job by one statement if nobody has its key, and return the answer; none if that is to be looked into.
+
+    Then `job_enqueue` is to be asked, in a transaction.
+    """
+    (job,) = request.jobs
+    if (yield from add(step, [job], keyed=True)):
+        step.wakes.queues.add(job.queue)
+        return [Enqueued(_CREATED, job.id)]
+    if step.repeated and (yield Query(STORED, (plain_array([job.id]),))):
+        return [Enqueued(_CREATED, job.id)]
+    return []
 
 
 def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
@@ -31,9 +56,9 @@ def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:
     jobs = request.jobs
     answers: Sequence[Enqueued]
     if request.flows:
-        answers = yield from enqueue_flows(step, request)
+        answers = yield from (enqueue_ruled if is_ruled(request) else enqueue_flows)(step, request)
     elif any(job.key is not None for job in jobs):
-        answers = yield from _with_keys(step, request)
+        answers = yield from (enqueue_ruled if is_ruled(request) else _with_keys)(step, request)
     else:
         created = yield from add(step, jobs, keyed=False)
         if len(created) == len(jobs):  # as a rule
@@ -76,21 +101,21 @@ def _with_keys(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
         holders: dict[tuple[str, str], Holder] = {}
         if wanted:
             tasks, names = zip(*wanted, strict=True)
-            found = yield Query(HOLDERS, (step.now, text_array(tasks), text_array(names)))
+            rows = yield Query(HOLDERS, (step.now, text_array(tasks), text_array(names)))
             holders = {
                 (task, name): Holder(job_id, bytes.fromhex(digest))
-                for task, name, job_id, digest in found
+                for task, name, job_id, digest in rows
                 # Taken a moment ago by this very batch: those come to it as `taken` in `admit`.
                 if job_id not in created
             }
-        answers, new, _ = admit(jobs, known=known, holders=holders, all_or_none=request.all_or_none)
-        missing = [job for job in new if job.id not in created]
-        if not new and created:
+        found = admit(jobs, known=known, holders=holders, all_or_none=request.all_or_none)
+        missing = [job for job in found.new if job.id not in created]
+        if not found.new and created:
             ids = plain_array(sorted(created))
             tasks, names = zip(*first, strict=True)
             yield Query(TAKE_BACK_KEYS, (ids, text_array(tasks), text_array(names)))
             yield Query(_TAKE_BACK, (ids,))
         if not missing:
-            return answers
+            return found.answers
         # Whoever had their keys has given them up meanwhile.
         created |= yield from add(step, missing, keyed=True)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from taskharbor.drivers.postgres.cancelling import LOCK_ORDER
 from taskharbor.drivers.postgres.falling import GOING, locked_flows
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.drivers.postgres.uniqueness import holders_of
 from taskharbor.settlement import SettleKind, Settlement
 
 # Of each job what its end concerns: those that wait for its result or are told of its failure; its flow, if it is the
@@ -31,16 +33,23 @@ _LOCK = f"""SELECT id::text FROM taskharbor.job WHERE id = ANY ($1::text::uuid[]
     ORDER BY {LOCK_ORDER} FOR UPDATE"""
 
 
-def lock_ahead(settlements: Sequence[Settlement]) -> Routine[None]:
-    """Lock whatever these settlements concern, if that is more than one statement's."""
+def lock_ahead(step: Step, settlements: Sequence[Settlement]) -> Routine[None]:
+    """Lock whatever these settlements concern, if that is more than one statement's.
+
+    So are jobs whose keys are wanted by what the successes bring: it may replace them, or look at where they stand.
+    """
+    brought = [job for s in settlements if s.sequel is not None for job in s.sequel.jobs]
+    holders = yield from holders_of(step, brought)
+    if holders:
+        holders.update([s.job_id for s in settlements])
     falls = any(s.kind in _FALLS for s in settlements)
     waits = {job_id for s in settlements if s.sequel is not None for job_id in s.sequel.waits}
-    if len(settlements) == 1 or not (falls or waits):
+    if not holders and (len(settlements) == 1 or not (falls or waits)):
         return
     told = [s for s in settlements if s.kind in _FALLS or s.kind is SettleKind.SUCCEED]
     cells = plain_array([s.job_id for s in told]), plain_array([s.kind for s in told])
     concerned = yield Query(_CONCERNED, cells)
-    jobs = waits.union(job_id for what, job_id in concerned if what == "job")
+    jobs = waits.union(holders, (job_id for what, job_id in concerned if what == "job"))
     if jobs:
         yield Query(_LOCK, (plain_array(jobs),))
     flows = [flow for what, flow in concerned if what == "flow"]

@@ -35,11 +35,12 @@ ENDED = PLAIN_ENDED.replace(_KEPT, f"{_KEPT}, {STEP_COLUMNS}")
 # What `falling.Fallen` is read from, of a step that came to no result.
 FALLEN = """CASE WHEN waits IS NOT NULL AND state <> 'succeeded' THEN json_build_array(id, state, flow, absorbers, task,
     attempts, said_reason, CASE WHEN state = 'dead' THEN coalesce(error, errors -> -1) END)::text END"""
-KEYS = f"""named AS MATERIALIZED (SELECT f.spot FROM (SELECT task, key, id FROM gone WHERE key IS NOT NULL
+# A key may be handed over to another job at this very moment: then it is left alone.
+KEYS = f"""named AS MATERIALIZED (SELECT f.spot, g.id FROM (SELECT task, key, id FROM gone WHERE key IS NOT NULL
     ORDER BY task, key) g CROSS JOIN LATERAL (SELECT k.ctid AS spot FROM taskharbor.key k
         WHERE k.task = g.task AND k.name = g.key AND k.job_id = g.id LIMIT 1) f),
 keys AS (UPDATE taskharbor.key k SET expires_at = c.now + {interval_of("k.ttl")} FROM clock c, named n
-    WHERE k.ctid = n.spot)"""
+    WHERE k.ctid = n.spot AND k.job_id = n.id)"""
 # A lease goes with the last of its jobs.
 LEASES = """leaves AS MATERIALIZED (SELECT token, count(*) AS jobs FROM {left} WHERE token IS NOT NULL GROUP BY token
     ORDER BY token),

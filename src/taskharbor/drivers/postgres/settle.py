@@ -142,7 +142,7 @@ def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
 
 def _together(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
     """Write settlements of different jobs with all that they bring with them, whether or not they are steps."""
-    yield from lock_ahead(settlements)
+    yield from lock_ahead(step, settlements)
     states: _States = {}
     successes = [settlement for settlement in settlements if settlement.kind is _SUCCEED]
     others = [settlement for settlement in settlements if settlement.kind is not _SUCCEED]

@@ -111,6 +111,10 @@ class PostgresStore:
         return await self._gathering.enqueue(request) if request.jobs or request.flows else []
 
     async def _enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
+        if enqueue.worth_a_try(request):
+            answers = await self._desk.ask(enqueue.try_enqueue, request)
+            if answers:
+                return answers
         together = enqueue.needs_transaction(request)
         return await self._desk.ask(enqueue.job_enqueue, request, together=together)
 
@@ -264,6 +268,10 @@ class BlockingPostgresStore:
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
         if not (request.jobs or request.flows):
             return []
+        if enqueue.worth_a_try(request):
+            answers = self._desk.ask(enqueue.try_enqueue, request)
+            if answers:
+                return answers
         together = enqueue.needs_transaction(request)
         return self._desk.ask(enqueue.job_enqueue, request, together=together)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from itertools import accumulate
-from operator import attrgetter
 
 from taskharbor.clock import EPOCH, duration_micros
 from taskharbor.drivers.postgres.advance import add_inputs
+from taskharbor.drivers.postgres.batches import BATCH, WORDS, Batches, digest_text, parts, payload_cells
 from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
 from taskharbor.drivers.postgres.routine import (
     Cell,
@@ -20,21 +19,16 @@ from taskharbor.drivers.postgres.routine import (
     text_array,
 )
 from taskharbor.drivers.postgres.rows import (
-    BATCH_BYTES,
     CLOCK,
     DEAD,
     LONG,
     NORMAL,
     WAITING,
-    OptionsBook,
     interval_of,
     json_text,
 )
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import NewJob
-
-ROWS = 2000
-"""Jobs in one statement, at most."""
 
 # Ids begin with the time, so that those of one request stand close together in the index, and few others between them:
 # which of them are stored already is read in one go, and costs nothing where none is. Jobs that ended are looked for
@@ -48,11 +42,8 @@ _WIDE = timedelta(seconds=5)
 """Ids made farther apart, as where an old request is repeated, are looked up one by one."""
 # Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
 _SAID = f"""WITH {CLOCK},
-batch AS MATERIALIZED (SELECT $2::text::text[] AS task, $3::text::text[] AS queue, $4::text::text[] AS options,
-    $5::text::smallint[] AS priority, $6::text::bigint[] AS retain, $7::text::bigint[] AS timeout,
-    $8::text::boolean[] AS guarded),
-said AS MATERIALIZED (SELECT s.*, b.task[s.batch], b.queue[s.batch], b.options[s.batch], b.priority[s.batch],
-        b.retain[s.batch], b.timeout[s.batch], b.guarded[s.batch]
+{BATCH},
+said AS MATERIALIZED (SELECT s.*, {WORDS}
     FROM batch b, unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
     $12::text::integer[], $16::text::timestamptz[], $17::text::bigint[], $13::text::text[], $14::text::text[],
     $18::text::json[]{{more}}) s(id, batch, start, size, run_at, run_in, key, digest, meta{{names}})),
@@ -111,7 +102,7 @@ def add(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool = False) 
     if not step.joined:
         slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
     wide = bool(unique) and _made_at(max(unique)) - made_at > _WIDE
-    for part in _parts(jobs):
+    for part in parts(jobs):
         steps = any([job.step is not None for job in part])  # noqa: C419 - quicker
         sql = _statement(slots, keyed=keyed, joined=step.joined, wide=wide, steps=steps)
         rows = yield Query(sql, _parameters(step, part, keyed=keyed, held=held, steps=steps))
@@ -125,46 +116,23 @@ def add(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool = False) 
     return created
 
 
-def bulky(jobs: Sequence[NewJob]) -> bool:
-    """Return whether it takes more than one statement to store them."""
-    return len(jobs) > ROWS or sum([len(job.payload) for job in jobs]) > BATCH_BYTES
-
-
-def _parts(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
-    """Yield jobs in parts that one statement can take."""
-    if not bulky(jobs):
-        if jobs:
-            yield jobs
-        return
-    part: list[NewJob] = []
-    size = 0
-    for job in jobs:
-        if part and (len(part) >= ROWS or size + len(job.payload) > BATCH_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(job)
-        size += len(job.payload)
-    yield part
-
-
 def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool, steps: bool) -> list[Cell]:
-    batches = _Batches(step.book)
+    batches = Batches(step.book)
     numbers = [batches.number(job) for job in jobs]
     ids = [job.id for job in jobs]
-    payloads = [job.payload for job in jobs]
-    sizes = [len(payload) for payload in payloads]
+    starts, sizes, payloads = payload_cells(jobs)
     cells: list[Cell] = [
         step.now,
         *batches.cells(),
         "{" + ",".join(ids) + "}",
         plain_array(numbers),
-        plain_array(accumulate(sizes[:-1], initial=1)),
-        plain_array(sizes),
+        starts,
+        sizes,
         text_array([job.key for job in jobs]) if keyed or held else None,
         nullable_array([None if job.key is None else digest_text(job) for job in jobs])
         if keyed or held
         else None,
-        b"".join(payloads),
+        payloads,
         None,
         None,
         None,
@@ -199,11 +167,6 @@ def _step_cells(jobs: Sequence[NewJob]) -> list[Cell]:
     ]
 
 
-def digest_text(job: NewJob) -> str:
-    """Return the digest of a job with a key, as it stands in an array."""
-    return job.digest.hex() or '""'
-
-
 def _made_at(job_id: str) -> datetime:
     """Return the instant at which an id was made: a UUIDv7 begins with its milliseconds."""
     return EPOCH + timedelta(milliseconds=int(job_id[:8] + job_id[9:13], 16))
@@ -228,58 +191,3 @@ def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool, wide: bool,
     if wide:
         sql = sql.replace(_SPAN, f"{_SPAN} AND id = ANY (SELECT id FROM said)")
     return sql
-
-
-_words: Callable[[NewJob], tuple[object, ...]] = attrgetter(
-    "task",
-    "queue",
-    "codec",
-    "fingerprint",
-    "retry",
-    "key_ttl",
-    "keep_result",
-    "priority",
-    "retain",
-    "timeout",
-)
-"""Return what jobs of one batch have in common."""
-
-
-class _Batches:
-    """The words that jobs of one statement have in common, each kind of them once."""
-
-    def __init__(self, book: OptionsBook) -> None:
-        self._book = book
-        self._numbers: dict[tuple[object, ...], int] = {}
-        self._jobs: list[NewJob] = []
-        self._last: tuple[tuple[object, ...] | None, int] = None, 0
-
-    def number(self, job: NewJob) -> int:
-        """Return the number of the batch that a job is of, from 1."""
-        words = _words(job)
-        last, number = self._last
-        if words == last:  # comparing is quicker than hashing
-            return number
-        number = self._numbers.setdefault(words, len(self._jobs) + 1)
-        if number > len(self._jobs):
-            self._jobs.append(job)
-        self._last = words, number
-        return number
-
-    def cells(self) -> list[Cell]:
-        """Return the parameters `$2` to `$8`."""
-        jobs = self._jobs
-        return [
-            text_array([job.task for job in jobs]),
-            text_array([job.queue for job in jobs]),
-            text_array([self._book.text(job) for job in jobs]),
-            plain_array([job.priority for job in jobs]),
-            plain_array([duration_micros(job.retain) for job in jobs]),
-            nullable_array([None if job.timeout is None else duration_micros(job.timeout) for job in jobs]),
-            # Its one attempt must not be spent unseen (rule 4).
-            plain_array([job.retry.max_attempts == 1 for job in jobs]),
-        ]
-
-    def key_ttls(self) -> str:
-        """Return how long each batch's keys stay taken after the job has ended."""
-        return plain_array([duration_micros(job.key_ttl) for job in self._jobs])
