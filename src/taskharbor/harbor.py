@@ -26,7 +26,8 @@ from taskharbor.call import (
 from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec, found_codec
 from taskharbor.connections import Connections
-from taskharbor.control import Feeds, Jobs, Queues, Statistics, Workers
+from taskharbor.control import Feeds, Jobs, Queues, Schedules, Statistics, Workers
+from taskharbor.declaring import Declarations, Declaring
 from taskharbor.dispatching import Dispatching
 from taskharbor.driver import Driver
 from taskharbor.drivers import open_driver
@@ -56,7 +57,7 @@ class _Parts(NamedTuple):
     hub: Hub
 
 
-class Harbor(Dispatching):
+class Harbor(Dispatching, Declaring):
     """Where an application's jobs go, and where its workers take them from.
 
     `with Harbor(...) as harbor:` (or `async with`) makes it the current harbor of the block and closes it at the end;
@@ -73,6 +74,8 @@ class Harbor(Dispatching):
         middleware: Iterable[Middleware] = (),
         deps: Lifespan | None = None,
         check: bool = True,
+        application: str | None = None,
+        generation: int | None = None,
     ) -> None:
         """Join a store and tasks. Connects to nothing yet.
 
@@ -87,6 +90,10 @@ class Harbor(Dispatching):
             deps: builds what handlers get as `ctx.deps`: a function to a context manager, sync or async, entered once
                 by each worker.
             check: decode each payload once at enqueue, so that what no handler could read is refused there.
+            application: whose schedules those are that are declared here; by default what the settings say, else
+                `default`. Applications that share a store need names of their own.
+            generation: of those declarations, a number that grows with each deploy. None leaves it to the store, which
+                remembers what has been declared.
 
         Raises:
             DriverURLError: no driver understands the URL.
@@ -104,6 +111,9 @@ class Harbor(Dispatching):
         self._lifespan = deps
         self._middleware = checked_layers(middleware, "Harbor")
         self._check = check
+        self._declarations = Declarations(
+            self._registry, self._codec, application=application, generation=generation
+        )
         self._hub = Hub()
         connections = Connections(self._driver)
         super().__init__(
@@ -163,6 +173,11 @@ class Harbor(Dispatching):
         return Queues(self._connections)
 
     @property
+    def schedules(self) -> Schedules:
+        """Return what can be done with schedules by hand."""
+        return Schedules(self._connections, self._declarations.template)
+
+    @property
     def workers(self) -> Workers:
         """Return who works on the store."""
         return Workers(self._connections)
@@ -197,7 +212,7 @@ class Harbor(Dispatching):
             DriverURLError: no driver understands the URL.
             MissingExtraError: the driver needs a package that is not installed.
         """
-        return Harbor(
+        other = Harbor(
             url,
             registry=self._registry,
             codec=self._codec,
@@ -206,6 +221,8 @@ class Harbor(Dispatching):
             deps=self._lifespan,
             check=self._check,
         )
+        other._declarations = self._declarations
+        return other
 
     @contextlib.contextmanager
     def _replaced_by(self, other: Harbor) -> Generator[None]:
