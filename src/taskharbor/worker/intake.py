@@ -15,6 +15,7 @@ from taskharbor.errors import StoreUnavailable
 from taskharbor.job import Delivery, new_token
 from taskharbor.outcome import Cancelled, Outcome, Released
 from taskharbor.worker.asking import Ask, asking_for
+from taskharbor.worker.batching import Batching
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.guard import Guard
 from taskharbor.worker.leases import Leases
@@ -93,6 +94,13 @@ class Intake:
             stopping=lambda: self._stopping,
             slot_left=lambda solo: self.slots_left((), solo=solo),
         )
+        self._batching = Batching(
+            execution,
+            self._guard,
+            leases,
+            finish=finish,
+            slot_left=lambda solo: self.slots_left((), solo=solo),
+        )
         self._reconsidering = False
         self._quiet: list[tuple[timedelta, asyncio.Event]] = []
         """Who waits until nothing is due within so long."""
@@ -126,6 +134,7 @@ class Intake:
     def stop(self) -> None:
         """Reserve no more; `run` returns once a reserve under way has been answered."""
         self._stopping = True
+        self._batching.release()
         self._woken.set()
         self._room.set()
 
@@ -162,17 +171,20 @@ class Intake:
                 self._buffer.remove(delivery)
                 self._finish(delivery, Cancelled(reason))
                 return
+        self._batching.cancel(job_id, reason)
 
     def forget_lease(self, token: int) -> None:
         """Drop the buffered jobs of a lease that is lost."""
         kept = [delivery for delivery in self._buffer if delivery.token != token]
         self._buffer.clear()
         self._buffer.extend(kept)
+        self._batching.forget_lease(token)
 
     @property
     def idle(self) -> bool:
         """Return whether this worker has nothing in hand."""
-        return self._guard.idle and not (self._buffer or self._leases.runs() or self._settling.pending)
+        in_hand = self._buffer or self._leases.runs() or self._settling.pending
+        return self._guard.idle and self._batching.idle and not in_hand
 
     async def run(self) -> None:
         """Reserve until stopped."""
@@ -182,6 +194,7 @@ class Intake:
                 watches.callback(watch.close)
             while not self._stopping:
                 if not self._wants_more():
+                    self._start_batches_if_quiet()
                     await self._wait_for_room()
                     continue
                 self._woken.clear()
@@ -192,9 +205,16 @@ class Intake:
                     return
                 go_on = self._asking.answered(ask, answer)
                 self._note(answer, quiet_before=quiet_before)
+                if not go_on:
+                    self._start_batches_if_quiet()
                 if not (self._stopping or go_on):
                     await self._sleep(answer.next_due_in)
                     self._asking.slept()
+
+    def _start_batches_if_quiet(self) -> None:
+        """Who waits until nothing is due waits for no batch to fill, once nothing more comes."""
+        if self._quiet:
+            self._batching.start_all()
 
     def _wants_more(self) -> bool:
         if self._suspended() or self._full() or self._settling.pending > _UNSETTLED_LIMIT:
@@ -248,6 +268,7 @@ class Intake:
         if guarded:
             self._hand_back(guarded)
             self._asking.held_back = True
+            self._batching.start_all(guarded_alone=True)  # no more can come to them past those
 
     async def _sleep(self, next_due_in: timedelta | None) -> None:
         """Wait for a wake-up, the next due time, or the next poll."""
@@ -267,6 +288,8 @@ class Intake:
         self._hand_back(
             [delivery for delivery in self._buffer if standing is None or delivery.queue in standing]
         )
+        if standing is None or standing:
+            self._batching.start_all()  # others wait for slots
         if self._buffer:
             self._reconsider_later()
 
@@ -280,23 +303,42 @@ class Intake:
         """Start buffered jobs while there are free slots."""
         execution = self._execution
         while self._buffer and execution.free > 0 and not self._stopping:
-            if self._settling.pending > _UNSETTLED_LIMIT or self._full():
+            if self._behind:
                 return
             delivery = self._buffer.popleft() if self._slots is None else self._slots.startable(self._buffer)
             if delivery is None:
-                return
-            if delivery.cancel_requested:
-                self._finish(delivery, Cancelled())
-                continue
-            prepared = self._plans.prepare(delivery, self._deps, self._worker)
-            if not isinstance(prepared, Run):
-                self._finish(delivery, prepared)
-                continue
-            execution.take_slot(solo=delivery.solo, queue=delivery.queue)
+                break
+            self._start(delivery)
+        if self._buffer and execution.joining and not (self._stopping or self._behind):
+            self._join_some()
+
+    @property
+    def _behind(self) -> bool:
+        return self._settling.pending > _UNSETTLED_LIMIT or self._full()
+
+    def _join_some(self) -> None:
+        """Put buffered jobs into the batches that gather, past those that wait for a slot."""
+        waiting = list(self._buffer)
+        self._buffer.clear()
+        for delivery in waiting:
+            if self._batching.joins(delivery):
+                self._start(delivery)
+            else:
+                self._buffer.append(delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        if delivery.cancel_requested:
+            self._finish(delivery, Cancelled())
+            return
+        prepared = self._plans.prepare(delivery, self._deps, self._worker)
+        if not isinstance(prepared, Run):
+            self._finish(delivery, prepared)
+        elif not self._batching.take(prepared):
+            self._execution.take_slot(solo=delivery.solo, queue=delivery.queue)
             if delivery.guarded:
                 self._guard.start(prepared)
             else:
-                execution.start(prepared)
+                self._execution.start(prepared)
 
     async def guarded_done(self) -> None:
         """Wait until no guarded start is under way."""

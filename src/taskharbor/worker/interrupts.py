@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from taskharbor.errors import JobInterrupt
-from taskharbor.worker.run import Run
+from taskharbor.worker.work import Work
 
 _AGAIN_SECONDS = 0.2
 _DELICATE_AGAIN_SECONDS = 0.005
@@ -48,7 +48,7 @@ class Target:
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
-        self.run: Run | None = None
+        self.run: Work | None = None
         """The run that an interrupt may be meant for; the thread's own code sets it and takes it away."""
         self.interrupting = False
         """A sender is at it."""
@@ -60,7 +60,7 @@ class Target:
         self.deferred = False
         """An interrupt came while it was sheltered."""
 
-    def interrupt(self, run: Run, *, again: bool = False) -> None:
+    def interrupt(self, run: Work, *, again: bool = False) -> None:
         """Raise `JobInterrupt` in the thread if it is still at this run."""
         with _sending:
             self.interrupting = True
@@ -82,7 +82,7 @@ class Target:
                     self._look_again(run)
             self.interrupting = False
 
-    def _look_again(self, run: Run) -> None:
+    def _look_again(self, run: Work) -> None:
         """Send one more, once, if the first was swallowed where nobody meant to.
 
         A finalizer or a weak reference's callback may run at any moment, and exceptions in those are ignored. A handler
@@ -98,7 +98,7 @@ class Target:
         timer.daemon = True
         timer.start()
 
-    def _try_again(self, run: Run) -> None:
+    def _try_again(self, run: Work) -> None:
         timer = threading.Timer(_DELICATE_AGAIN_SECONDS, self.interrupt, (run,))
         timer.daemon = True
         timer.start()

@@ -24,8 +24,9 @@ from taskharbor.driver import CancelRequest, Driver, JobReport, JobSettle, Lease
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import settlement
 from taskharbor.worker.leases import Leases, Unreported
-from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.run import Run
 from taskharbor.worker.watchdog import Watchdog
+from taskharbor.worker.work import Stop
 
 logger = logging.getLogger("taskharbor.worker")
 

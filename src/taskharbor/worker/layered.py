@@ -9,6 +9,7 @@ from typing import cast
 from taskharbor.codec import Codec
 from taskharbor.task import TaskDefinition
 from taskharbor.task.layer import Attempt, Middleware, refuse_async_only
+from taskharbor.worker.batch_plan import BatchPlan
 from taskharbor.worker.plan import Prepared, TaskPlan
 from taskharbor.worker.surrounding import Call, asurrounded, surrounded
 
@@ -23,6 +24,10 @@ def plan_for(
         MiddlewareError: one of the layers cannot be put around it.
     """
     layers = (*middleware, *definition.middleware)
+    if definition.options.batch is not None:
+        if not definition.reading.is_async:
+            refuse_async_only(definition.name, layers)
+        return BatchPlan(definition, codec, layers, worker)
     if definition.reading.is_async:
         if any(layer.surrounds_run or layer.surrounds_arun for layer in layers):
             return AsyncLayeredPlan(definition, codec, layers, worker)

@@ -52,6 +52,8 @@ class TaskPlan:
         self.definition = definition
         self.is_async = definition.reading.is_async
         self.in_process = definition.options.run == "process"
+        self.batch = definition.options.batch
+        """How many jobs a call of it takes; None for one."""
         self._takes_context = definition.reading.takes_context
         self._spread = definition.spread
         self._fn = definition.fn

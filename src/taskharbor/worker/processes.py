@@ -43,6 +43,7 @@ from taskharbor.worker.child import (
 from taskharbor.worker.layered import LayeredPlan
 from taskharbor.worker.layered_child import ask_within_layers
 from taskharbor.worker.run import Run
+from taskharbor.worker.work import Work
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -78,7 +79,7 @@ class _Child:
         with self._lock:
             self._run = run
 
-    def interrupt(self, run: Run) -> None:
+    def interrupt(self, run: Work) -> None:
         """Kill the child if it is still at this run: there is no gentler way that always ends."""
         with self._lock:
             if self._run is run:

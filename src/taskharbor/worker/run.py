@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from enum import Enum
-from typing import Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -32,18 +30,10 @@ from taskharbor.outcome import (
 from taskharbor.task import Attempt, Context
 from taskharbor.task.told import Told
 from taskharbor.worker.plan import TaskPlan, UnfitResult
+from taskharbor.worker.work import Stop, Work
 
 
-class Stop(Enum):
-    """Why a running job is asked to stop."""
-
-    CANCEL = "cancelled"
-    TIMEOUT = "timed out"
-    SHUTDOWN = "the worker shuts down"
-    LOST = "its lease was lost to another worker"
-
-
-class Run:
+class Run(Work):
     """One delivery, from its decoding to its outcome."""
 
     __slots__ = (
@@ -54,38 +44,26 @@ class Run:
         "began",
         "delivery",
         "ended",
-        "interrupt",
         "on_news",
         "outcome",
-        "plan",
         "reported",
-        "started",
         "stop",
         "stop_reason",
-        "task",
-        "timer",
         "told",
     )
 
     def __init__(self, delivery: Delivery, plan: TaskPlan, arguments: msgspec.Struct, deps: object) -> None:
+        super().__init__(plan)
         self.delivery = delivery
-        self.plan = plan
         self.arguments = arguments
         self.attempt: Attempt | None = None
         """What layers around its handler see; None without."""
         self._deps = deps
         self._context: Context[object] | None = None
-        self.started = False
-        """Its handler has begun."""
         self.reported = False
         """The store knows that it has begun."""
         self.stop: Stop | None = None
         self.stop_reason: str | None = None
-        self.interrupt: Interrupt | None = None
-        """How to stop it, once it runs."""
-        self.task: asyncio.Task[None] | None = None
-        """What drives an async handler."""
-        self.timer: asyncio.TimerHandle | None = None
         self.outcome: Outcome | None = None
         self.began = 0.0
         """When its handler began, on the monotonic clock; 0 if it has not."""
@@ -95,6 +73,29 @@ class Run:
         """What its handler tells of itself, once it has told anything."""
         self.on_news: Callable[[Run], None] | None = None
         """Called, in any thread, when there is something to take from `told`."""
+
+    @property
+    def parts(self) -> Sequence[Run]:
+        """Return itself."""
+        return (self,)
+
+    @property
+    def called(self) -> Sequence[Run]:
+        """Return itself."""
+        return (self,)
+
+    @property
+    def queue(self) -> str:
+        """Return the queue that its job came from."""
+        return self.delivery.queue
+
+    @property
+    def solo(self) -> bool:
+        """Return whether it is a job that runs beside no other of its kind."""
+        return self.delivery.solo
+
+    def keep(self, runs: Sequence[Run]) -> None:
+        """Go on: its only part is itself."""
 
     @property
     def job_id(self) -> str:
@@ -117,11 +118,6 @@ class Run:
     def seconds(self) -> float | None:
         """Return for how long its handler ran; None if it never began."""
         return self.ended - self.began if self.began else None
-
-    def shelter(self) -> AbstractContextManager[None]:
-        """Return a block in which its handler is not interrupted."""
-        interrupt = self.interrupt
-        return nullcontext() if interrupt is None else interrupt.shelter()
 
     def succeeded(self, value: object) -> Succeeded:
         """Return the outcome of its handler, which returned `value`.
@@ -201,15 +197,3 @@ def _verdict_in(error: BaseException) -> BaseException:
 
 
 _STOPPED = (asyncio.CancelledError, JobInterrupt, JobCancelled)
-
-
-class Interrupt(Protocol):
-    """How a running job is stopped; each kind of handler has its own way."""
-
-    def interrupt(self, run: Run, /) -> None:
-        """Interrupt the run if it is still the one that runs. Callable from any thread."""
-        ...
-
-    def shelter(self) -> AbstractContextManager[None]:
-        """Return a block in which no interrupt lands."""
-        ...

@@ -28,9 +28,10 @@ from taskharbor.worker.leases import Leases
 from taskharbor.worker.naming import named
 from taskharbor.worker.own_loop import in_own_thread
 from taskharbor.worker.register import Register
-from taskharbor.worker.run import Run, Stop
+from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling
+from taskharbor.worker.work import Stop
 
 logger = logging.getLogger("taskharbor.worker")
 

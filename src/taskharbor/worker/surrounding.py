@@ -60,6 +60,18 @@ def asurrounded(layers: Sequence[Middleware]) -> ASurrounded:
     return through
 
 
+def stepwise(layers: Sequence[Middleware]) -> ASurrounded:
+    """Return how to call a sync handler within layers step by step, so that others can be gone into in between.
+
+    What it makes awaits nothing but the call that it is given.
+    """
+    through: ASurrounded = _ainnermost
+    for layer in reversed(layers):
+        if layer.surrounds_run:
+            through = _within_async(layer, through)
+    return through
+
+
 def _innermost(attempt: Attempt, call: Call) -> None:
     attempt.replace_result(call())
 

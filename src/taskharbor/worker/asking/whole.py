@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from taskharbor.driver import QueueTake, Reservation
 from taskharbor.job import Delivery
+from taskharbor.task.batch import MOST_IN_BATCH
 from taskharbor.worker.asking.empties import Empties
 from taskharbor.worker.asking.words import Ask
 from taskharbor.worker.execution import Execution
@@ -34,10 +35,11 @@ class Open:
 
     @property
     def wants_more(self) -> bool:
+        execution, buffered = self._execution, len(self._buffer)
         if self.held_back:
-            return self._execution.free > len(self._buffer)
+            return execution.free + execution.joining_guarded > buffered
         target = self._pace.target()
-        return len(self._buffer) <= target // 2 and (self._execution.free > 0 or target > 0)
+        return buffered <= target // 2 and (execution.free > 0 or target > 0 or execution.joining > 0)
 
     def next(self) -> Ask:
         limit, guarded = self._room()
@@ -46,7 +48,10 @@ class Open:
     def _room(self) -> tuple[int, int]:
         self._pace.measure()
         free, buffered = self._execution.free, len(self._buffer)
-        return max(free + self._pace.target() - buffered, 1), max(free - buffered, 0)
+        # What joins a batch that gathers takes no slot.
+        joining, guarded = self._execution.joining, self._execution.joining_guarded
+        limit = max(free + self._pace.target() + min(joining, MOST_IN_BATCH) - buffered, 1)
+        return limit, max(free + guarded - buffered, 0)
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
         self.held_back = answer.held_back

@@ -1,0 +1,102 @@
+"""What a slot of a worker holds, and how it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from taskharbor.worker.plan import TaskPlan
+
+if TYPE_CHECKING:
+    from taskharbor.worker.run import Run
+
+
+class Stop(Enum):
+    """Why a running job is asked to stop."""
+
+    CANCEL = "cancelled"
+    TIMEOUT = "timed out"
+    SHUTDOWN = "the worker shuts down"
+    LOST = "its lease was lost to another worker"
+
+
+class Work(ABC):
+    """What has one slot and is called once: a run, or several of one task as a batch."""
+
+    __slots__ = ("interrupt", "plan", "started", "task", "timer")
+
+    def __init__(self, plan: TaskPlan) -> None:
+        self.plan = plan
+        self.started = False
+        """Its handler has begun."""
+        self.interrupt: Interrupt | None = None
+        """How to stop it, once it runs."""
+        self.task: asyncio.Task[None] | None = None
+        """What drives an async handler."""
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[Run]:
+        """Return the runs that it stands for."""
+
+    @property
+    @abstractmethod
+    def called(self) -> Sequence[Run]:
+        """Return those of them that its handler was called for."""
+
+    @property
+    @abstractmethod
+    def job_id(self) -> str:
+        """Return its job's id, or that of the first."""
+
+    @property
+    @abstractmethod
+    def context(self) -> object:
+        """Return what its handler sees of it."""
+
+    @property
+    def timeout(self) -> timedelta | None:
+        """Return how long its handler may run; one for all parts."""
+        return self.parts[0].delivery.timeout
+
+    @property
+    @abstractmethod
+    def queue(self) -> str:
+        """Return the queue for which it has its slot."""
+
+    @property
+    @abstractmethod
+    def solo(self) -> bool:
+        """Return whether it is a job that runs beside no other of its kind."""
+
+    @abstractmethod
+    def keep(self, runs: Sequence[Run]) -> None:
+        """Go on with some of its parts alone, at least one, before it has started."""
+
+    def time_out(self) -> None:
+        """Ask all of it to stop."""
+        for run in self.parts:
+            run.ask_to_stop(Stop.TIMEOUT)
+
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block in which its handler is not interrupted."""
+        interrupt = self.interrupt
+        return nullcontext() if interrupt is None else interrupt.shelter()
+
+
+class Interrupt(Protocol):
+    """How a running job is stopped; each kind of handler has its own way."""
+
+    def interrupt(self, run: Work, /) -> None:
+        """Interrupt the run if it is still the one that runs. Callable from any thread."""
+        ...
+
+    def shelter(self) -> AbstractContextManager[None]:
+        """Return a block in which no interrupt lands."""
+        ...
