@@ -16,6 +16,7 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import JobReserve, Reservation
+from taskharbor.drivers.postgres.aging import ELDERS_OF_QUEUE, IS_NO_ELDER, aged_cells, with_elders
 from taskharbor.drivers.postgres.delivering import delivered_steps
 from taskharbor.drivers.postgres.marks import BEGINNING, Lane, Marks, Position, Seen
 from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array, text_array
@@ -84,15 +85,20 @@ _ALONE = f"""candidate AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
         SELECT l.lane, j.* FROM lane l CROSS JOIN LATERAL {_FREE} j LIMIT $15::text::integer) f
     WINDOW w AS (ROWS UNBOUNDED PRECEDING)),
 walked AS (SELECT count(*) AS jobs FROM candidate),"""
+
+
 # Of several queues, jobs of one priority and lane are merged by due time; and some queues give only so many.
-_MERGED = f"""found AS MATERIALIZED (SELECT m.* FROM generate_series(0, {len(_PRIORITIES) * len(_LANES) - 1}) g(line)
-    CROSS JOIN LATERAL (SELECT l.line, l.queue, l.lane, j.* FROM lane l CROSS JOIN LATERAL {_FREE} j
+def _merged(candidate: str, free: str, used: str) -> str:
+    return f"""found AS MATERIALIZED (SELECT m.* FROM generate_series(0, {len(_PRIORITIES) * len(_LANES) - 1}) g(line)
+    CROSS JOIN LATERAL (SELECT l.line, l.queue, l.lane, j.* FROM lane l CROSS JOIN LATERAL {free} j
         WHERE l.line = g.line ORDER BY j.due, j.id) m LIMIT $15::text::integer),
-candidate AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
+{candidate} AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
         SELECT *, row_number() OVER (PARTITION BY queue ORDER BY line, due, id) AS nth FROM found) f
     LEFT JOIN unnest($17::text::text[], $18::text::integer[]) q(queue, room) ON q.queue = f.queue
-    WHERE f.nth <= coalesce(q.room, f.nth) WINDOW w AS (ORDER BY f.line, f.due, f.id)),
+    WHERE f.nth <= coalesce(q.room{used}, f.nth) WINDOW w AS (ORDER BY f.line, f.due, f.id)),
 walked AS (SELECT count(*) AS jobs FROM found),"""
+
+
 _SCAN = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, statement_timestamp()) AS now),
 kind AS MATERIALIZED (SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') AS ids FROM taskharbor.stray),
 held AS MATERIALIZED (SELECT expires_at FROM taskharbor.lease WHERE token = $10::text::bigint),
@@ -128,7 +134,9 @@ SELECT {TAKEN_NAMES}, stray, n, CASE WHEN n IS NOT DISTINCT FROM (SELECT min(n) 
 FROM told LEFT JOIN taken ON true"""
 # Every parameter is used in both, if only to have a type.
 _SCAN_ALONE = _SCAN.replace("{candidates}", _ALONE) + " WHERE $17::text IS NOT NULL AND $18::text IS NOT NULL"
-_SCAN_MERGED = _SCAN.replace("{candidates}", _MERGED)
+_SCAN_MERGED = _SCAN.replace("{candidates}", _merged("candidate", _FREE, ""))
+_YOUNGER = _merged("younger", _FREE.replace("ORDER BY", f"{IS_NO_ELDER} ORDER BY"), ELDERS_OF_QUEUE)
+_SCAN_AGED = _SCAN.replace("{candidates}", with_elders(_YOUNGER, _LANE))
 _HELD = f"""SELECT {TAKEN_COLUMNS}
     FROM taskharbor.lease l CROSS JOIN pg_catalog.unnest(l.jobs) WITH ORDINALITY e(id, number)
     JOIN taskharbor.job j ON j.id = e.id AND j.token = l.token WHERE l.token = $1::text::bigint
@@ -193,7 +201,8 @@ def _scan(
     step: Step, request: JobReserve, lanes: Sequence[Lane], marks: Marks, known_strays: str
 ) -> Routine[tuple[_Told, list[Row]]]:
     rooms = {take.name: min(take.limit, request.limit) for take in request.queues}
-    alone = len(request.queues) == 1 and all(lane.stray == 0 for lane in lanes)
+    aged = request.aged
+    alone = aged is None and len(request.queues) == 1 and all(lane.stray == 0 for lane in lanes)
     limit = min(request.limit, rooms[request.queues[0].name]) if alone else request.limit
     short = {} if alone else {name: room for name, room in rooms.items() if room < request.limit}
     # Beyond the jobs it can take it looks at those that a quota may pass over.
@@ -201,7 +210,7 @@ def _scan(
     starts = [marks.start(lane) for lane in lanes]
     duration = duration_micros(request.lease)
     rows = yield Query(
-        _SCAN_ALONE if alone else _SCAN_MERGED,
+        _SCAN_ALONE if alone else _SCAN_MERGED if aged is None else _SCAN_AGED,
         (
             step.now,
             text_array([lane.queue for lane in lanes]),
@@ -222,6 +231,7 @@ def _scan(
             text_array(short),
             plain_array(short.values()),
             known_strays,
+            *(() if aged is None else aged_cells(aged)),
         ),
     )
     told = next(_told.decode(row[_WORDS]) for row in rows if row[_WORDS] is not None)
