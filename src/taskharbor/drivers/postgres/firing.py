@@ -1,4 +1,4 @@
-"""schedule_fire: the jobs of many ticks, and the steps past them, in one transaction of four statements.
+"""schedule_fire: the jobs of many ticks, and the steps past them, in one transaction of three statements.
 
 Schedules are locked first, in order of name; then come jobs and keys, as in any enqueue. The fence is held, not only
 read: nobody leads anew until this is committed, and so nothing is written by a leader of old.
@@ -113,7 +113,9 @@ def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]
 def _store(step: Step, firings: Sequence[Firing]) -> Routine[list[_Move]]:
     """Store the jobs of firings; return each with its answers."""
     jobs = [job for firing in firings for job in firing.jobs]
-    answers = (yield from job_enqueue(step, JobEnqueue(jobs=jobs))) if jobs else []
+    answers: Sequence[Enqueued] = []
+    if jobs:
+        answers = yield from job_enqueue(step, JobEnqueue(jobs=jobs))
     moves: list[_Move] = []
     begin = 0
     for firing in firings:
