@@ -21,11 +21,12 @@ from taskharbor_conformance.case import DriverFactory, opener
 from taskharbor_conformance.model.handling import Handling
 from taskharbor_conformance.model.looking import Looking
 from taskharbor_conformance.model.producing import Producing
+from taskharbor_conformance.model.scheduling import Scheduling
 
 __all__ = ["ContractMachine", "contract_machine"]
 
 
-class ContractMachine(Producing, Handling, Looking):
+class ContractMachine(Producing, Handling, Scheduling, Looking):
     """Carries out verbs on a store and in the book, and compares. Get one for a driver from `contract_machine`."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from datetime import datetime
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -14,16 +15,19 @@ from taskharbor.driver import CancelRequest, Driver, JobGet, Reclaimed, Store
 from taskharbor.job import Delivery, JobRecord, JobState, NewJob
 from taskharbor_conformance.model.book import Book
 from taskharbor_conformance.model.records import BookJob
+from taskharbor_conformance.model.timetable import Timetable
 
 T = TypeVar("T")
 
 
 class Machine(RuleBasedStateMachine):
-    """A store and the book, and what was sent, delivered and ended so far."""
+    """A store and the book, and what was sent, delivered, ended and fired so far."""
 
     def __init__(self) -> None:
         super().__init__()
         self.book = Book()
+        self.timetable = Timetable(self.book)
+        self.ticks: set[tuple[str, datetime]] = set()
         self.sent: dict[str, NewJob] = {}
         self.delivered: list[Delivery] = []
         self.ended: dict[str, JobRecord] = {}
