@@ -285,7 +285,7 @@ def test_a_task_refuses_an_option_that_cannot_be_by_name(wrong: dict[str, Any]) 
         ({"queue": ""}, "queue='': expected text of 1 to 120 characters"),
         ({"timeout": timedelta(0)}, "or None"),
         ({"timeout": timedelta(days=9999)}, "3650 days"),
-        ({"on_conflict": "no"}, "on_conflict='no': expected 'existing' or 'raise'"),
+        ({"on_conflict": "no"}, "on_conflict='no': expected 'existing', 'raise' or 'replace'"),
         ({"retry": Retry(on={OSError: Retry.never})}, r"declare them in @task\(retry=Retry\(on=...\)\)"),
         ({"run_at": datetime(2026, 1, 1)}, "has no time zone"),  # noqa: DTZ001
         ({"run_at": NOW, "run_in": timedelta(1)}, "run_at and run_in were both given"),

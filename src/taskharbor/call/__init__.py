@@ -29,7 +29,7 @@ from taskharbor.call.graph import (
     title,
 )
 from taskharbor.call.handle import JobHandle, JobStatus
-from taskharbor.call.options import OnConflictName, Options
+from taskharbor.call.options import FlowConflictName, OnConflictName, Options
 from taskharbor.call.picture import FlowGraph, FlowPart, FlowStep, draw
 from taskharbor.call.reading import reader_of
 from taskharbor.call.signature import (
@@ -40,6 +40,7 @@ from taskharbor.call.signature import (
     apply,
     flow_options,
     handles,
+    refuse_replacing,
     sendables,
     several,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "Each",
     "Flow",
     "FlowCall",
+    "FlowConflictName",
     "FlowDesk",
     "FlowGraph",
     "FlowHandle",
@@ -84,6 +86,7 @@ __all__ = [
     "reader_of",
     "refuse_in_handler",
     "refuse_on_loop",
+    "refuse_replacing",
     "running_job",
     "sendables",
     "several",

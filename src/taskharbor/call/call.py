@@ -51,16 +51,18 @@ class Callee(Protocol):
         check: bool,
         job_id: str | None = None,
         holes: frozenset[str] = frozenset(),
+        step: bool = False,
     ) -> NewJob:
         """Return the job to store.
 
         `check` decodes the payload once more, strictly, so that what no handler could read is refused here. `job_id` is
         from `new_job_ids`, which makes many at once for less; None makes one. `holes` are parameters that are left out
-        of the payload, to be filled when the job is delivered.
+        of the payload, to be filled when the job is delivered. A `step` of a flow has no key but its own.
 
         Raises:
             PayloadError: the arguments do not fit the signature.
             PayloadTooLarge: they take more than `PAYLOAD_LIMIT` bytes.
+            OptionError: the options go against what the task declares.
         """
         ...
 

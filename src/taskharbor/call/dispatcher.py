@@ -28,7 +28,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 
     job_id: str
     created: bool
-    """False when its idempotency key matched a job that is there."""
+    """False when its key matched a job that is there, which is as it was, or as the call is if that replaces it."""
 
 
 class Dispatcher(Protocol):

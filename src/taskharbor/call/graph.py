@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from taskharbor.call.call import Call
-from taskharbor.call.options import OnConflictName
+from taskharbor.call.options import FlowConflictName
 from taskharbor.errors import FlowError
 
 
@@ -120,7 +120,7 @@ class FlowOptions(msgspec.Struct, frozen=True, kw_only=True):
     key: str | UnsetType = UNSET
     """Idempotency key of the whole, held by its last step."""
     key_ttl: timedelta | UnsetType = UNSET
-    on_conflict: OnConflictName | UnsetType = UNSET
+    on_conflict: FlowConflictName | UnsetType = UNSET
     on_failure: tuple[Call, Placeholder] | None = None
     """The call to store when the flow fails, and what stands in it for the `FlowFailure`."""
 

@@ -49,7 +49,7 @@ class JobHandle(Generic[R_co]):
     id: str
     """The job's id, a UUIDv7."""
     created: bool
-    """False when an idempotency key matched: the job was there before."""
+    """False when a key matched: the job was there before, as it is or, where the call replaces, as the call is."""
 
     def __init__(self, dispatcher: Dispatcher, callee: Callee, job_id: str, *, created: bool) -> None:
         """Made by TaskHarbor; to get a handle back from an id, call `task.handle(job_id)`."""

@@ -13,11 +13,14 @@ from taskharbor.errors import OptionError
 from taskharbor.job import OnConflict
 from taskharbor.retry import Retry
 
-OnConflictName: TypeAlias = Literal["existing", "raise"]
+OnConflictName: TypeAlias = Literal["existing", "raise", "replace"]
+FlowConflictName: TypeAlias = Literal["existing", "raise"]
 
 _LONGEST = timedelta(days=3650)
 _NAME_LIMIT = 120
-_KEY_LIMIT = 250
+KEY_LIMIT = 250
+DERIVED_KEY = "unique:["
+"""How keys begin that are derived from arguments, and no other."""
 _NOTE_LIMIT = 500
 _GREATEST_LIMIT = 2**31 - 1
 
@@ -41,7 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_ttl: timedelta | UnsetType = UNSET
     """How long the key stays taken after the job has finished."""
     on_conflict: OnConflictName | UnsetType = UNSET
-    """What an enqueue with a taken key and the same arguments does: return the job that has it, or raise."""
+    """What an enqueue with a taken key does: return the job that has it, raise, or take that job's place."""
     retry: Retry | UnsetType = UNSET
     timeout: timedelta | UnsetType | None = UNSET
     """For one attempt; None lifts the task's."""
@@ -61,9 +64,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         for name in ("run_in", "key_ttl"):
             check_duration(cast("timedelta | UnsetType", getattr(self, name)), name)
         if self.key is not UNSET:
-            check_text(self.key, "key", _KEY_LIMIT)
+            check_own_key(self.key)
         if self.on_conflict is not UNSET and self.on_conflict not in tuple(OnConflict):
-            raise OptionError(f"on_conflict={self.on_conflict!r}: expected 'existing' or 'raise'")
+            raise OptionError(f"on_conflict={self.on_conflict!r}: expected 'existing', 'raise' or 'replace'")
         if self.retry is not UNSET and (not isinstance(self.retry, Retry) or self.retry.on):
             raise OptionError(
                 "options(retry=...) takes a Retry without `on`: exception classes stay with the task, since a job "
@@ -112,6 +115,16 @@ def check_text(value: str, what: str, limit: int) -> None:
     if "\x00" in value or not _encodable(value):
         raise OptionError(
             f"{what}={value!r}: it holds a NUL or half a surrogate pair, which stores cannot keep"
+        )
+
+
+def check_own_key(value: str) -> None:
+    """Refuse what cannot be an idempotency key that a caller gives."""
+    check_text(value, "key", KEY_LIMIT)
+    if value.startswith(DERIVED_KEY):
+        raise OptionError(
+            f"key={value!r}: keys that begin with {DERIVED_KEY!r} are made of the arguments of tasks with unique=...; "
+            "choose another name"
         )
 
 

@@ -24,7 +24,7 @@ from taskharbor.call.graph import (
     title,
 )
 from taskharbor.call.handle import JobHandle
-from taskharbor.call.options import OnConflictName, Options, check_meta, check_name
+from taskharbor.call.options import FlowConflictName, Options, check_meta, check_name
 from taskharbor.call.reading import reader_of
 from taskharbor.errors import FlowError, OptionError, PayloadError
 from taskharbor.flow import FlowFailure
@@ -149,7 +149,7 @@ class Flow(Signature[R_co]):
         meta: dict[str, str] | None = None,
         key: str | UnsetType = UNSET,
         key_ttl: timedelta | UnsetType = UNSET,
-        on_conflict: OnConflictName | UnsetType = UNSET,
+        on_conflict: FlowConflictName | UnsetType = UNSET,
         on_failure: Step[FlowFailure, object] | None = None,
     ) -> Flow[R_co]:
         """Return the same flow with what is to be known of it as a whole; what is left out stays as it was.
@@ -205,7 +205,7 @@ def flow_options(
     meta: dict[str, str] | None,
     key: str | UnsetType,
     key_ttl: timedelta | UnsetType,
-    on_conflict: OnConflictName | UnsetType,
+    on_conflict: FlowConflictName | UnsetType,
     on_failure: Step[FlowFailure, object] | None,
     *,
     before: FlowOptions,
@@ -221,6 +221,7 @@ def flow_options(
     if meta is not None:
         check_meta(meta)
     Options(key=key, key_ttl=key_ttl, on_conflict=on_conflict)  # checks them
+    refuse_replacing(on_conflict)
     call = before.on_failure
     if on_failure is not None:
         place = Placeholder("a flow that failed")
@@ -238,6 +239,19 @@ def flow_options(
         on_conflict=before.on_conflict if on_conflict is UNSET else on_conflict,
         on_failure=call,
     )
+
+
+def refuse_replacing(on_conflict: object) -> None:
+    """Refuse what cannot be done with a flow's key.
+
+    Raises:
+        OptionError: `replace`.
+    """
+    if on_conflict == "replace":
+        raise OptionError(
+            "on_conflict='replace': a flow takes no other's place, since steps of that one may have run; expected "
+            "'existing' or 'raise'"
+        )
 
 
 def apply(link: object, *places: Placeholder) -> Node:

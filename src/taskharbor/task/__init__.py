@@ -8,6 +8,9 @@ task.py         the typed face: Bound, Task, SyncTask, AsyncTask
 batch.py        handlers that take many jobs at a time: `batch_reading`, their signature; `batch_typed`, their face
 registry.py     one name, one task
 recurring.py    the schedules a task declares
+unique.py       what a task declares of its calls being unique; `keying`, their keys; `key_value`, how these are
+                written; `key_probe`, a dry run of what makes them
+options.py      what a task declares for its jobs, and what a call's options set
 digest.py       what tells calls of one idempotency key apart
 partial.py      the arguments without those that earlier steps give
 filling.py      what earlier steps gave, as values of the parameters' types
@@ -25,6 +28,7 @@ from taskharbor.task.definition import TaskDefinition
 from taskharbor.task.layer import Attempt, Middleware, Outgoing
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, Bound, SyncTask, Task
+from taskharbor.task.unique import Debounce, Throttle, Unique
 
 __all__ = [
     "AsyncBatchTask",
@@ -34,6 +38,7 @@ __all__ = [
     "BatchContext",
     "Bound",
     "Context",
+    "Debounce",
     "Middleware",
     "Outgoing",
     "Registry",
@@ -41,6 +46,8 @@ __all__ = [
     "SyncTask",
     "Task",
     "TaskDefinition",
+    "Throttle",
+    "Unique",
     "default_registry",
     "task",
 ]

@@ -20,12 +20,14 @@ from taskharbor.task.batch import Batch
 from taskharbor.task.batch_reading import read_batch
 from taskharbor.task.batch_typed import AsyncBatchTask, BatchDecorator, SyncBatchTask
 from taskharbor.task.context import Context
-from taskharbor.task.definition import RunIn, TaskDefinition, TaskOptions
+from taskharbor.task.definition import TaskDefinition
 from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
+from taskharbor.task.options import RunIn, TaskOptions
 from taskharbor.task.reading import Handler, caller_names, read
 from taskharbor.task.recurring import checked_schedules, refuse_required
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, SyncTask, Task
+from taskharbor.task.unique import Debounce, Throttle, Unique, check_declared
 from taskharbor.task.upgrading import Upgrade, checked_upgrade
 
 P = ParamSpec("P")
@@ -79,6 +81,7 @@ def task(
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
+    unique: Unique | Debounce | Throttle | None = None,
     registry: Registry | None = None,
 ) -> BatchDecorator: ...
 @overload
@@ -97,6 +100,7 @@ def task(
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
+    unique: Unique | Debounce | Throttle | None = None,
     schedule: Schedule | Iterable[Schedule] | None = None,
     registry: Registry | None = None,
 ) -> Decorator: ...
@@ -117,6 +121,7 @@ def task(
     keep_result: bool = True,
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
+    unique: Unique | Debounce | Throttle | None = None,
     schedule: Schedule | Iterable[Schedule] | None = None,
     batch: Batch | None = None,
     registry: Registry | None = None,
@@ -141,6 +146,8 @@ def task(
         keep_result: False stores no result, and `JobHandle.result` refuses.
         retain: how long a job can be looked up after it succeeded or was cancelled.
         key_ttl: how long an idempotency key stays taken after its job has finished.
+        unique: calls that count as the same while one of them waits or runs: `Unique(...)`, `Debounce(...)` or
+            `Throttle(...)`.
         schedule: when workers of an application call it by themselves, without arguments: `cron(...)` or `every(...)`
             of `taskharbor.scheduling`, or a list of them.
         batch: the handler takes the payloads of several jobs at a time, as one list: `def index(documents:
@@ -173,6 +180,7 @@ def task(
         checked_codec(codec)
     layers = checked_layers(middleware, "@task")
     schedules = checked_schedules(schedule)
+    check_declared(unique)
     if upgrade is not None:
         checked_upgrade(upgrade)
     if isinstance(fn, str):
@@ -208,6 +216,7 @@ def task(
             middleware=layers,
             upgrade=upgrade,
             schedules=schedules,
+            unique=unique,
         )
         (registry if registry is not None else default_registry).add(definition)
         kinds = (SyncTask, AsyncTask) if batch is None else (SyncBatchTask, AsyncBatchTask)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from functools import cached_property
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import msgspec
 from msgspec import UNSET
@@ -14,17 +13,7 @@ from msgspec import UNSET
 from taskharbor.call import Options
 from taskharbor.codec import Codec, CodecBook, CodecError, Encode, JsonCodec, decoder_of, encoder_of
 from taskharbor.errors import PayloadError, PayloadTooLarge
-from taskharbor.job import (
-    DEFAULT_KEY_TTL,
-    DEFAULT_PRIORITY,
-    DEFAULT_QUEUE,
-    DEFAULT_RETAIN,
-    PAYLOAD_LIMIT,
-    NewJob,
-    OnConflict,
-    new_job_id,
-)
-from taskharbor.retry import Retry
+from taskharbor.job import PAYLOAD_LIMIT, NewJob, new_job_id
 from taskharbor.schedule import Schedule
 from taskharbor.task import wire
 from taskharbor.task.arguments import (
@@ -35,34 +24,18 @@ from taskharbor.task.arguments import (
     json_schema,
     spread_for,
 )
-from taskharbor.task.batch import Batch
 from taskharbor.task.binding import arguments_decoder
 from taskharbor.task.digest import Digests
 from taskharbor.task.fidelity import differ, first_change
+from taskharbor.task.keying import Keyed
 from taskharbor.task.layer import Middleware
+from taskharbor.task.options import NO_OPTIONS, TaskOptions, given_fields
 from taskharbor.task.partial import Partial
 from taskharbor.task.reading import Handler, Reading
+from taskharbor.task.unique import Unique, Uniqueness
 from taskharbor.task.upgrading import Upgrade
 
-RunIn: TypeAlias = Literal["process"]
-
 _replace = msgspec.structs.replace
-
-
-class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `@task(...)` declares; each call may override the first group with `options(...)`."""
-
-    queue: str = DEFAULT_QUEUE
-    priority: int = DEFAULT_PRIORITY
-    retry: Retry = Retry()
-    timeout: timedelta | None = None
-    key_ttl: timedelta = DEFAULT_KEY_TTL
-
-    run: RunIn | None = None
-    keep_result: bool = True
-    retain: timedelta = DEFAULT_RETAIN
-    batch: Batch | None = None
-    """How many jobs one call of the handler takes; None for one."""
 
 
 class Coder(msgspec.Struct, frozen=True):
@@ -90,11 +63,12 @@ class TaskDefinition:
         middleware: tuple[Middleware, ...] = (),
         upgrade: Upgrade | None = None,
         schedules: tuple[Schedule, ...] = (),
+        unique: Uniqueness | None = None,
     ) -> None:
         """Check that the signature can be carried, and prepare what every call needs.
 
         Raises:
-            TaskDefinitionError: a parameter or the result has no codec.
+            TaskDefinitionError: a parameter or the result has no codec; or no key can be made as `unique` says.
         """
         check_types(name, reading.parameters, reading.returns, codec or JsonCodec())
         if options.run == "process":
@@ -118,6 +92,8 @@ class TaskDefinition:
         """What makes today's arguments of those that were stored under another signature; see `upgrading`."""
         self.schedules = schedules
         """When it is called by itself; declared by the worker of an application."""
+        self.keyed = None if unique is None else Keyed(name, reading.parameters, unique, options.retain)
+        """How its calls come to keys by themselves; None if they do not."""
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
@@ -131,6 +107,15 @@ class TaskDefinition:
     def keep_result(self) -> bool:
         """Return whether results are stored."""
         return self.options.keep_result
+
+    def unique_by(self, key: Callable[..., object]) -> None:
+        """Give it the key that a function over its parameters returns.
+
+        Raises:
+            TaskDefinitionError: it has one, or the function cannot make one.
+        """
+        keyed = self.keyed or Keyed(self.name, self.reading.parameters, Unique(), self.options.retain)
+        self.keyed = keyed.by(key)
 
     def answers_to(self, name: str) -> bool:
         """Return whether jobs stored under that name are its own."""
@@ -174,6 +159,7 @@ class TaskDefinition:
         check: bool,
         job_id: str | None = None,
         holes: frozenset[str] = frozenset(),
+        step: bool = False,
     ) -> NewJob:
         """Return the job to store; see `Callee.new_job`."""
         if self.codec is not None and codec is not self._met:
@@ -197,7 +183,11 @@ class TaskDefinition:
         except CodecError as error:
             raise self.unfit("arguments", error) from error
         job = _replace(coder.blank, id=job_id or new_job_id(), payload=payload, meta={})
-        return job if options is NO_OPTIONS else self._with_options(job, arguments, options, codec)
+        if options is not NO_OPTIONS:
+            job = self._with_options(job, arguments, options, codec)
+        if self.keyed is None or step or options.key is not UNSET:
+            return job
+        return self.keyed.apply(job, arguments, options)
 
     def _blank(self, codec: str) -> NewJob:
         mine = self.options
@@ -219,11 +209,15 @@ class TaskDefinition:
     def _with_options(self, job: NewJob, arguments: msgspec.Struct, options: Options, codec: Codec) -> NewJob:
         last, given = self._last_given
         if last is not options:  # calls of one batch often share theirs
-            given = _given(options)
+            given = given_fields(options)
             self._last_given = options, given
         if options.key is not UNSET:
             given = {**given, "digest": self._digests.of(arguments, job.payload, codec)}
         return _replace(job, **given)
+
+    def arguments_digest(self, arguments: msgspec.Struct, payload: bytes, codec: Codec) -> bytes:
+        """Return 16 bytes that tell arguments apart, of which `payload` is what its codec, or the harbor's, made."""
+        return self._digests.of(arguments, payload, self.codec or codec)
 
     @cached_property
     def _digests(self) -> Digests:
@@ -284,20 +278,3 @@ class TaskDefinition:
             path=error.path,
             reason=str(error),
         )
-
-
-def _given(options: Options) -> dict[str, object]:
-    """Return the fields of a job that options set, but for the digest, which depends on the arguments, too."""
-    given: dict[str, object] = {
-        name: value
-        for name in ("queue", "priority", "run_at", "run_in", "key", "key_ttl", "timeout", "meta")
-        if (value := getattr(options, name)) is not UNSET
-    }
-    if options.retry is not UNSET:
-        given["retry"] = options.retry.numbers()
-    if options.on_conflict is not UNSET:
-        given["on_conflict"] = OnConflict(options.on_conflict)
-    return given
-
-
-NO_OPTIONS = Options()

@@ -25,7 +25,9 @@ from taskharbor.call import (
 from taskharbor.errors import PayloadError, UsageError
 from taskharbor.retry import Retry
 from taskharbor.task.context import Context
-from taskharbor.task.definition import NO_OPTIONS, TaskDefinition
+from taskharbor.task.definition import TaskDefinition
+from taskharbor.task.options import NO_OPTIONS
+from taskharbor.task.unique import KeyValue
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,7 +114,8 @@ class Bound(Generic[P, R]):
             run_in: earliest start from now, by the store's clock.
             key: idempotency key in the scope of the task: one job while that is live, and for `key_ttl` after.
             key_ttl: how long the key stays taken after the job has finished.
-            on_conflict: `existing` (return the job that has the key) or `raise` (`DuplicateJob`).
+            on_conflict: `existing` (return the job that has the key), `raise` (`DuplicateJob`), or `replace` (take its
+                place, with these arguments, as long as no worker has it; else store a new job).
             retry: another policy, without `on`.
             timeout: for one attempt; None for no limit.
             meta: text to travel with the job, added to what is there.
@@ -160,6 +163,22 @@ class Task(Bound[P, R]):
     def handle(self, job_id: str) -> JobHandle[R]:
         """Return a typed handle on a job of this task, from its id. Does not look whether there is one."""
         return JobHandle(current_dispatcher(self.name), self._definition, job_id, created=False)
+
+    def unique_by(self, key: Callable[P, KeyValue], /) -> None:
+        """Make calls unique by the key that a function over the task's own parameters returns.
+
+        To be called once, right below the declaration. It is the key of what `@task(unique=...)` declares, or of
+        `Unique()`. Type checkers know the parameters here, so they check the function, a lambda too. It takes all of
+        them, with defaults where they have some: `pay.unique_by(lambda account, cents=0: account)`.
+
+        Args:
+            key: called with the arguments of each call; returns str, int, bool, UUID, date, datetime, Enum, None, or a
+                tuple of these.
+
+        Raises:
+            TaskDefinitionError: there is a key already, or the function cannot make one of these parameters.
+        """
+        self._definition.unique_by(key)
 
     def schema(self) -> dict[str, object]:
         """Return the JSON Schema (2020-12) of the task's arguments."""

@@ -79,11 +79,22 @@ class Maker:
     def _job(self, call: Call, draft: Draft) -> NewJob:
         names = frozenset(hole.parameter for hole in draft.holes)
         options = call.options
+        if options.on_conflict == "replace":
+            raise FlowError(
+                f"{call.callee.name!r}: a step of a flow replaces no job, for other steps may wait for that one; leave "
+                "on_conflict='replace' out of its options"
+            )
         if self._hash is not None and options.key is UNSET:
             options = _replace(options, key="-")  # for the digest that comes with a key
         try:
             return call.callee.new_job(
-                call.arguments, options, self._codec, check=self._check, job_id=draft.id, holes=names
+                call.arguments,
+                options,
+                self._codec,
+                check=self._check,
+                job_id=draft.id,
+                holes=names,
+                step=True,
             )
         except PayloadError as error:
             if Placeholder.__qualname__ in str(error):

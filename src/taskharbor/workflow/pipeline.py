@@ -12,6 +12,7 @@ from typing_extensions import TypeVar, override
 
 from taskharbor.call import (
     Flow,
+    FlowConflictName,
     FlowHandle,
     FlowOptions,
     Node,
@@ -24,6 +25,7 @@ from taskharbor.call import (
     flow_options,
     reader_of,
     refuse_on_loop,
+    refuse_replacing,
 )
 from taskharbor.call.graph import NO_FLOW_OPTIONS
 from taskharbor.errors import FlowError
@@ -118,7 +120,7 @@ class Pipeline(Bound[P, R]):
             run_in: earliest start of its first step from now, by the store's clock.
             key: idempotency key of the whole, as in `configure`.
             key_ttl: how long the key stays taken after the flow has ended.
-            on_conflict: `existing` (return the flow that has the key) or `raise` (`DuplicateJob`).
+            on_conflict: `existing` (return the flow that has the key) or `raise` (`DuplicateJob`); not `replace`.
             retry: another policy for each step, without `on`.
             timeout: for one attempt of a step; None for no limit.
             meta: text to travel with each step, added to what is there.
@@ -126,6 +128,7 @@ class Pipeline(Bound[P, R]):
         Raises:
             OptionError: a value that cannot be.
         """
+        refuse_replacing(on_conflict)
         options = Options(
             queue=queue,
             priority=priority,
@@ -147,7 +150,7 @@ class Pipeline(Bound[P, R]):
         meta: dict[str, str] | None = None,
         key: str | UnsetType = UNSET,
         key_ttl: timedelta | UnsetType = UNSET,
-        on_conflict: OnConflictName | UnsetType = UNSET,
+        on_conflict: FlowConflictName | UnsetType = UNSET,
         on_failure: Step[FlowFailure, object] | None = None,
     ) -> Pipeline[P, R]:
         """Return the same pipeline with what is to be known of its flows as a whole, as `Flow.configure` does.
