@@ -219,8 +219,9 @@ def task(
             unique=unique,
         )
         (registry if registry is not None else default_registry).add(definition)
-        kinds = (SyncTask, AsyncTask) if batch is None else (SyncBatchTask, AsyncBatchTask)
-        return kinds[reading.is_async](definition)
+        if batch is not None:
+            return AsyncBatchTask(definition) if reading.is_async else SyncBatchTask(definition)
+        return AsyncTask(definition) if reading.is_async else SyncTask(definition)
 
     return decorate if fn is None else decorate(fn, depth=2)
 

@@ -6,8 +6,9 @@ to: until then a job is only told (`ctx.jobs[i].cancelled`), since its neighbour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from typing import cast
 
 from taskharbor.errors import JobInterrupt
 from taskharbor.task import BatchContext
@@ -136,9 +137,7 @@ class BatchRun(Work):
             begin(self)
             self._inside = await passes.aenter()
             if self._inside:
-                # The type of a handler that is async says that what it returned can be awaited.
-                returned: object = await self._handler()  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
-                self._shares = plan.shares(returned, len(self._inside))
+                self._shares = plan.shares(await self._coroutine(), len(self._inside))
         except BaseException as error:  # noqa: BLE001
             self._error = error
         await passes.aleave(self._ends())
@@ -155,6 +154,9 @@ class BatchRun(Work):
     def _handler(self) -> object:
         context = self.context if self._plan.takes_context else None
         return self._plan.call_many([run.arguments for run in self._inside], context)
+
+    def _coroutine(self) -> Awaitable[object]:
+        return cast("Awaitable[object]", self._handler())  # its signature says that it is async
 
     def _ends(self) -> Callable[[Run], Share]:
         """Return how to look up what the handler's part of a run came to."""
