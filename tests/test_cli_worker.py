@@ -32,6 +32,7 @@ from tests.fixtures.support import SOURCES
 EVERYTHING = [
     "--app=shop:harbor", "--url=memory://", "--queues=mail,rows", "--queue", "slow", "--concurrency=7",
     "--handler-processes=3", "--lease=1h30m", "--grace=1.5s", "--halt=500ms", "--prefetch=0", "--stall=2m",
+    "--weights=mail=3,rows=1", "--reserve=mail=2", "--aging=5m", "--aging-share=0.2",
     "--max-jobs=1000", "--max-memory=1.1G", "--until-idle", "--within=5m", "--log-level=debug", "--log-format=json",
 ]  # fmt: skip
 
@@ -73,6 +74,10 @@ def test_every_option_arrives(launched: list[tuple[Orders, int]]) -> None:
                 grace=timedelta(seconds=1.5),
                 halt=timedelta(milliseconds=500),
                 prefetch=0,
+                weights={"mail": 3, "rows": 1},
+                reserved={"mail": 2},
+                aging=timedelta(minutes=5),
+                aging_share=0.2,
                 stall=timedelta(minutes=2),
                 max_jobs=1000,
                 max_memory=int(1.1 * 2**30),
@@ -136,6 +141,11 @@ def test_application_and_store_stand_before_the_command_or_after_it(
         (["--log-level", "loud"], "loud"),
         (["--lease", "10ms"], "--lease 10ms: expected at least 100ms"),
         (["--stall", "0s", "--processes", "2"], "--stall 0s: expected at least 100ms"),
+        (["--weights", "mail"], "'mail' is no name with a whole number; write mail=3,default=1"),
+        (["--weights", "a=1,a=2"], "'a' is named twice"),
+        (["--reserve", "mail=0"], "reserved = 'mail=0'"),
+        (["--aging", "5"], "'5' has no unit"),
+        (["--aging-share", "0"], "expected a number above 0 and at most 1"),
         (["--queues", ","], "--queues ',': expected one or more names, such as mail,default"),
         (["--queues", "a,b,a"], "--queues: 'a' is named twice"),
     ],

@@ -360,8 +360,8 @@ def test_deps_that_cannot_be_closed_are_the_applications_error(caplog: pytest.Lo
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the watchdog may end the process."""
     settings = WorkerSettings(
-        queues=["a"], concurrency=3, handler_processes=4, lease=5 * SECOND, grace=6 * SECOND, halt=7 * SECOND,
-        prefetch=8, stall=9 * SECOND,
+        queues=["a", "b"], concurrency=3, handler_processes=4, lease=5 * SECOND, grace=6 * SECOND, halt=7 * SECOND,
+        prefetch=8, stall=9 * SECOND, weights={"a": 3}, reserved={"b": 1}, aging=10 * SECOND, aging_share=0.3,
     )  # fmt: skip
     told = list[dict[str, object]]()
 

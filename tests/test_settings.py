@@ -33,6 +33,10 @@ lease = "1h30m"
 grace = "1.5s"
 halt = "500ms"
 prefetch = 0
+weights = {mail = 3, default = 1}
+reserved = {mail = 2}
+aging = "5m"
+aging_share = 0.2
 stall = "2m"
 max_jobs = 1000
 max_memory = "512M"
@@ -76,6 +80,10 @@ def test_a_file_can_set_everything(tmp_path: Path) -> None:
             grace=timedelta(seconds=1.5),
             halt=timedelta(milliseconds=500),
             prefetch=0,
+            weights={"mail": 3, "default": 1},
+            reserved={"mail": 2},
+            aging=timedelta(minutes=5),
+            aging_share=0.2,
             stall=timedelta(minutes=2),
             max_jobs=1000,
             max_memory=512 * 2**20,

@@ -78,12 +78,15 @@ def test_what_a_worker_is_not_told_it_takes_from_the_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(
-        folder, "[worker]\nconcurrency = 3\nlease = '10s'\ngrace = '7s'\nqueues = ['mail']\nprefetch = 4"
+        folder, "[worker]\nconcurrency = 3\nlease = '10s'\ngrace = '7s'\nqueues = ['mail']\nprefetch = 4\n"
+        "weights = {mail = 3}\nreserved = {mail = 1}\naging = '5m'",
     )
     monkeypatch.setenv("TASKHARBOR_LEASE", "20s")
     monkeypatch.setenv("TASKHARBOR_HANDLER_PROCESSES", "1")
     monkeypatch.setenv("TASKHARBOR_HALT", "1s")
     monkeypatch.setenv("TASKHARBOR_STALL", "9s")
+    monkeypatch.setenv("TASKHARBOR_WEIGHTS", "mail=4, default=2")
+    monkeypatch.setenv("TASKHARBOR_AGING_SHARE", "0.5")
 
     settings = settings_of({"grace": timedelta(seconds=1), "queues": None})
 
@@ -96,6 +99,12 @@ def test_what_a_worker_is_not_told_it_takes_from_the_settings(
         settings.handler_processes,
         settings.halt.total_seconds(),
         settings.stall.total_seconds(),
+    )
+    assert ({"mail": 4, "default": 2}, {"mail": 1}, timedelta(minutes=5), 0.5) == (
+        settings.weights,
+        settings.reserved,
+        settings.aging,
+        settings.aging_share,
     )
 
 

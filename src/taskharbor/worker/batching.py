@@ -175,6 +175,7 @@ class Batching:
     def _count(self) -> None:
         open_ = self._open.values()
         self._execution.joining = sum(one.room for one in open_)
+        self._execution.joined_queues = frozenset(one.work.queue for one in open_)
         self._execution.joining_guarded = sum(one.room for one in open_ if one.kind[2])
 
 

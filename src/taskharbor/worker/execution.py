@@ -87,6 +87,8 @@ class Execution:
         """A solo job is in one of the slots."""
         self.joining = 0
         """Jobs that could join the batches that gather now, which have their slots."""
+        self.joined_queues: frozenset[str] = frozenset()
+        """The queues whose slots those batches have."""
         self.joining_guarded = 0
         """Guarded ones among them."""
 

@@ -252,7 +252,7 @@ class Intake:
             if self._aging is not None:
                 self._aging.took(len(answer.deliveries))
             self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
-            self._buffer.extend(answer.deliveries)
+            self._buffer.extend(self._asking.in_order(answer.deliveries))
             self.start_some()
             self._hand_back_guarded()
             if self._buffer:

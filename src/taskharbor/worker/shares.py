@@ -6,16 +6,19 @@ has a *distance*, the jobs taken from it over its weight, and whoever is behind 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
 from taskharbor.driver import AgedTake
+from taskharbor.job import Delivery
 
 _MOST_ROUNDS = 2.0
 """How far a queue may fall behind the first: what it could not use beyond that is lost to it. A round is `weight` jobs
 of each, over the smallest weight."""
-_MOST_AGED = 100.0
+_MOST_TAKEN = 1000
+"""Of so many jobs at most the share is still owed to those that have waited too long."""
 _A_LITTLE = 1e-9
 """What adding floats may lose."""
 
@@ -69,6 +72,18 @@ class Shares:
             # One without work goes along with the last of those that have some. Counted from there, so that the
             # numbers stay small.
             self._far[name] = max(far, start if name in empty else least) - start
+
+    def in_turn(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return what one reserve took in an order in which each queue's come by their share; in their own else.
+
+        Else a reserve of a thousand would start all of one queue before the first of another.
+        """
+        places = Counter[str]()
+        keyed = list[tuple[float, int]]()
+        for number, delivery in enumerate(deliveries):
+            places[delivery.queue] += 1
+            keyed.append((places[delivery.queue] / self._weights[delivery.queue], number))
+        return [deliveries[number] for _, number in sorted(keyed)] if len(places) > 1 else deliveries
 
     def gave_back(self, queue: str) -> None:
         """Note that a job of this queue was handed back unstarted."""
@@ -132,4 +147,4 @@ class Aging:
 
     def took(self, jobs: int) -> None:
         """Note that so many jobs were taken."""
-        self._credit = min(self._credit + jobs * self._share, _MOST_AGED)
+        self._credit = min(self._credit + jobs * self._share, max(_MOST_TAKEN * self._share, 1.0))

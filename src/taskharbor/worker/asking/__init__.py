@@ -28,7 +28,7 @@ def asking_for(
     weights = settings.weights_of(queues)
     shares = None if weights is None else Shares(weights)
     if execution.slots is not None:
-        return Apart(settings, queues, execution.slots, buffer, shares)
+        return Apart(settings, queues, execution, execution.slots, buffer, shares)
     if shares is not None:
         return Weighted(settings, queues, execution, buffer, shares)
     return Open(settings, queues, execution, buffer)

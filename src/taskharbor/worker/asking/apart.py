@@ -7,8 +7,10 @@ from collections.abc import Collection, Sequence
 
 from taskharbor.driver import QueueTake, Reservation
 from taskharbor.job import Delivery
+from taskharbor.task.batch import MOST_IN_BATCH
 from taskharbor.worker.asking.empties import LOOK_AGAIN_SECONDS, Empties
 from taskharbor.worker.asking.words import Ask
+from taskharbor.worker.execution import Execution
 from taskharbor.worker.pace import Pace
 from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
@@ -27,6 +29,7 @@ class Apart:
         self,
         settings: WorkerSettings,
         queues: Sequence[str],
+        execution: Execution,
         slots: Slots,
         buffer: deque[Delivery],
         shares: Shares | None,
@@ -34,6 +37,7 @@ class Apart:
         self._queues = queues
         self.watched: Sequence[Sequence[str]] = [[queue] for queue in queues]
         self._prefetch = settings.prefetch
+        self._execution = execution
         self._slots = slots
         self._buffer = buffer
         self._shares = shares
@@ -79,19 +83,29 @@ class Apart:
         if self.held_back:
             return free > 0 and not self._buffer
         ahead = self._ahead()
-        return len(self._buffer) <= ahead // 2 and (free > 0 or ahead > 0)
+        return len(self._buffer) <= ahead // 2 and (free > 0 or ahead > 0 or bool(self._execution.joining))
 
     def _ask_shared(self) -> Ask:
         free, ahead = self._slots.shared_free, {} if self.held_back else self._targets()
-        limit = max(free + self._most(ahead) - len(self._buffer), 1)
+        # What joins a batch that gathers takes no slot.
+        joining = min(self._execution.joining, MOST_IN_BATCH)
+        limit = max(free + self._most(ahead) + joining - len(self._buffer), 1)
+        joined = dict.fromkeys(self._execution.joined_queues, joining)
         waiting = Counter([delivery.queue for delivery in self._buffer])
         rooms = {
-            queue: min(max(self._slots.free_to(queue) + ahead.get(queue, 0) - waiting[queue], 0), limit)
+            queue: min(
+                max(
+                    self._slots.free_to(queue) + ahead.get(queue, 0) + joined.get(queue, 0) - waiting[queue],
+                    0,
+                ),
+                limit,
+            )
             for queue in self._queues
         }
+        guarded = free + self._execution.joining_guarded
         if self._shares is not None:
             rooms = self._shares.quotas(limit, empty=self._empties.now(), rooms=rooms)
-        return Ask([QueueTake(queue, room) for queue, room in rooms.items() if room], limit, free)
+        return Ask([QueueTake(queue, room) for queue, room in rooms.items() if room], limit, guarded)
 
     def _ahead(self) -> int:
         return self._most(self._targets())
@@ -122,6 +136,9 @@ class Apart:
         empty = self._empties.now()
         return all(queue in empty for queue in self._queues if self._slots.free_to(queue) > 0)
 
+    def in_order(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        return deliveries if self._shares is None else self._shares.in_turn(deliveries)
+
     def ended(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._paces[run.delivery.queue].ended(1)
@@ -132,7 +149,8 @@ class Apart:
 
     def woken(self, queue: str) -> bool:
         self._empties.forget(queue)
-        return self._slots.free_to(queue) > 0 or self._paces[queue].target() > 0
+        ahead = self._paces[queue].target() > 0 or queue in self._execution.joined_queues
+        return ahead or self._slots.free_to(queue) > 0
 
     def slept(self) -> None:
         self._empties.clear()

@@ -57,6 +57,9 @@ class Open:
         self.held_back = answer.held_back
         return answer.held_back or len(answer.deliveries) >= ask.limit
 
+    def in_order(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        return deliveries
+
     def ended(self, runs: Sequence[Run]) -> None:
         self._pace.ended(len(runs))
 
@@ -105,6 +108,9 @@ class Weighted(Open):
         self._empties.note(ask, answer, taken)
         self._shares.took(taken, empty=self._empties.now())
         return super().answered(ask, answer) or len(self._empties.now()) < len(self._queues)
+
+    def in_order(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        return self._shares.in_turn(deliveries)
 
     def gave_back(self, delivery: Delivery) -> None:
         self._shares.gave_back(delivery.queue)

@@ -47,6 +47,9 @@ class Asking(Protocol):
     def answered(self, ask: Ask, answer: Reservation) -> bool:
         """Note an answer; return whether to go on at once, since more may be due."""
 
+    def in_order(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return in which order to start what one reserve took."""
+
     def ended(self, runs: Sequence[Run]) -> None:
         """Note runs that have left their slots."""
 
