@@ -395,6 +395,7 @@ class Harbor(Dispatching, Declaring):
             self._connections.close_store,
             self._hub,
             self._middleware,
+            self._declarations.request_at_start,
         )
 
 

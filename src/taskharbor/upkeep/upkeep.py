@@ -1,7 +1,4 @@
-"""What has to be done now and then, by any live worker: reclaim expired leases, prune what has outlived its retention.
-
-Never a job of the queue itself: it has to work when nothing else does.
-"""
+"""What every live worker does now and then: take expired leases from workers that are gone."""
 
 from __future__ import annotations
 
@@ -11,13 +8,11 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
-from taskharbor.driver import HistoryPrune, LeaseExtend, LeaseReclaim, Reclaimed, Store
+from taskharbor.driver import LeaseExtend, LeaseReclaim, Reclaimed, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import SettleKind
 
 logger = logging.getLogger("taskharbor.upkeep")
-
-_PRUNE_SECONDS = 60.0
 
 
 class Upkeep:
@@ -50,20 +45,14 @@ class Upkeep:
         self._lost = lost
 
     async def run(self) -> None:
-        """Reclaim at a third of a lease, prune each minute, until cancelled."""
-        until_prune = 0.0
+        """Reclaim at a third of a lease, until cancelled."""
         while True:
             try:
                 await self.reclaim()
-                if until_prune <= 0:
-                    await self.prune()
-                    until_prune = _PRUNE_SECONDS
             except StoreUnavailable:
                 self._lost()
             # Spread out, so that many workers do not ask in step.
-            wait = self._every * random.uniform(0.8, 1.2)
-            until_prune -= wait
-            await asyncio.sleep(wait)
+            await asyncio.sleep(self._every * random.uniform(0.8, 1.2))
 
     async def reclaim(self) -> None:
         """Take expired leases from workers that are gone."""
@@ -86,12 +75,6 @@ class Upkeep:
                 _FATES.get(job.fate, job.fate.value),
             )
         await self._on_reclaimed(reclaimed)
-
-    async def prune(self) -> None:
-        """Remove what has outlived its retention, in steps that leave room for others."""
-        more = True
-        while more:
-            more = (await self._store.history_prune(HistoryPrune())).more
 
 
 _FATES = {

@@ -8,7 +8,7 @@ import msgspec
 
 from taskharbor.call import Dispatcher
 from taskharbor.codec import Codec, CodecBook
-from taskharbor.driver import Driver
+from taskharbor.driver import Driver, ScheduleDeclare
 from taskharbor.task import Middleware, Registry
 from taskharbor.telemetry import Hub
 from taskharbor.worker.lifespan import Lifespan
@@ -30,3 +30,5 @@ class Application(msgspec.Struct, frozen=True):
     """Where those in this process listen to what happens."""
     middleware: tuple[Middleware, ...] = ()
     """Layers around every task, the first outermost."""
+    declares: Callable[[], ScheduleDeclare | None] | None = None
+    """Returns the schedules that are declared when a worker starts; None if there is nothing to be asked."""

@@ -15,10 +15,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from taskharbor.driver import CancelRequest, Driver, JobReport, JobSettle, LeaseExtend, Store
 from taskharbor.errors import StoreUnavailable
@@ -29,6 +29,8 @@ from taskharbor.worker.watchdog import Watchdog
 from taskharbor.worker.work import Stop
 
 logger = logging.getLogger("taskharbor.worker")
+
+T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 0.5
 """Between two looks for handlers whose start is not reported. Found twice, one has run for so long at least."""
@@ -52,8 +54,12 @@ class Keeper:
         on_resume: Callable[[], None],
         on_trouble: Callable[[], None],
         on_watched: Callable[[bool], None],
+        beside: Callable[[Store], Coroutine[Any, Any, None]],
     ) -> None:
-        """Prepare it; the callbacks are called in the worker's loop."""
+        """Prepare it; the callbacks are called in the worker's loop.
+
+        `beside` runs on this thread's loop until the worker stops, and may ask the store what is answered at once.
+        """
         self._driver = driver
         self._leases = leases
         self._worker = worker
@@ -65,6 +71,7 @@ class Keeper:
         self._on_resume = on_resume
         self._on_trouble = on_trouble
         self._on_watched = on_watched
+        self._beside = beside
         self._feed_watched = False
         self._failing = False
         self._watched = asyncio.get_running_loop()
@@ -113,6 +120,17 @@ class Keeper:
         self._ended.append(run)
         self.nudge()
 
+    async def lend(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Run something on this thread's loop, and return what it returns; None if the thread has ended."""
+        if self._loop is None or self._stopping:
+            work.close()
+            return None
+        try:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        except RuntimeError:  # its loop has closed
+            work.close()
+            return None
+
     def nudge(self) -> None:
         """Have the thread look now."""
         loop, wake = self._loop, self._wake
@@ -137,10 +155,14 @@ class Keeper:
         next_watch = next_look = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:
             store = await self._connect(stack, connected)
+            beside = asyncio.get_running_loop().create_task(self._beside(store), name="taskharbor-beside")
+            stack.push_async_callback(_end, beside)
             while not self._stopping or self._lingering:
                 wait = min(next_extend, next_watch, next_look) - time.monotonic()
                 nudged = await self._sleep(max(wait, 0.0))
                 now = time.monotonic()
+                if self._stopping:
+                    await _end(beside)
                 if now >= next_watch:
                     next_watch = now + self._watchdog.every
                     self._watch()
@@ -248,3 +270,8 @@ class Keeper:
     def _watch(self) -> None:
         if not self._stopping:
             self._watchdog.look()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

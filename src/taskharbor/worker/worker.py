@@ -7,7 +7,7 @@ execution    runs handlers: on the loop, in threads (`threads`, `interrupts`), i
 settling     writes outcomes down in batches; what the store refuses goes to `sifting`
 leases       keeps leases from a thread of its own, and watches the loop
 register     tells others which tasks are served here
-upkeep       reclaims from dead workers, ends retention
+upkeep       reclaims from dead workers; on the thread of leases, where it leads: fires schedules, ends retention
 voice        all that is told: `reporting` writes what handlers tell of themselves, `telling` makes events and counts,
              which `journal` and `recording` write
 stopping     drains, halts, hands back
@@ -31,7 +31,7 @@ from taskharbor.errors import UsageError
 from taskharbor.job import new_token
 from taskharbor.settlement import Settled, Settlement
 from taskharbor.task.layer import inherited
-from taskharbor.upkeep import Upkeep
+from taskharbor.upkeep import Leading, Upkeep, declare
 from taskharbor.worker.application import Application
 from taskharbor.worker.background import Background
 from taskharbor.worker.counts import WorkerCounts
@@ -108,11 +108,14 @@ class Worker:
 
     async def _start(self) -> None:
         application, settings = self._application, self._settings
+        declared = None if application.declares is None else application.declares()
         deps = await self._stack.enter_async_context(opened(application.lifespan, application.registry))
         store = await self._reached(lambda: self._stack.enter_async_context(application.driver.connect()))
         queues = settings.queues_served(definition.options.queue for definition in application.registry)
         self._furnish(store, queues, deps)
         await self._reached(self._register.announce)
+        if declared is not None:
+            await self._reached(lambda: declare(store, declared))
         self._sight.seen()
         # Nothing is reserved before it is known that its lease can be kept.
         await self._reached(self._keeper.start)
@@ -174,6 +177,7 @@ class Worker:
             full=lambda: voice.telling.full,
             on_refresh=self._announce_soon,
         )
+        self._leading = Leading(application.driver, worker=self.name)
         self._keeper = Keeper(
             application.driver,
             self._leases,
@@ -187,6 +191,7 @@ class Worker:
             on_resume=self._intake.settled,
             on_trouble=self._sight.lost,
             on_watched=voice.journal.watch,
+            beside=self._leading.run,
         )
         self._upkeep = Upkeep(
             store,
@@ -226,9 +231,13 @@ class Worker:
         self._raise_failure()
 
     async def idle(self, within: timedelta = timedelta(0)) -> None:
-        """Wait until nothing is running and nothing in this worker's queues is due within so long from now."""
+        """Wait until nothing is running and nothing in this worker's queues is due within so long from now.
+
+        Schedules that are due are fired first, unless another worker leads, and so are those that what ran made due. No
+        future tick is waited for.
+        """
         self._refuse_unentered()
-        waiting = asyncio.ensure_future(self._intake.quiet(within))
+        waiting = asyncio.ensure_future(self._quiet(within))
         try:
             # A worker that stops meanwhile, or whose intake failed, will never be idle.
             await asyncio.wait({waiting, self._reserving}, return_when=asyncio.FIRST_COMPLETED)
@@ -237,6 +246,13 @@ class Worker:
         if self._reserving.done() and not self._reserving.cancelled():
             self._reserving.result()
         self._raise_failure()
+
+    async def _quiet(self, within: timedelta) -> None:
+        await self._keeper.lend(self._leading.round())
+        fired: int | None = 1
+        while fired:
+            await self._intake.quiet(within)
+            fired = await self._keeper.lend(self._leading.round())
 
     def _refuse_unentered(self) -> None:
         if not self._started:

@@ -1,0 +1,110 @@
+"""Firing what is due: the leader's share of schedules. What becomes of each is decided in `taskharbor.scheduling`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+from taskharbor.driver import DueSchedules, Firing, ScheduleDue, ScheduleFire, Store
+from taskharbor.scheduling import plan
+from taskharbor.upkeep.leadership import Leadership
+
+logger = logging.getLogger("taskharbor.upkeep")
+
+_LOOK: Final = 500
+"""Schedules of one look."""
+_JOBS: Final = 1000
+"""Jobs of one request, but for a single schedule's that has more."""
+_FRUITLESS: Final = 3
+"""So many looks that have changed nothing are enough, until the next time."""
+
+
+class Pass(NamedTuple):
+    """What came of going through all that is due."""
+
+    jobs: int
+    """Stored, or there already under their ids and keys."""
+    next_in: timedelta | None
+    """Until something is due again; None if nothing is foreseen."""
+
+
+class Scheduler:
+    """Fires schedules while its worker leads."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        """Prepare it."""
+        self._leadership = leadership
+        self._broken: dict[str, int] = {}
+        """Schedules that could not be planned, with the revision for which that was logged."""
+
+    async def fire_due(self, store: Store) -> Pass:
+        """Go through what is due until nothing is, or until this worker does not lead any more.
+
+        A schedule that was written meanwhile is looked at again; one that cannot be planned is passed over.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached. What was fired stays fired, and no tick twice.
+        """
+        jobs = fruitless = 0
+        while (fence := self._leadership.fence) is not None:
+            # Those passed over stand first, and would leave no room for others.
+            found = await store.schedule_due(ScheduleDue(limit=_LOOK + len(self._broken)))
+            firings = self._planned(found)
+            moved = 0
+            for some in _requests(firings):
+                answers = await store.schedule_fire(ScheduleFire(firings=some, fence=fence))
+                moved += sum(answer.moved for answer in answers)
+                jobs += sum(len(answer.jobs) for answer in answers)
+            if not firings:
+                return Pass(jobs, found.next_in)
+            if not moved:
+                # Others wrote each of them meanwhile; or another leads, as after a jump of the store's clock.
+                fruitless += 1
+                if fruitless == _FRUITLESS:
+                    break
+                await self._leadership.ask(store)
+            elif moved == len(firings):
+                next_in = _next_in(found, firings)
+                if next_in is None or next_in > timedelta(0):
+                    return Pass(jobs, next_in)
+        return Pass(jobs, None)
+
+    def _planned(self, found: DueSchedules) -> list[Firing]:
+        planned: list[Firing] = []
+        for due in found.due:
+            record = due.record
+            try:
+                planned.append(plan(due, found.now))
+                self._broken.pop(record.name, None)
+            except Exception:  # whatever it is: the others have to be fired
+                if self._broken.get(record.name) != record.revision:
+                    logger.exception(
+                        "schedule %r cannot be fired: its ticks cannot be told here; correct it, or pause it with "
+                        "`taskharbor schedules pause`",
+                        record.name,
+                    )
+                self._broken[record.name] = record.revision
+        return planned
+
+
+def _requests(firings: Sequence[Firing]) -> Iterator[Sequence[Firing]]:
+    """Yield them in requests of a bearable size."""
+    some: list[Firing] = []
+    jobs = 0
+    for firing in firings:
+        if some and jobs + len(firing.jobs) > _JOBS:
+            yield some
+            some, jobs = [], 0
+        some.append(firing)
+        jobs += len(firing.jobs)
+    if some:
+        yield some
+
+
+def _next_in(found: DueSchedules, firings: Sequence[Firing]) -> timedelta | None:
+    waits = [firing.next_at - found.now for firing in firings if firing.next_at is not None]
+    if found.next_in is not None:
+        waits.append(found.next_in)
+    return min(waits, default=None)
