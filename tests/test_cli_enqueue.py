@@ -79,9 +79,27 @@ def test_a_key_that_is_taken_gives_the_first_job(shop: Shop) -> None:
     assert "the key 'k' of task 'mail.send' is taken" in other.err
 
 
+def test_a_key_that_is_taken_may_be_an_error_or_its_jobs_place_be_taken(shop: Shop) -> None:
+    first = shop.run("enqueue", "mail.send", "to=a", "--key", "k").out
+
+    replaced = shop.run("enqueue", "mail.send", "to=b", "--key", "k", "--on-conflict", "replace")
+    refused = shop.run("enqueue", "mail.send", "to=b", "--key", "k", "--on-conflict", "raise")
+
+    assert (0, first) == (replaced.code, replaced.out)
+    assert "it has these arguments" in replaced.err
+    record = shop.harbor.jobs.get(first.strip())
+    assert {"to": "b", "count": 1} == shop.harbor.arguments_of(record)
+    assert (1, "") == (refused.code, refused.out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "why"),
     [
+        (
+            ["mail.send", "to=a", "--on-conflict", "merge"],
+            2,
+            "on_conflict='merge': expected 'existing', 'raise' or 'replace'",
+        ),
         (["mail.sned", "to=a"], 3, "no task is named 'mail.sned' (did you mean 'mail.send'?)"),
         (["mail.send"], 2, "Object missing required field `to` at $"),
         (["mail.send", "to=a", "count=x"], 2, "Expected `int`, got `str` at $.count"),

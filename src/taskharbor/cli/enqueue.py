@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 import typer
 from msgspec import UNSET
 
-from taskharbor.call import Call, JobHandle, Options, Signature
+from taskharbor.call import Call, JobHandle, OnConflictName, Options, Signature
 from taskharbor.cli.arguments import from_object, from_words
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note, progress, to_the_end
@@ -22,7 +22,7 @@ from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import duration, instant, pairs
 from taskharbor.errors import OptionError, PayloadError, nearest
 from taskharbor.harbor import Harbor
-from taskharbor.job import DEFAULT_QUEUE
+from taskharbor.job import DEFAULT_QUEUE, OnConflict
 from taskharbor.task import TaskDefinition
 
 CHUNK = 500
@@ -78,6 +78,16 @@ def enqueue(
             show_default="none",
         ),
     ] = None,
+    on_conflict: Annotated[
+        str | None,
+        typer.Option(
+            "--on-conflict",
+            metavar="existing|raise|replace",
+            help="When a job has the key: print its id, fail, or take its place as long as no worker has it.",
+            show_default="existing, or the task's",
+            autocompletion=lambda: [one.value for one in OnConflict],
+        ),
+    ] = None,
     meta: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,6 +111,7 @@ def enqueue(
         run_at=UNSET if run_at is None else run_at,
         run_in=UNSET if run_in is None else run_in,
         key=UNSET if key is None else key,
+        on_conflict=UNSET if on_conflict is None else cast("OnConflictName", on_conflict),  # checked there
         meta=pairs(meta) if meta else UNSET,
     )
     given = arguments or []
@@ -111,7 +122,7 @@ def enqueue(
         if given != ["-"]:
             handles = harbor.enqueue_many([_signature(task, from_words(task, given), options)])
             with to_the_end():
-                _tell(task, handles, as_json=as_json)
+                _tell(task, handles, options, as_json=as_json)
         elif key is not None:
             raise OptionError("enqueue -: a --key admits one job, and standard input may hold many")
         else:
@@ -132,14 +143,26 @@ def _signature(task: TaskDefinition, arguments: msgspec.Struct, options: Options
     return Signature(Call(task, arguments, options))
 
 
-def _tell(task: TaskDefinition, handles: Sequence[JobHandle[object]], *, as_json: bool) -> None:
+def _tell(
+    task: TaskDefinition, handles: Sequence[JobHandle[object]], options: Options, *, as_json: bool
+) -> None:
     for handle in handles:
         if as_json:
             json_line({"id": handle.id, "task": task.name, "created": handle.created})
             continue
         line(handle.id)
         if not handle.created:
-            note("The key is taken by this job; nothing was enqueued.")
+            note(
+                "This job had the key; it has these arguments and options now."
+                if _replaces(task, options)
+                else "The key is taken by this job; nothing was enqueued."
+            )
+
+
+def _replaces(task: TaskDefinition, options: Options) -> bool:
+    if task.keyed is not None and options.key is UNSET:
+        return task.keyed.replaces(options.on_conflict)
+    return options.on_conflict == "replace"
 
 
 def _enqueue_lines(
@@ -157,7 +180,7 @@ def _enqueue_lines(
                 except PayloadError as error:
                     where = f"standard input, lines {chunk[0][0]} to {chunk[-1][0]}"
                     raise _failure(task, error, where, stored) from error
-                _tell(task, handles, as_json=as_json)
+                _tell(task, handles, options, as_json=as_json)
                 stored += len(handles)
                 advance(sum(len(text) for _, text in chunk))
         note(f"{stored:,} job{'' if stored == 1 else 's'} enqueued")
