@@ -96,18 +96,24 @@ def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]
     fence = None if request.fence is None else str(request.fence)
     rows = yield Query(_LOCK, (names, fence))
     there = {name: revision for name, revision, _ in rows}
-    moving: dict[str, Firing] = {}
-    for firing in request.firings:
+    answers = [LEFT] * len(request.firings)
+    moving: dict[int, Firing] = {}
+    for place, firing in enumerate(request.firings):
         if there.get(firing.name) == firing.revision:
-            moving.setdefault(firing.name, firing)
+            moving[place] = firing
+            del there[firing.name]  # moved once, should it be named twice
     moves = yield from _store(step, list(moving.values()))
     if moves:
         yield _moved(moves)
-    answers = {id(move.firing): Fired(moved=True, jobs=move.answers) for move in moves}
+    for place, move in zip(moving, moves, strict=True):
+        answers[place] = Fired(moved=True, jobs=move.answers)
     if step.repeated:
-        last_jobs = {name: (revision, last_job) for name, revision, last_job in rows}
-        answers.update({id(firing): fired for firing, fired in _done_before(request.firings, last_jobs)})
-    return [answers.get(id(firing), LEFT) for firing in request.firings]
+        last = {name: (revision, last_job) for name, revision, last_job in rows}
+        for place, firing in enumerate(request.firings):
+            if place not in moving and _done_before(firing, last):
+                jobs = [Enqueued(EnqueueStatus.CREATED, job.id) for job in firing.jobs]
+                answers[place] = Fired(moved=True, jobs=jobs)
+    return answers
 
 
 def _store(step: Step, firings: Sequence[Firing]) -> Routine[list[_Move]]:
@@ -145,18 +151,14 @@ def _moved(moves: Sequence[_Move]) -> Query:
     )
 
 
-def _done_before(
-    firings: Sequence[Firing], there: Mapping[str, tuple[int, str | None]]
-) -> Iterator[tuple[Firing, Fired]]:
-    """Yield what the first asking did, whose answer was lost: the next revision has the last job of this very firing,
-    whose id was made for it. (Of one without jobs, or with keys, it cannot be told.)
+def _done_before(firing: Firing, there: Mapping[str, tuple[int, str | None]]) -> bool:
+    """Return whether the first asking has done it, whose answer was lost: the next revision has its last job. (Of a
+    firing without jobs, or with keys, it cannot be told.)
     """
-    for firing in firings:
-        jobs = firing.jobs
-        if not jobs or any(job.key is not None for job in jobs):
-            continue
-        if there.get(firing.name) == (firing.revision + 1, jobs[-1].id):
-            yield firing, Fired(moved=True, jobs=[Enqueued(EnqueueStatus.CREATED, job.id) for job in jobs])
+    jobs = firing.jobs
+    if not jobs or any(job.key is not None for job in jobs):
+        return False
+    return there.get(firing.name) == (firing.revision + 1, jobs[-1].id)
 
 
 def _text(moment: datetime | None) -> str | None:
