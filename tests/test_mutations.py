@@ -458,15 +458,15 @@ MUTATIONS = [
     Mutation(
         "4.9",
         "driver/admission.py",
-        "same = holder.digest == job.digest",
-        "same = True",
+        "if holder.digest == job.digest else EnqueueStatus.CONFLICT",
+        "if True else EnqueueStatus.CONFLICT",
         "other arguments under the same key are no conflict",
     ),
     Mutation(
         "4.9",
         "driver/admission.py",
-        " or taken.get(name)\n        if holder is not None:\n            same = holder.digest",
-        "\n        if holder is not None:\n            same = holder.digest",
+        "holder = taken.get(name) or holders.get(name)\n        if holder is not None:\n            status",
+        "holder = holders.get(name)\n        if holder is not None:\n            status",
         "a key does not hold within a batch",
     ),
     Mutation(
@@ -886,6 +886,9 @@ MUTATIONS = [
         "if False:",
         "a job of one attempt is run again after a shutdown",
     ),
+    # 4.20 and 4.21: more of them in `test_unique_mutations`
+    Mutation("4.20", MEMORY + "enqueue.py", "    row.job = job\n", "", "a replacement changes nothing"),
+    Mutation("4.21", MEMORY + "reserve.py", "if request.aged is not None:", "if False:", "nothing ages"),
 ]
 
 HURRY = [

@@ -55,8 +55,8 @@ MUTATIONS = [
     broken(
         "4.9",
         "enqueue",
-        "all_or_none=request.all_or_none\n",
-        "all_or_none=False\n",
+        "all_or_none=request.all_or_none,\n",
+        "all_or_none=False,\n",
         "a batch of all or none is stored in part",
     ),
     broken(
@@ -172,8 +172,8 @@ MUTATIONS = [
     broken(
         "4.4",
         "reserve",
-        "self._guarded_left -= guarded",
-        "pass",
+        "else:\n                self._guarded_left -= guarded",
+        "else:\n                pass",
         "one free slot is enough for all guarded jobs",
     ),
     broken(
@@ -274,14 +274,14 @@ MUTATIONS = [
     ),
     broken(
         "4.9",
-        "enqueue",
+        "holders",
         "WHERE k.expires_at IS NULL OR k.expires_at > ?2",
         "WHERE k.expires_at IS NULL OR ?2 IS NULL",
         "a key is free as soon as its job has ended",
     ),
     broken(
         "4.9",
-        "enqueue",
+        "holders",
         "WHERE k.expires_at IS NULL OR k.expires_at > ?2",
         "WHERE ?2 IS NOT NULL",
         "a key is never free again",
@@ -289,8 +289,8 @@ MUTATIONS = [
     broken(
         "4.9",
         "enqueue",
-        "known=found, holders",
-        "known=set(), holders",
+        "known=found,\n",
+        "known=set(),\n",
         "what is enqueued again, as after a cut connection, fails",
     ),
     broken(
@@ -339,8 +339,8 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "in heapq.merge(*lines):",
-        "in [job for line in lines for job in line]:",
+        "for due, job_id, guarded, queue in heapq.merge(*lines):",
+        "for due, job_id, guarded, queue in [job for line in lines for job in line]:",
         "queues are taken one after the other",
     ),
     broken(

@@ -146,6 +146,14 @@ async def the_quota_of_a_queue_holds_for_both_together(bench: Bench) -> None:
     assert [mail[2], fresh[0]] == then
 
 
+@case("4.21", "4.10")
+async def the_quota_of_a_queue_holds_for_all_its_priorities_together(bench: Bench) -> None:
+    old = [await bench.enqueue(priority=priority, queue="mail") for priority in (9, 8, 7)]
+    bench.advance(2 * HOUR)
+
+    assert old[:2] == await bench.take_ids(queues={"mail": 2}, aged=MANY)
+
+
 @case("4.21", "4.15")
 async def a_paused_queue_gives_no_aged_job(bench: Bench) -> None:
     mail = await _old(bench, queue="mail")

@@ -480,6 +480,17 @@ async def in_a_batch_a_job_sees_a_replaced_one_as_it_is_then(bench: Bench) -> No
     assert [tried, untried] == [answer.job_id for answer in answers[:2]]
 
 
+@case("4.20", "4.9")
+async def in_a_batch_the_digest_of_the_last_one_counts(bench: Bench) -> None:
+    await bench.enqueue(key="k", digest=b"old")
+
+    answers = await bench.enqueue_all(
+        replacing(digest=b"new"), new_job(key="k", digest=b"new"), new_job(key="k", digest=b"old")
+    )
+
+    assert [REPLACED, EXISTING, CONFLICT] == [answer.status for answer in answers]
+
+
 @case("4.20", "4.1")
 async def many_are_replaced_in_one_batch(bench: Bench) -> None:
     olds = [new_job(key=f"k{number}", digest=b"", payload=b"old") for number in range(500)]

@@ -26,7 +26,7 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
     if request.flows:
         wanted = [*wanted, *(job for flow in request.flows for job in flow.keyed)]
     enqueued_at = from_micros(now)
-    answers, new, flows, replaced, handed_over = admit(
+    answers, new, flows, replaced, _ = admit(
         request.jobs,
         known=tables.rows,
         holders=_key_holders(tables, wanted, now),
@@ -37,8 +37,6 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
     tables.order = None
     for job_id, job in replaced.items():
         _replace(tables, tables.rows[job_id], job, enqueued_at)
-    for name in handed_over:
-        del tables.keys[name]
     for job in new:
         insert(tables, job, now, enqueued_at)
         if job.key is not None:
