@@ -23,6 +23,9 @@ PAGE = ROOT / "docs" / "reference" / "settings.md"
 WHOLE = """
 url = "sqlite:////srv/jobs.db"
 app = "shop:harbor"
+application = "shop"
+generation = 3
+schedules = "/srv/schedules.toml"
 
 [worker]
 queues = ["mail", "default"]
@@ -72,6 +75,9 @@ def test_a_file_can_set_everything(tmp_path: Path) -> None:
         Settings(
             url="sqlite:////srv/jobs.db",
             app="shop:harbor",
+            application="shop",
+            generation=3,
+            schedules="/srv/schedules.toml",
             queues=("mail", "default"),
             concurrency=7,
             processes=2,
@@ -227,7 +233,7 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("ulr = 'memory://'", "there is no setting 'ulr' (did you mean 'url'?); there are url, app, worker"),
+        ("ulr = 'memory://'", "there is no setting 'ulr' (did you mean 'url'?); there are url, app, application, generation, schedules, worker"),
         ("[worker]\nconcurency = 3", "there is no setting 'concurency' (did you mean 'concurrency'?)"),
         ("concurrency = 3", "'concurrency' does not stand here but in the table [worker]"),
         ("[worker]\nurl = 'memory://'", "'url' does not stand here but above it"),

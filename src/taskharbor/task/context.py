@@ -16,6 +16,7 @@ from taskharbor.flow import Sequel
 from taskharbor.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, Delivery, new_job_id, new_token
 from taskharbor.report import LogLine, Progress
 from taskharbor.retry import RetryNumbers
+from taskharbor.schedule import TICK_META
 from taskharbor.task.told import Told, checked_line, checked_progress
 
 Deps = TypeVar("Deps", default=None)
@@ -147,6 +148,14 @@ class Context(Generic[Deps]):
     def run_at(self) -> datetime:
         """Return its earliest start."""
         return self._delivery.run_at
+
+    @property
+    def tick(self) -> datetime | None:
+        """Return the instant of its schedule that it stands for, in UTC; None if no schedule made it, or one that was
+        triggered by hand.
+        """
+        tick = self._delivery.meta.get(TICK_META)
+        return None if tick is None else datetime.fromisoformat(tick)
 
     @property
     def enqueued_at(self) -> datetime:
