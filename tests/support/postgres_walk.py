@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import TypedDict, TypeVar, Unpack, cast
+from typing import Generic, TypedDict, TypeVar, Unpack, cast
 
 import psycopg
+from psycopg import pq
 
-from taskharbor.driver import JobEnqueue, JobReserve, JobSettle, LeaseReclaim, QueueTake, Reservation
+from taskharbor.driver import (
+    AgedTake,
+    Enqueued,
+    JobEnqueue,
+    JobReserve,
+    JobSettle,
+    LeaseReclaim,
+    QueueTake,
+    Reservation,
+)
 from taskharbor.drivers.postgres.carry import carry
 from taskharbor.drivers.postgres.enqueue import job_enqueue
 from taskharbor.drivers.postgres.lease import lease_reclaim
@@ -89,6 +100,28 @@ class Party:
         self.ask(job_enqueue(self.step, JobEnqueue(jobs=jobs)))
         return [job.id for job in jobs]
 
+    def enqueue(self, *jobs: NewJob) -> list[Enqueued]:
+        """Enqueue jobs within the transaction that was begun, or one of its own, and return the answers."""
+        begun = self.connection.info.transaction_status != pq.TransactionStatus.IDLE
+        if not begun:
+            self.begin()
+        try:
+            return list(self.verb(job_enqueue, JobEnqueue(jobs=jobs)))
+        finally:
+            if not begun:
+                self.commit()
+
+    def just_before(self, words: str, act: Callable[[], object]) -> None:
+        """Have something done, once, when a statement with these words is about to be sent."""
+
+        def change(sql: str) -> str:
+            if words in sql:
+                self.change = str
+                act()
+            return sql
+
+        self.change = change
+
     def put_some(self, count: int) -> list[str]:
         """Enqueue so many jobs in one batch, all due at the same instant."""
         return self.put(*(new_job() for _ in range(count)))
@@ -120,6 +153,7 @@ class Asked(TypedDict, total=False):
     build: str
     guarded_limit: int
     solo: bool
+    aged: AgedTake
 
 
 class Taker(Party):
@@ -157,6 +191,7 @@ class Taker(Party):
             build=asked.get("build", BUILD),
             guarded_limit=asked.get("guarded_limit", MANY),
             solo=asked.get("solo", True),
+            aged=asked.get("aged"),
         )
 
 
@@ -229,6 +264,33 @@ def meeting(schema: SharedSchema) -> Generator[Meeting]:
     """Let some meet on an emptied schema; their connections are closed when they part."""
     with ExitStack() as stack:
         yield Meeting(schema, stack)
+
+
+class Blocked(Generic[T]):
+    """What somebody has begun, and waits with for a lock."""
+
+    def __init__(self, party: Party, call: Callable[[], T]) -> None:
+        """Return once it waits."""
+        self._look = Party(party.schema)
+        self._pid = party.connection.info.backend_pid
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(call)
+        try:
+            eventually(self._waits, "somebody who waits for a lock")
+        finally:
+            self._look.connection.close()
+
+    def answer(self) -> T:
+        """Wait for the end of it, and return what came of it."""
+        try:
+            return self._future.result(20)
+        finally:
+            self._pool.shutdown()
+
+    def _waits(self) -> bool:
+        assert not self._future.done(), f"it waited for nobody: {self._future.exception()}"
+        sql = f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {self._pid}"
+        return self._look.do(sql) == [("Lock",)]
 
 
 class Held:
