@@ -12,7 +12,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from taskharbor import Context, Harbor, Registry, Retry, task
+from taskharbor import Batch, BatchContext, Context, Harbor, Registry, Retry, task
 
 URL_VARIABLE = "CHAOS_URL"
 """Names the store."""
@@ -61,6 +61,14 @@ def append_in_thread(ctx: Context, busy_ms: int = 0) -> None:
     """Leave a line and take a while, in a thread."""
     leave_line("start", ctx)
     time.sleep(busy_ms / 1000)
+
+
+@task(batch=Batch(size=20, wait=timedelta(milliseconds=100)), registry=registry, retry=_PATIENT)
+def append_many(ctx: BatchContext, busy_ms: list[int]) -> None:
+    """Leave a line for each job of a batch and take a while, in a thread."""
+    for job in ctx.jobs:
+        leave_line("start", job)
+    time.sleep(max(busy_ms) / 1000)
 
 
 @task(registry=registry, retry=_FIVE)

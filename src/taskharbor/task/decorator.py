@@ -220,7 +220,10 @@ def task(
         )
         (registry if registry is not None else default_registry).add(definition)
         if batch is not None:
-            return AsyncBatchTask(definition) if reading.is_async else SyncBatchTask(definition)
+            batched: AsyncBatchTask[object, object] | SyncBatchTask[object, object] = (
+                AsyncBatchTask(definition) if reading.is_async else SyncBatchTask(definition)
+            )
+            return batched
         return AsyncTask(definition) if reading.is_async else SyncTask(definition)
 
     return decorate if fn is None else decorate(fn, depth=2)

@@ -1,0 +1,318 @@
+"""Batches in a worker: gathering by size and by time, cancels, timeouts, stops and kills, on real stores."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from taskharbor import Batch, BatchContext, Harbor, JobCancelled, JobFailed, JobState, Registry, Retry, task
+from tests.support.chaos import chaos_in
+from tests.support.chaos_app import append_many
+from tests.support.chaos_stores import POSTGRES, SQLITE, chaos_store
+from tests.support.work import (
+    ENOUGH,
+    HOUR,
+    LEASE,
+    MS,
+    await_event,
+    eventually,
+    running,
+    spin,
+)
+
+FULL = Batch(size=3, wait=HOUR)
+"""Waits for three, whatever comes."""
+ONCE = Retry(max_attempts=1)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+class Pool:
+    """What a handler and its test tell one another."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.seen: list[str] = []
+
+
+@pytest.fixture
+def pool() -> Generator[Pool]:
+    made = Pool()
+    yield made
+    made.go_on.set()
+
+
+# --- gathering
+
+
+def test_a_batch_waits_until_it_is_full(url: str, pool: Pool) -> None:
+    registry = Registry()
+
+    @task(batch=FULL, registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread(concurrency=2):
+        handles = [work.enqueue(number) for number in range(2)]
+        eventually(lambda: len(running(harbor)) == 2, "both are held")
+        assert [] == pool.calls
+        handles += [work.enqueue(number) for number in (2, 3)]
+        for handle in handles[:3]:
+            handle.result(timeout=ENOUGH)
+
+        assert [[0, 1, 2]] == pool.calls
+        eventually(lambda: len(running(harbor)) == 1, "the fourth is held")
+
+
+def test_a_batch_that_does_not_fill_starts_when_its_first_job_has_waited(url: str, pool: Pool) -> None:
+    registry = Registry()
+
+    @task(batch=Batch(size=100, wait=20 * MS), registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread():
+        for handle in harbor.enqueue_many([work.s(number) for number in range(5)]):
+            handle.result(timeout=ENOUGH)
+
+    assert [0, 1, 2, 3, 4] == sorted(number for call in pool.calls for number in call)
+
+
+def test_a_full_batch_is_reserved_beyond_the_free_slots_and_several_run_at_once(url: str, pool: Pool) -> None:
+    """Of two slots each has a batch of fifty; what a third would take is left in the store, but for what is ahead."""
+    registry = Registry()
+
+    @task(batch=Batch(size=50, wait=HOUR), registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+        if len(pool.calls) == 2:
+            pool.begun.set()
+        assert pool.go_on.wait(ENOUGH.total_seconds())
+
+    with Harbor(url, registry=registry) as harbor:
+        handles = harbor.enqueue_many([work.s(number) for number in range(300)])
+        with harbor.worker_thread(concurrency=2):
+            await_event(pool.begun)
+            assert 100 <= len(running(harbor)) <= 150
+            pool.go_on.set()
+            for handle in handles:
+                handle.result(timeout=ENOUGH)
+
+    assert [50] * 6 == [len(call) for call in pool.calls]
+
+
+def test_jobs_that_may_start_once_are_batched_with_their_starts_written_first(url: str, pool: Pool) -> None:
+    registry = Registry()
+
+    @task(batch=FULL, retry=ONCE, registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+        pool.begun.set()
+        assert pool.go_on.wait(ENOUGH.total_seconds())
+
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread(concurrency=1):
+        handles = harbor.enqueue_many([work.s(number) for number in range(3)])
+        await_event(pool.begun)
+        assert [True] * 3 == [harbor.look(handle.id).started for handle in handles]
+        pool.go_on.set()
+        for handle in handles:
+            handle.result(timeout=ENOUGH)
+
+    assert [[0, 1, 2]] == pool.calls
+
+
+# --- stopping some, or all
+
+
+def test_a_cancel_of_one_is_told_and_does_not_end_its_neighbours(url: str, pool: Pool) -> None:
+    """What it came to all the same counts: a success beats the cancel, and a failure does not."""
+    registry = Registry()
+
+    @task(batch=FULL, registry=registry)
+    def work(ctx: BatchContext, numbers: list[int]) -> list[int | Exception]:
+        pool.begun.set()
+        spin(lambda: ctx.jobs[0].cancelled and ctx.jobs[1].cancelled)
+        pool.seen.append(f"{ctx.cancelled} {[job.cancelled for job in ctx.jobs]}")
+        return [0, OSError("gone"), 2]
+
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        handles = harbor.enqueue_many([work.s(number) for number in range(3)])
+        await_event(pool.begun)
+        handles[0].cancel()
+        handles[1].cancel()
+
+        assert [0, 2] == [handles[0].result(timeout=ENOUGH), handles[2].result(timeout=ENOUGH)]
+        with pytest.raises(JobCancelled):
+            handles[1].result(timeout=ENOUGH)
+        assert ["False [True, True, False]"] == pool.seen
+
+
+@pytest.mark.parametrize("in_thread", [True, False], ids=["def", "async def"])
+def test_a_call_is_interrupted_once_all_of_its_jobs_are_cancelled(url: str, in_thread: bool) -> None:
+    registry, begun, ended = Registry(), threading.Event(), list[str]()
+
+    def work(numbers: list[int]) -> None:
+        begun.set()
+        try:
+            spin()
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+
+    async def awork(numbers: list[int]) -> None:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError as error:
+            ended.append(type(error).__name__)
+            raise
+
+    declared = task(batch=FULL, registry=registry, name="work")
+    batched = declared(work) if in_thread else declared(awork)
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        handles = harbor.enqueue_many([batched.s(number) for number in range(3)])
+        await_event(begun)
+        for handle in handles:
+            handle.cancel()
+        for handle in handles:
+            with pytest.raises(JobCancelled):
+                handle.result(timeout=ENOUGH)
+
+    assert ["JobInterrupt" if in_thread else "CancelledError"] == ended
+
+
+@pytest.mark.parametrize("in_thread", [True, False], ids=["def", "async def"])
+def test_a_timeout_is_that_of_the_call_and_fails_each(in_thread: bool) -> None:
+    registry = Registry()
+
+    def work(numbers: list[int]) -> None:
+        spin()
+
+    async def awork(numbers: list[int]) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    declared = task(batch=FULL, timeout=50 * MS, registry=registry, name="work", retry=ONCE)
+    batched = declared(work) if in_thread else declared(awork)
+    with Harbor("memory://", registry=registry) as harbor, harbor.worker_thread():
+        handles = harbor.enqueue_many([batched.s(number) for number in range(3)])
+        for handle in handles:
+            with pytest.raises(JobFailed, match="ran longer than its timeout"):
+                handle.result(timeout=ENOUGH)
+
+
+def test_a_job_cancelled_while_its_batch_gathers_is_left_out(url: str, pool: Pool) -> None:
+    registry = Registry()
+
+    @task(batch=FULL, registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+
+    with Harbor(url, registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        handles = [work.enqueue(number) for number in range(2)]
+        eventually(lambda: len(running(harbor)) == 2, "both are held")
+        handles[0].cancel()
+        with pytest.raises(JobCancelled):
+            handles[0].result(timeout=ENOUGH)
+        handles += [work.enqueue(number) for number in (2, 3)]
+        handles[3].result(timeout=ENOUGH)
+
+    assert [[1, 2, 3]] == [sorted(call) for call in pool.calls]
+
+
+def test_a_drain_hands_back_what_gathers_and_waits_for_what_runs(url: str, pool: Pool) -> None:
+    registry = Registry()
+
+    @task(batch=FULL, registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+        pool.begun.set()
+        assert pool.go_on.wait(ENOUGH.total_seconds())
+
+    with Harbor(url, registry=registry) as harbor:
+        handles = harbor.enqueue_many([work.s(number) for number in range(5)])
+        with harbor.worker_thread(grace=ENOUGH) as worker:
+            await_event(pool.begun)
+            eventually(lambda: len(running(harbor)) == 5, "two more gather")
+            worker.drain()
+            eventually(lambda: len(running(harbor)) == 3, "they are handed back")
+            pool.go_on.set()
+
+        assert [[0, 1, 2]] == pool.calls
+        assert ["succeeded"] * 3 + ["ready"] * 2 == [handle.status().state.value for handle in handles]
+        assert [0, 0] == [handle.status().attempt for handle in handles[3:]]
+
+
+@pytest.mark.parametrize("in_thread", [True, False], ids=["def", "async def"])
+def test_a_halt_in_the_middle_hands_all_of_a_batch_back_with_their_attempts(in_thread: bool) -> None:
+    registry, begun = Registry(), threading.Event()
+
+    def work(numbers: list[int]) -> None:
+        begun.set()
+        spin()
+
+    async def awork(numbers: list[int]) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    declared = task(batch=FULL, registry=registry, name="work")
+    batched = declared(work) if in_thread else declared(awork)
+    with Harbor("memory://", registry=registry) as harbor:
+        handles = harbor.enqueue_many([batched.s(number) for number in range(3)])
+        with harbor.worker_thread() as worker:
+            await_event(begun)
+            worker.halt()
+
+        assert [(JobState.READY, 0)] * 3 == [
+            (handle.status().state, handle.status().attempt) for handle in handles
+        ]
+
+
+# --- on PostgreSQL, and kills
+
+
+def test_batches_on_postgresql(tmp_path: Path) -> None:
+    registry, calls = Registry(), list[int]()
+
+    @task(batch=Batch(size=40, wait=HOUR), registry=registry, retry=Retry(max_attempts=2, base=0 * MS))
+    async def work(ctx: BatchContext, numbers: list[int]) -> list[int | Exception]:
+        calls.append(len(numbers))
+        for job in ctx.jobs:
+            job.log("here")
+        return [OSError("odd") if number % 2 and len(numbers) > 1 else number for number in numbers]
+
+    with chaos_store(POSTGRES, tmp_path) as store, Harbor(store.url, registry=registry) as harbor:
+        handles = harbor.enqueue_many([work.s(number) for number in range(100)])
+        harbor.run_until_idle(concurrency=4)
+
+        assert list(range(100)) == [handle.result() for handle in handles]
+        assert [40, 40, 20] == [call for call in calls if call > 1]
+        assert 50 == len([call for call in calls if call == 1]), "each that failed was tried again alone"
+        assert ["here"] * 2 == [line.text for line in handles[1].log()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_nothing_is_lost_when_a_worker_is_killed_in_the_middle_of_a_batch(tmp_path: Path) -> None:
+    """What the killed worker had begun runs again, each alone; its attempts are charged as those of any other job."""
+    with chaos_in(tmp_path, SQLITE) as chaos:
+        handles = chaos.harbor.enqueue_many([append_many.s(300) for _ in range(40)])
+        victim = chaos.start_worker("--concurrency", "2")
+        eventually(lambda: len(chaos.trail.lines()) >= 40, "two batches run")
+        chaos.kill(victim)
+        other = chaos.start_worker("--concurrency", "20")
+        chaos.await_all_ended()
+        chaos.stop(other)
+
+        chaos.check_store()
+        chaos.check_nothing_lost(handle.id for handle in handles)
+        assert len(chaos.trail.lines()) > 40, "the kill has cut a batch short"
+        assert 0 == chaos.count("lease")
