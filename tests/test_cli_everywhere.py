@@ -38,6 +38,8 @@ def tour(
 def _empty(harbor: Harbor) -> None:
     for queue in harbor.queues.list():
         harbor.queues.resume(queue.name)
+    for record in harbor.schedules.list():
+        harbor.schedules.delete(record.name, force=True)
     harbor.jobs.delete([job.id for job in harbor.jobs.find(limit=1000)])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from taskharbor import Context, JobState, Retry, SyncTask, chord, task
+from taskharbor import Context, Harbor, JobState, Retry, SyncTask, chord, cron, task
 from taskharbor.driver import EventAppend
 from taskharbor.drivers.registry import open_driver
 from taskharbor.event import JobStarted
@@ -84,6 +84,16 @@ class Tour(Shop):
             flow = chord([self.load.s(1), self.load.s(2)], self.report).enqueue()
             self.harbor.run_until_idle()
         return flow.id
+
+    def created(self, name: str) -> None:
+        self.harbor.schedules.create(name, self.send.s("a"), cron("0 3 * * *", tz="Europe/Paris"))
+
+    def declare(self, *names: str) -> None:
+        """Have the shop declare schedules, in a harbor that commands see instead of its own."""
+        harbor = Harbor(self.url, registry=self.registry, application="tour")
+        for name in names:
+            harbor.schedule(self.send.s("a"), cron("@weekly"), name=name)
+        self.module.__dict__["harbor"] = harbor
 
     def state(self, job_id: str) -> JobState:
         return self.harbor.jobs.get(job_id).state
@@ -325,6 +335,107 @@ def _queues_resume(tour: Tour) -> None:
     tour.harbor.queues.pause("mail")
 
     assert [False] == [queue["paused"] for queue in tour.lines("queues", "resume", "mail")]
+
+
+@visit("schedules declare")
+def _schedules_declare(tour: Tour) -> None:
+    tour.declare("nightly", "weekly")
+
+    told = tour.told("schedules", "declare")
+    (again,) = tour.lines("schedules", "declare")
+
+    assert {"tour/nightly  added", "tour/weekly  added"} <= set(told.splitlines())
+    assert "current" == again["status"]
+    assert ["tour/nightly", "tour/weekly"] == [
+        line["name"] for line in tour.lines("schedules", "declare", "--dry-run")
+    ]
+
+
+@visit("schedules list")
+def _schedules_list(tour: Tour) -> None:
+    tour.created("nightly")
+
+    assert ["nightly"] == [line["name"] for line in tour.lines("schedules", "list")]
+    assert "0 3 * * * (Europe/Paris)" in tour.told("schedules", "list")
+    assert [] == tour.lines("schedules", "list", "--application", "elsewhere")
+
+
+@visit("schedules show")
+def _schedules_show(tour: Tour) -> None:
+    tour.created("nightly")
+
+    (line,) = tour.lines("schedules", "show", "nightly", "--count", "2")
+
+    assert ({"to": "a", "count": 1}, 2) == (line["call"]["arguments"], len(line["upcoming"]))
+    assert "03:00:00 CE" in tour.told("schedules", "show", "nightly")
+
+
+@visit("schedules create")
+def _schedules_create(tour: Tour) -> None:
+    told = tour.told("schedules", "create", "often", "mail.send", "to=b", "count=2", "--every", "5m")
+
+    assert '{"to":"b","count":2}' in told
+    assert (
+        "there already" in tour.run("schedules", "create", "often", "mail.send", "to=c", "--every", "5m").err
+    )
+    tour.told("schedules", "create", "often", "mail.send", "to=c", "--cron", "@daily", "--replace")
+    assert ["@daily"] == [
+        line["schedule"]["trigger"]["expression"] for line in tour.lines("schedules", "list")
+    ]
+
+
+@visit("schedules pause")
+def _schedules_pause(tour: Tour) -> None:
+    tour.created("nightly")
+
+    assert "nightly  paused\n" == tour.told("schedules", "pause", "nightly", "--reason", "stocktaking")
+    assert "stocktaking" in tour.told("schedules", "list")
+
+
+@visit("schedules resume")
+def _schedules_resume(tour: Tour) -> None:
+    tour.created("nightly")
+    tour.harbor.schedules.pause("nightly")
+
+    assert [None] == [line["paused_at"] for line in tour.lines("schedules", "resume", "nightly")]
+
+
+@visit("schedules trigger")
+def _schedules_trigger(tour: Tour) -> None:
+    tour.created("nightly")
+
+    job = tour.told("schedules", "trigger", "nightly").strip()
+
+    assert {"to": "a", "count": 1} == tour.harbor.arguments_of(tour.harbor.jobs.get(job))
+    assert (1, job) == (
+        tour.harbor.schedules.get("nightly").fired,
+        tour.harbor.schedules.get("nightly").last_job,
+    )
+
+
+@visit("schedules delete")
+def _schedules_delete(tour: Tour) -> None:
+    tour.created("nightly")
+    tour.declare("weekly")
+    tour.told("schedules", "declare")
+
+    refused = tour.run("schedules", "delete", "weekly", "--yes")
+    deleted = tour.told("schedules", "delete", "nightly", "--yes")
+
+    assert (1, True) == (refused.code, "declared by the application 'tour'" in refused.err)
+    assert "nightly  deleted\n" == deleted
+    assert "tour/weekly  deleted\n" == tour.told("schedules", "delete", "weekly", "--force", "--yes")
+    assert [] == tour.lines("schedules", "list")
+
+
+@visit("leader")
+def _leader(tour: Tour) -> None:
+    with tour.harbor.worker_thread(queues=["elsewhere"]):
+        eventually(lambda: tour.lines("leader") != [], "a worker leads")
+        (line,) = tour.lines("leader")
+
+    assert "upkeep" == line["role"]
+    assert [] == tour.lines("leader")
 
 
 @visit("schema dump")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from taskharbor.cli import dlq, flows, jobs, queues, schema
+from taskharbor.cli import dlq, flows, jobs, queues, schedules, schema
 from taskharbor.cli.dev import dev
 from taskharbor.cli.enqueue import enqueue
 from taskharbor.cli.events import events
@@ -63,6 +63,7 @@ app.add_typer(jobs.commands, name="jobs")
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(flows.commands, name="flows")
 app.add_typer(queues.commands, name="queues")
+app.add_typer(schedules.commands, name="schedules")
 app.add_typer(schema.commands, name="schema")
 app.command()(workers)
 app.command()(leader)

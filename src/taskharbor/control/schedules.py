@@ -97,7 +97,7 @@ class Schedules:
             ScheduleError: the name is taken.
             OptionError: a name, call or schedule that cannot be.
         """
-        made = self._template(signature, schedule, name, description)
+        made = self._new(signature, schedule, name, description)
         return self._block("create", lambda store: _create(store, made, replace=replace))
 
     async def acreate(
@@ -110,7 +110,7 @@ class Schedules:
         replace: bool = False,
     ) -> ScheduleRecord:
         """Create a schedule at run time; the async form of `create`."""
-        made = self._template(signature, schedule, name, description)
+        made = self._new(signature, schedule, name, description)
         return await self._asks.aask(lambda store: _create(store, made, replace=replace))
 
     def pause(self, *names: str, reason: str = "", by: str = "") -> Sequence[ScheduleRecord]:
@@ -174,6 +174,16 @@ class Schedules:
         """Delete schedules; the async form of `delete`."""
         some = _some(names)
         return await self._asks.aask(lambda store: _delete(store, some, force=force))
+
+    def _new(
+        self, signature: Signature[object], schedule: Schedule, name: str, description: str
+    ) -> NewSchedule:
+        if isinstance(name, str) and "/" in name:
+            raise OptionError(
+                f"name={name!r}: a slash stands in names of declared schedules, after their application's; expected a "
+                "name without"
+            )
+        return self._template(signature, schedule, name, description)
 
     def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
         refuse_on_loop(f"harbor.schedules.{name}()", f"harbor.schedules.a{name}(...)")
