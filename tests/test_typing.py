@@ -28,19 +28,23 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES = Path("tests/typing")
 ACCEPTED = {
     "calls": (CASES / "tasks.py", CASES / "accepted.py"),
+    "batches": (CASES / "accepted_batches.py",),
     "workflows": (CASES / "accepted_workflows.py",),
     "events": (CASES / "accepted_events.py",),
     "middleware": (CASES / "accepted_middleware.py",),
     "payloads": (CASES / "accepted_payloads.py",),
     "testing": (CASES / "accepted_testing.py",),
+    "unique": (CASES / "accepted_unique.py",),
 }
 REFUSED = {
     "calls": CASES / "refused_calls.py",
+    "batches": CASES / "refused_batches.py",
     "workflows": CASES / "refused_workflows.py",
     "events": CASES / "refused_events.py",
     "middleware": CASES / "refused_middleware.py",
     "payloads": CASES / "refused_payloads.py",
     "testing": CASES / "refused_testing.py",
+    "unique": CASES / "refused_unique.py",
 }
 REVEALED = CASES / "revealed.py"
 FILES = (*(file for group in ACCEPTED.values() for file in group), *REFUSED.values(), REVEALED)
