@@ -38,6 +38,8 @@ elder AS MATERIALIZED (SELECT * FROM (SELECT *, row_number() OVER w AS n,
 elders AS MATERIALIZED (SELECT count(*) AS jobs, count(*) FILTER (WHERE guarded) AS guards FROM elder)"""
 IS_NO_ELDER = "AND NOT (j.id = ANY (ARRAY(SELECT id FROM elder)))"
 """Of a job `j` that the walk comes to."""
+ELDERS = "(SELECT jobs FROM elders)"
+"""How many there are: as many fewer the walk looks at."""
 ELDERS_OF_QUEUE = " - (SELECT count(*) FROM elder x WHERE x.queue = f.queue)"
 """What is left of a quota."""
 

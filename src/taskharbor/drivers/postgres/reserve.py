@@ -16,7 +16,7 @@ import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import JobReserve, Reservation
-from taskharbor.drivers.postgres.aging import ELDERS_OF_QUEUE, IS_NO_ELDER, aged_cells, with_elders
+from taskharbor.drivers.postgres.aging import ELDERS, ELDERS_OF_QUEUE, IS_NO_ELDER, aged_cells, with_elders
 from taskharbor.drivers.postgres.delivering import delivered_steps
 from taskharbor.drivers.postgres.marks import BEGINNING, Lane, Marks, Position, Seen
 from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array, text_array
@@ -88,15 +88,15 @@ walked AS (SELECT count(*) AS jobs FROM candidate),"""
 
 
 # Of several queues, jobs of one priority and lane are merged by due time; and some queues give only so many.
-def _merged(candidate: str, free: str, used: str) -> str:
+def _merged(candidate: str, free: str = _FREE, used: str = "", elders: str = "") -> str:
     return f"""found AS MATERIALIZED (SELECT m.* FROM generate_series(0, {len(_PRIORITIES) * len(_LANES) - 1}) g(line)
     CROSS JOIN LATERAL (SELECT l.line, l.queue, l.lane, j.* FROM lane l CROSS JOIN LATERAL {free} j
-        WHERE l.line = g.line ORDER BY j.due, j.id) m LIMIT $15::text::integer),
+        WHERE l.line = g.line ORDER BY j.due, j.id) m LIMIT $15::text::integer{elders and f" - {elders}"}),
 {candidate} AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
         SELECT *, row_number() OVER (PARTITION BY queue ORDER BY line, due, id) AS nth FROM found) f
     LEFT JOIN unnest($17::text::text[], $18::text::integer[]) q(queue, room) ON q.queue = f.queue
     WHERE f.nth <= coalesce(q.room{used}, f.nth) WINDOW w AS (ORDER BY f.line, f.due, f.id)),
-walked AS (SELECT count(*) AS jobs FROM found),"""
+walked AS (SELECT count(*){elders and f" + {elders}"} AS jobs FROM found),"""
 
 
 _SCAN = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, statement_timestamp()) AS now),
@@ -134,8 +134,8 @@ SELECT {TAKEN_NAMES}, stray, n, CASE WHEN n IS NOT DISTINCT FROM (SELECT min(n) 
 FROM told LEFT JOIN taken ON true"""
 # Every parameter is used in both, if only to have a type.
 _SCAN_ALONE = _SCAN.replace("{candidates}", _ALONE) + " WHERE $17::text IS NOT NULL AND $18::text IS NOT NULL"
-_SCAN_MERGED = _SCAN.replace("{candidates}", _merged("candidate", _FREE, ""))
-_YOUNGER = _merged("younger", _FREE.replace("ORDER BY", f"{IS_NO_ELDER} ORDER BY"), ELDERS_OF_QUEUE)
+_SCAN_MERGED = _SCAN.replace("{candidates}", _merged("candidate"))
+_YOUNGER = _merged("younger", _FREE.replace("ORDER BY", f"{IS_NO_ELDER} ORDER BY"), ELDERS_OF_QUEUE, ELDERS)
 _SCAN_AGED = _SCAN.replace("{candidates}", with_elders(_YOUNGER, _LANE))
 _HELD = f"""SELECT {TAKEN_COLUMNS}
     FROM taskharbor.lease l CROSS JOIN pg_catalog.unnest(l.jobs) WITH ORDINALITY e(id, number)
