@@ -824,7 +824,7 @@ MUTATIONS = [
     # 4.18: the store's clock decides
     Mutation(
         "4.18",
-        MEMORY + "store.py",
+        MEMORY + "blocking.py",
         "micros(tables.clock.now() if request.now is None else request.now)",
         "micros(tables.clock.now())",
         "a request's now is ignored",
@@ -838,7 +838,7 @@ MUTATIONS = [
     ),
     Mutation(
         "4.18",
-        MEMORY + "store.py",
+        MEMORY + "blocking.py",
         "micros(tables.clock.now() if request.now is None else request.now)",
         "0 if request.now is None else micros(request.now)",
         "the store has no clock of its own",
@@ -889,6 +889,21 @@ MUTATIONS = [
     # 4.20 and 4.21: more of them in `test_unique_mutations`
     Mutation("4.20", MEMORY + "enqueue.py", "    row.job = job\n", "", "a replacement changes nothing"),
     Mutation("4.21", MEMORY + "reserve.py", "if request.aged is not None:", "if False:", "nothing ages"),
+    # 4.22 and 4.23: more of them in `test_schedule_mutations`
+    Mutation(
+        "4.22",
+        MEMORY + "schedule.py",
+        "record is None or record.revision != firing.revision",
+        "record is None",
+        "a tick has a job for each who fires it",
+    ),
+    Mutation(
+        "4.23",
+        MEMORY + "leader.py",
+        "last is None or last.expires <= now:",
+        "last is None or True:",
+        "whoever asks leads",
+    ),
 ]
 
 HURRY = [
@@ -984,7 +999,7 @@ def test_every_rule_that_has_cases_is_broken_on_purpose() -> None:
 def quick_first(*rules: str) -> Sequence[Case]:
     """Return the cases of some rules; those with threads and real handlers, which take longest, come last."""
     found = [case for case in cases() if not set(rules).isdisjoint(case.rules)]
-    last = ("flow_concurrency", "flow_large", "concurrency", "worker")
+    last = ("flow_concurrency", "flow_large", "schedule_concurrency", "concurrency", "worker")
     return sorted(found, key=lambda case: last.count(case.family))
 
 

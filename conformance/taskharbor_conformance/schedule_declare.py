@@ -321,15 +321,18 @@ async def a_firing_read_before_a_change_changes_nothing(bench: Bench) -> None:
 
 @case("4.22")
 async def the_last_thousand_declarations_are_remembered(bench: Bench) -> None:
+    await declare(bench, application="other", digest=b"0")
     await declare(bench, digest=b"0")
     await declare(bench, digest=b"1")
     await asyncio.gather(*(declare(bench, digest=b"%d" % number) for number in range(2, 1001)))
 
     kept = await declare(bench, digest=b"1")
     forgotten = await declare(bench, digest=b"0")
+    other = await declare(bench, application="other", digest=b"0")
 
     assert (OUTDATED, 1001) == (kept.status, kept.generation)
     assert (DECLARED, 1002) == (forgotten.status, forgotten.generation)
+    assert (CURRENT, 1) == (other.status, other.generation), "those of others are not counted"
 
 
 @case("4.22")

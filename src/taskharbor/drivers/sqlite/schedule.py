@@ -136,9 +136,8 @@ def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]
     for place, firing in enumerate(request.firings):
         if revisions.get(firing.name) == firing.revision:
             moves[place] = firing
-            del revisions[
-                firing.name
-            ]  # should it be named twice: it has been written since the second was read
+            # Should it be named twice: it has been written since the second was read.
+            del revisions[firing.name]
     jobs = [job for firing in moves.values() for job in firing.jobs]
     stored = iter((yield from job_enqueue(step, JobEnqueue(jobs=jobs))) if jobs else ())
     answers = {place: [next(stored) for _ in firing.jobs] for place, firing in moves.items()}
