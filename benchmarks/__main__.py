@@ -9,7 +9,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import around, codec, depth, drain, enqueue, latency, page, process, runner, threads
+from benchmarks import (
+    around,
+    batch,
+    codec,
+    depth,
+    drain,
+    enqueue,
+    latency,
+    page,
+    process,
+    runner,
+    shares,
+    threads,
+)
 from benchmarks.measure import Clock, Line, Settings, ThemeOf
 from benchmarks.plots import draw
 from benchmarks.postgres import depth as postgres_depth
@@ -36,6 +49,8 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "codec": codec.theme,
         "process": process.theme,
         "around": around.theme,
+        "batch": batch.theme,
+        "shares": shares.theme,
     },
     "sqlite": {
         "drain": sqlite_drain.theme,
@@ -45,6 +60,8 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "processes": processes.theme,
         "idle": idle.theme,
         "around": around.theme,
+        "batch": batch.theme,
+        "shares": shares.theme,
         "depth": sqlite_depth.theme,
     },
     "postgres": {
@@ -56,6 +73,8 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "depth": postgres_depth.theme,
         "flows": postgres_flows.theme,
         "around": around.theme,
+        "batch": batch.theme,
+        "shares": shares.theme,
         "idle": postgres_idle.theme,
         "soak": soak.theme,
     },

@@ -86,7 +86,7 @@ def count(words: list[str]) -> list[int]:
 
 @task(batch=Batch())
 def find(words: list[str]) -> list[str | None | Exception]:
-    return [word if word else None for word in words]
+    return [word or None for word in words]
 
 
 @task(batch=Batch())
