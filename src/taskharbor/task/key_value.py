@@ -66,7 +66,8 @@ def could_be_key(hint: object) -> bool:
         return True
     if hint is tuple or origin is tuple:
         return all(could_be_key(one) for one in arguments if one is not ...)
-    return isinstance(hint, type) and issubclass(hint, (*_PLAIN, Enum))
+    # Of a named tuple the parts tell, when there is one.
+    return isinstance(hint, type) and issubclass(hint, (*_PLAIN, Enum, tuple))
 
 
 def bare_type(hint: object) -> object:

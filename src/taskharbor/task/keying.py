@@ -165,7 +165,9 @@ class Keyed:
         try:
             taken.bind(*positional, **dict.fromkeys(keyword))
         except TypeError as error:
-            raise self._refusal(f"its key function has the parameters {taken} ({error}); {wanted}") from error
+            raise self._refusal(
+                f"its key function has the parameters {_shown(taken)} ({error}); {wanted}"
+            ) from error
 
     def _check_outcome(self, call: Callable[[], object]) -> None:
         refused = key_probe.dry_run(call)
@@ -174,3 +176,7 @@ class Keyed:
 
     def _refusal(self, why: str) -> TaskDefinitionError:
         return TaskDefinitionError(f"task {self._task!r}, unique: {why}")
+
+
+def _shown(signature: inspect.Signature) -> str:
+    return str(signature.replace(return_annotation=inspect.Signature.empty))
