@@ -32,8 +32,7 @@ MINUTE = timedelta(minutes=1)
 
 def template(job: NewJob | None = None) -> NewJob:
     """Return what a tick's job is made of: a job without an id."""
-    made = job or new_job()
-    return NewJob(**{name: getattr(made, name) for name in NewJob.__struct_fields__} | {"id": ""})
+    return msgspec.structs.replace(job or new_job(), id="")
 
 
 def new_schedule(
@@ -51,8 +50,7 @@ def new_schedule(
 
 def job_of(record: ScheduleRecord) -> NewJob:
     """Return a job for one tick."""
-    fields = {name: getattr(record.job, name) for name in NewJob.__struct_fields__}
-    return NewJob(**fields | {"id": new_job_id()})
+    return msgspec.structs.replace(record.job, id=new_job_id())
 
 
 async def declare(

@@ -218,6 +218,7 @@ class Scheduling(Machine):
 
             answers = self.ask(self.store.schedule_fire(request))
 
+            expected: list[tuple[bool, list[Enqueued]]]
             expected = [self._moved(firing, outdone=False), (False, [])]
             same(expected[:times], _told(answers), "schedule_fire by hand")
         self._check_schedules()
