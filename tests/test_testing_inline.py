@@ -29,6 +29,7 @@ from taskharbor import (
     StoreUnavailable,
     UsageError,
     chain,
+    every,
     task,
 )
 from taskharbor.call.dispatcher import install, installed
@@ -505,3 +506,22 @@ def test_waiting_for_a_result_that_nobody_works_on_is_refused() -> None:
         harbor.drain()
 
         assert 2 == job.result()
+
+
+def test_schedules_fire_as_the_clock_is_turned() -> None:
+    tasks = Registry()
+    ticks: list[datetime | None] = []
+
+    @task(registry=tasks, schedule=every(timedelta(minutes=20)))
+    def sweep(ctx: Context) -> None:
+        ticks.append(ctx.tick)
+
+    with Harbor("memory://", registry=tasks) as app:
+        app.schedule(sweep.s(), every(timedelta(minutes=45)), name="sweep more")
+        with InlineHarbor.like(app) as harbor:
+            begin = harbor.clock.now()
+            harbor.drain()
+            harbor.drain(within=HOUR)
+        minutes = [tick and (tick - begin).total_seconds() / 60 for tick in ticks]
+
+    assert [20, 40, 45, 60] == minutes

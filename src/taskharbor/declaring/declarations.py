@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +55,13 @@ class Declarations:
         self._generation = generation
         self._by_hand: list[Template] = []
         self._files: list[Path] = []
+        self._heeds_settings = True
+
+    def in_tests(self) -> Declarations:
+        """Return the same declarations, for a harbor that heeds no settings of the environment or of a file."""
+        same = copy(self)
+        same._heeds_settings = False
+        return same
 
     def template(
         self, signature: Signature[object], schedule: Schedule, name: str | None, description: str
@@ -157,6 +165,8 @@ class Declarations:
         ]
 
     def _scope(self) -> _Scope:
+        if not self._heeds_settings:
+            return _Scope(self._application or DEFAULT_APPLICATION, False, self._generation, None)
         from taskharbor.settings import load_settings
 
         loaded = load_settings()

@@ -75,6 +75,7 @@ class InlineHarbor(Harbor):
             middleware=[self._failures, *middleware, self._faults],
             deps=deps,
         )
+        self._declarations = self._declarations.in_tests()
         # Whoever enqueues and drains is who reads, as a rule.
         self._hub.waits = False
         self._sender = InlineSender(
@@ -117,6 +118,7 @@ class InlineHarbor(Harbor):
             clock=clock,
             raise_errors=raise_errors,
         )
+        inline._declarations = harbor._declarations.in_tests()
         inline._stands_for = harbor
         return inline
 
@@ -211,7 +213,8 @@ class InlineHarbor(Harbor):
 
         Args:
             within: turn the clock as well, to each next job that is due within so long from now, and run that: what is
-                scheduled, and what is retried. The clock stays at the last one. With the default it is not turned.
+                scheduled, what is retried, and what schedules fire. The clock stays at the last one. With the default
+                it is not turned.
             raise_errors: as for the class, for this call.
 
         Raises:

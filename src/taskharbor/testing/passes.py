@@ -6,13 +6,14 @@ from collections.abc import Coroutine, Iterator
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
 
-from taskharbor.driver import JobFind, JobGet, QueueList, Store
+from taskharbor.driver import JobFind, JobGet, QueueList, ScheduleFind, Store
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.job import JobRecord, JobState
 
 T = TypeVar("T")
 
 _PAGE = 1000
+_MOST_SCHEDULES = 100_000
 _DUE_LATER = (JobState.SCHEDULED, JobState.RETRYING)
 
 
@@ -67,8 +68,15 @@ def queues_of(driver: MemoryDriver) -> dict[str, int]:
 
 
 def next_due(driver: MemoryDriver) -> datetime | None:
-    """Return when the next scheduled or retrying job is due; None if there is none."""
-    return min((job.due_at or job.run_at for job in jobs_in(driver, *_DUE_LATER)), default=None)
+    """Return when the next scheduled or retrying job is due, or the next schedule is to fire; None if there is none."""
+    jobs = [job.due_at or job.run_at for job in jobs_in(driver, *_DUE_LATER)]
+    return min([*jobs, *at_once(_next_ticks(driver))], default=None)
+
+
+async def _next_ticks(driver: MemoryDriver) -> list[datetime]:
+    async with driver.connect() as store:
+        found = await store.schedule_find(ScheduleFind(limit=_MOST_SCHEDULES))
+    return [record.next_at for record in found if record.next_at is not None and record.paused_at is None]
 
 
 def turned(driver: MemoryDriver, now: datetime, until: datetime) -> timedelta | None:
