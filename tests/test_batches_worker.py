@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from taskharbor import Batch, BatchContext, Harbor, JobCancelled, JobFailed, JobState, Registry, Retry, task
+from taskharbor.middleware import Attempt, Middleware
 from tests.support.chaos import chaos_in
 from tests.support.chaos_app import append_many
 from tests.support.chaos_stores import POSTGRES, SQLITE, chaos_store
@@ -275,6 +277,56 @@ def test_a_halt_in_the_middle_hands_all_of_a_batch_back_with_their_attempts(in_t
         assert [(JobState.READY, 0)] * 3 == [
             (handle.status().state, handle.status().attempt) for handle in handles
         ]
+
+
+class Tidying(Middleware):
+    """Awaits on its way in, and on its way out whatever came of the job."""
+
+    def __init__(self, where: str, pool: Pool) -> None:
+        self.where, self.pool = where, pool
+
+    @override
+    async def arun(self, attempt: Attempt) -> AsyncIterator[None]:
+        await self._stand("in", attempt)
+        try:
+            yield
+        finally:
+            await self._stand("out", attempt)
+            self.pool.seen.append(f"out {attempt.arguments['numbers']}")
+
+    async def _stand(self, where: str, attempt: Attempt) -> None:
+        await asyncio.sleep(0)
+        if (where, attempt.arguments["numbers"]) == (self.where, 1):
+            self.pool.begun.set()
+            await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("where", ["in", "out"])
+def test_a_layer_that_hangs_around_a_batch_is_ended_with_it_and_none_is_left_open(
+    where: str, pool: Pool
+) -> None:
+    """On the way in the handler is never called; on the way out it is what the others came to that counts."""
+    registry = Registry()
+
+    @task(batch=FULL, registry=registry, middleware=[Tidying(where, pool)])
+    async def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+
+    with Harbor("memory://", registry=registry) as harbor, harbor.worker_thread(lease=LEASE):
+        handles = harbor.enqueue_many([work.s(number) for number in range(3)])
+        await_event(pool.begun)
+        for handle in handles:
+            handle.cancel()
+        eventually(lambda: not running(harbor), "all have ended")
+
+        found = [handle.status().state.value for handle in handles]
+        if where == "in":
+            assert ["cancelled"] * 3 == found
+            assert ["out 0"] == [note for note in pool.seen if note != "out 1"]
+            assert [] == pool.calls
+        else:
+            assert ["succeeded", "cancelled", "succeeded"] == found
+            assert ["out 2", "out 0"] == pool.seen
 
 
 # --- on PostgreSQL, and kills

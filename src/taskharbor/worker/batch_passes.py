@@ -8,6 +8,7 @@ another job's, nor the handler, which is called for many jobs and has none of th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
 
@@ -53,7 +54,7 @@ class Passes:
 
 
 class HandPasses(Passes):
-    """Those of a handler in a thread, which never await: carried on by hand."""
+    """Those that never await: carried on by hand."""
 
     def __init__(self, plan: BatchPlan, runs: Sequence[Run]) -> None:
         super().__init__(plan, runs)
@@ -76,7 +77,7 @@ class HandPasses(Passes):
 
 
 class TaskPasses(Passes):
-    """Those of an async handler, which may await: a task each."""
+    """Those of an async handler that may await: a task each."""
 
     def __init__(self, plan: BatchPlan, runs: Sequence[Run]) -> None:
         super().__init__(plan, runs)
@@ -95,6 +96,13 @@ class TaskPasses(Passes):
         for one in reversed(self._passes):
             await one.leave(ends)
         self.leave(ends)
+
+
+def passes_of(plan: BatchPlan, runs: Sequence[Run]) -> Passes:
+    """Return the layers of a task around some runs, not gone into yet."""
+    if plan.surrounded is None:
+        return Passes(plan, runs)
+    return TaskPasses(plan, runs) if plan.layers_await else HandPasses(plan, runs)
 
 
 class _Call:
@@ -150,14 +158,15 @@ class _TaskPass:
         self.run = run
         self._plan = plan
         self._loop = asyncio.get_running_loop()
-        self._entered = self._loop.create_future()
+        self._entered: asyncio.Future[bool] = self._loop.create_future()
+        """Whether it has come as far as the handler; False if it ended before."""
         self._share: asyncio.Future[Share] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def waits(self) -> bool:
         """Return whether it has come as far as the handler."""
-        return self._entered.done() and self._task is not None and not self._task.done()
+        return self._entered.done() and not self._entered.cancelled() and self._entered.result()
 
     async def enter(self) -> None:
         """Go in, as far as the handler; a layer may end it before."""
@@ -165,7 +174,7 @@ class _TaskPass:
         context.run(running_job.set, self.run)
         self._task = self._loop.create_task(self._pass(), name=self.run.delivery.task, context=context)
         try:
-            await asyncio.wait((self._task, self._entered), return_when=asyncio.FIRST_COMPLETED)
+            await self._entered
         except asyncio.CancelledError:  # the whole batch: what awaits in a layer ends, as the handler would
             self._task.cancel()
             raise
@@ -174,15 +183,14 @@ class _TaskPass:
         """Go out again."""
         if self._task is None:
             return
-        share = ends(self.run) if not self._task.done() else None
+        share = None if self._task.done() else ends(self.run)
         before = share.error.__traceback__ if isinstance(share, Raised) else None
         if not self._share.done():
             self._share.set_result(share)
         while not self._task.done():
-            try:
-                await asyncio.wait((self._task,))
-            except asyncio.CancelledError:
-                self._task.cancel()
+            # A cancel of the batch goes on to the layer that is at work, and ends there.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
         if isinstance(share, Raised):
             share.error.__traceback__ = before
 
@@ -195,10 +203,16 @@ class _TaskPass:
         except BaseException as error:  # noqa: BLE001 - nothing a layer raises may end the worker
             share = Raised(error)
         end(self.run, share, self._plan.worker)
+        self._come(as_far_as_the_handler=False)
 
     async def _call(self) -> object:
-        self._entered.set_result(None)
+        self._come(as_far_as_the_handler=True)
         return _taken(await self._share)
+
+
+    def _come(self, *, as_far_as_the_handler: bool) -> None:
+        if not self._entered.done():
+            self._entered.set_result(as_far_as_the_handler)
 
 
 def end(run: Run, share: Share, worker: str) -> None:

@@ -38,10 +38,12 @@ class BatchPlan(TaskPlan):
         self.takes_context = definition.reading.takes_context
         self._payload = attrgetter(definition.reading.parameters[0].name)
         around = [layer for layer in layers if layer.surrounds_run or layer.surrounds_arun]
+        self.layers_await = self.is_async and any(layer.surrounds_arun for layer in around)
+        """Some of its layers may await."""
         self.surrounded: ASurrounded | None = None
-        """Its layers around one job; None if there are none. Those of a handler in a thread never await."""
+        """Its layers around one job; None if there are none."""
         if around:
-            self.surrounded = asurrounded(around) if self.is_async else stepwise(around)
+            self.surrounded = asurrounded(around) if self.layers_await else stepwise(around)
 
     def call_many(self, arguments: Sequence[msgspec.Struct], context: BatchContext[object] | None) -> object:
         """Call the handler; for an async one this makes the coroutine."""

@@ -12,7 +12,7 @@ from typing import cast
 
 from taskharbor.errors import JobInterrupt
 from taskharbor.task import BatchContext
-from taskharbor.worker.batch_passes import HandPasses, Passes, TaskPasses
+from taskharbor.worker.batch_passes import Passes, passes_of
 from taskharbor.worker.batch_plan import BatchPlan, Raised, Share
 from taskharbor.worker.run import Run
 from taskharbor.worker.work import Interrupt, Work
@@ -108,8 +108,7 @@ class BatchRun(Work):
     def _call(self, begin: Begin) -> None:
         if not self._take_up():
             return
-        kind = Passes if self._plan.surrounded is None else HandPasses
-        self._passes = kind(self._plan, self._called)
+        self._passes = passes_of(self._plan, self._called)
         try:
             begin(self)
             self._inside = self._passes.enter()
@@ -132,7 +131,7 @@ class BatchRun(Work):
         if not self._take_up():
             return
         plan = self._plan
-        passes = (Passes if plan.surrounded is None else TaskPasses)(plan, self._called)
+        passes = passes_of(plan, self._called)
         try:
             begin(self)
             self._inside = await passes.aenter()

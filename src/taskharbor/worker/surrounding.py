@@ -61,9 +61,9 @@ def asurrounded(layers: Sequence[Middleware]) -> ASurrounded:
 
 
 def stepwise(layers: Sequence[Middleware]) -> ASurrounded:
-    """Return how to call a sync handler within layers step by step, so that others can be gone into in between.
+    """Return how to call a handler within layers step by step, so that others can be gone into in between.
 
-    What it makes awaits nothing but the call that it is given.
+    What it makes awaits nothing but the call that it is given, since it leaves out each `arun`.
     """
     through: ASurrounded = _ainnermost
     for layer in reversed(layers):
