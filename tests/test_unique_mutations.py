@@ -211,7 +211,16 @@ IN_SQLITE = [
     _sqlite("4.20", "enqueue", "options = excluded.options", "options = options", "options are kept"),
     _sqlite("4.20", "enqueue", "queue = excluded.queue", "queue = queue", "the queue is kept"),
     _sqlite("4.20", "enqueue", "priority = excluded.priority", "priority = priority", "the priority is kept"),
-    _sqlite("4.20", "enqueue", "lane = {NORMAL}, due", "due", "what was handed back stays at the front"),
+    _sqlite(
+        "4.20",
+        "enqueue",
+        "iif(lane = {SOLO}, {SOLO}, {NORMAL})",
+        "lane",
+        "what was handed back stays in front",
+    ),
+    _sqlite(
+        "4.20", "enqueue", "iif(lane = {SOLO}, {SOLO}, {NORMAL})", "{NORMAL}", "a solo job leaves its lane"
+    ),
     _sqlite("4.20", "enqueue", "due = excluded.due", "due = due", "time does not move"),
     _sqlite("4.20", "enqueue", "max(guarded, excluded.guarded)", "excluded.guarded", "a crash is forgotten"),
     _sqlite("4.20", "enqueue", "max(guarded, excluded.guarded)", "guarded", "one attempt is spent unseen"),

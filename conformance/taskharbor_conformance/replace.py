@@ -252,6 +252,7 @@ async def what_a_crash_left_behind_is_kept(bench: Bench) -> None:
     await bench.enqueue_all(replacing(payload=b"new"))
 
     record = await bench.record(old)
+    assert [] == await bench.take_ids(solo=False), "it stays in the lane of those that run alone"
     delivery = await bench.take_one()
     assert (True, 2, 2) == (record.guarded, record.crashes, record.attempt)
     assert (True, True) == (delivery.guarded, delivery.solo)

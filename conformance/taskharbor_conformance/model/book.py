@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
+
+import msgspec
 
 from taskharbor.driver import (
     CancelRequest,
@@ -17,7 +20,7 @@ from taskharbor.driver import (
     Reclaimed,
     RequeueStatus,
 )
-from taskharbor.job import JobState, NewJob, OnConflict
+from taskharbor.job import REPLACEABLE, JobState, KeyRule, NewJob, OnConflict
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
 from taskharbor_conformance.model.records import BookJob, BookKey, BookLease, BookWorker, Taken
 
@@ -84,16 +87,19 @@ class Book:
             # Whoever is the reason says so; what leans on a job that is not stored is left out with it.
             return [
                 answer
-                if reason or answer.job_id in self.jobs or self._holds_key(answer.job_id)
+                if reason
+                or (answer.status is not EnqueueStatus.REPLACED and answer.job_id in self.jobs)
+                or self._holds_key(answer.job_id, answer.status)
                 else Enqueued(EnqueueStatus.LEFT_OUT, job.id)
                 for job, answer, reason in zip(jobs, answers, refused, strict=True)
             ]
         self.gone -= self.jobs.keys()
         return answers
 
-    def _holds_key(self, job_id: str) -> bool:
+    def _holds_key(self, job_id: str, status: EnqueueStatus) -> bool:
         # Its record may be gone: a key has a time of its own.
-        return any(key.job_id == job_id for key in self.keys.values())
+        kept_out = status in (EnqueueStatus.EXISTING, EnqueueStatus.CONFLICT)
+        return kept_out and any(key.job_id == job_id for key in self.keys.values())
 
     def _enqueue_one(self, new: NewJob) -> Enqueued:
         if new.id in self.jobs:
@@ -101,14 +107,55 @@ class Book:
         if new.key is not None:
             holder = self.key_holder(new.task, new.key)
             if holder is not None:
-                same = holder.digest == new.digest
-                return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder.job_id)
+                answer = self._meet(new, holder)
+                if answer is not None:
+                    return answer
             self.keys[new.task, new.key] = BookKey(new.id, new.digest)
         run_at = new.run_at or self.now + (new.run_in or ZERO)
         self.jobs[new.id] = BookJob(
             new, run_at, self.now, max(run_at, self.now), guarded=new.retry.max_attempts == 1
         )
         return Enqueued(EnqueueStatus.CREATED, new.id)
+
+    def _meet(self, new: NewJob, holder: BookKey) -> Enqueued | None:
+        """Return the answer for a job whose key another holds; None if it is stored, and the key its own (rule 20)."""
+        job = self.jobs.get(holder.job_id)
+        rule = new.key_rule
+        if new.on_conflict is OnConflict.REPLACE:
+            rule = rule or KeyRule(states=tuple(REPLACEABLE))
+            if job is None or self.state(job) not in REPLACEABLE or not self._sees(rule, job):
+                return None
+            self._replace(job, new)
+            return Enqueued(EnqueueStatus.REPLACED, holder.job_id)
+        if rule is not None and (job is None or not self._sees(rule, job)):
+            return None
+        same = holder.digest == new.digest
+        return Enqueued(EnqueueStatus.EXISTING if same else EnqueueStatus.CONFLICT, holder.job_id)
+
+    def _sees(self, rule: KeyRule, job: BookJob) -> bool:
+        young = rule.window is not None and self.now - job.enqueued_at < rule.window
+        return young or self.state(job) in rule.states
+
+    def _replace(self, job: BookJob, new: NewJob) -> None:
+        run_at = new.run_at or self.now + (new.run_in or ZERO)
+        due = max(run_at, self.now)
+        if new.key_rule is not None and new.key_rule.latest is not None:
+            latest = job.enqueued_at + new.key_rule.latest
+            run_at, due = min(run_at, latest), min(due, latest)
+        # Another book job: the batch may yet be refused, and this one is what was there before.
+        self.jobs[job.new.id] = replace(
+            job,
+            new=msgspec.structs.replace(new, id=job.new.id),
+            run_at=run_at,
+            due=due,
+            guarded=job.guarded or new.retry.max_attempts == 1,
+            front=False,
+            stray=False,
+            refused_by=frozenset(),
+            stray_reason="",
+            reason="",
+        )
+        self.keys[new.task, new.key or ""] = BookKey(job.new.id, new.digest)
 
     def reserve(self, request: JobReserve) -> Taken:
         """Lease the next jobs and return what the answer should be."""
@@ -117,7 +164,19 @@ class Book:
         taken: list[str] = []
         held_back = False
         in_order = self._in_order(left, request.tasks, request.build)
+        for job in self._aged(in_order, request):
+            if left[job.new.queue] <= 0:
+                continue
+            if job.guarded and guarded_left <= 0:
+                break
+            if request.aged is None or len(taken) >= min(request.aged.limit, request.limit):
+                break
+            guarded_left -= job.guarded
+            left[job.new.queue] -= 1
+            taken.append(job.new.id)
         for job in in_order:
+            if job.new.id in taken:
+                continue
             if job.due > self.now or left[job.new.queue] <= 0 or (job.solo and not solo_left):
                 continue
             if len(taken) >= request.limit:
@@ -142,6 +201,14 @@ class Book:
         limited = held_back or len(taken) >= request.limit or min(left.values()) <= 0
         solo_left = any(job.solo for job in later)
         return Taken(taken, held_back, due_in, limited or solo_left, solo_left)
+
+    def _aged(self, jobs: Iterable[BookJob], request: JobReserve) -> list[BookJob]:
+        """Return those due for longer than a reserve says, the longest first (rule 21)."""
+        if request.aged is None:
+            return []
+        before = self.now - request.aged.after
+        aged = [job for job in jobs if job.due < before and job.new.priority > 0 and not job.solo]
+        return sorted(aged, key=lambda job: (job.due, job.new.id))
 
     def _in_order(self, queues: Iterable[str], tasks: frozenset[str], build: str) -> list[BookJob]:
         names = set(queues) - set(self.paused)

@@ -7,7 +7,8 @@ from datetime import timedelta
 import msgspec
 from hypothesis import strategies as st
 
-from taskharbor.job import AttemptError, NewJob, OnConflict
+from taskharbor.driver import AgedTake
+from taskharbor.job import REPLACEABLE, AttemptError, JobState, KeyRule, NewJob, OnConflict
 from taskharbor.outcome import Cancelled, Failed, Outcome, Rejected, Released, Snoozed, Strayed, Succeeded
 from taskharbor.retry import Retry, RetryNumbers
 from taskharbor_conformance.model.book import ZERO
@@ -19,6 +20,8 @@ NEW_BUILD = "build-3"
 """A build that never refuses anything, so that every stray job has somebody who can take it."""
 WORKERS = ("anna", "bert")
 KEYS = ("k1", "k2")
+DEBOUNCED = "k3"
+"""A key that is only ever enqueued to replace: of its jobs at most one waits that nobody has begun with."""
 
 SECONDS = (1, 2, 5, 10, 30)
 durations = st.sampled_from([timedelta(seconds=seconds) for seconds in SECONDS])
@@ -39,10 +42,24 @@ retries = st.builds(
 )
 
 
+not_begun = tuple(sorted(REPLACEABLE))
+key_rules = st.builds(
+    KeyRule,
+    states=st.sampled_from([not_begun, tuple(JobState)]) | st.lists(st.sampled_from(JobState)).map(tuple),
+    window=st.none() | durations,
+    latest=st.none() | durations,
+)
+latests = st.none() | st.builds(KeyRule, states=st.just(not_begun), latest=st.none() | durations)
+"""Rules of those that replace, whatever waits."""
+aging = st.none() | st.builds(AgedTake, st.just(ZERO) | durations, st.integers(1, 3))
+
+
 class Draft(msgspec.Struct, frozen=True):
     """A job to be, before it has an id and a time."""
 
     job: NewJob
+    latest: KeyRule | None
+    """The rule of one whose key is `DEBOUNCED`."""
     id_prefix: int
     """Ids are not always made in the order in which jobs are enqueued."""
     run_at_in: timedelta | None
@@ -64,12 +81,14 @@ drafts = st.builds(
         retry=retries,
         timeout=st.none() | durations,
         meta=st.sampled_from([{}, {"tenant": "a"}]),
-        key=st.none() | st.sampled_from(KEYS),
+        key=st.none() | st.sampled_from([*KEYS, DEBOUNCED]),
+        key_rule=st.none() | st.none() | key_rules,
         key_ttl=st.sampled_from([timedelta(seconds=10), ZERO, timedelta(days=1)]),
         on_conflict=st.sampled_from(OnConflict),
         keep_result=st.booleans(),
         retain=st.sampled_from([timedelta(seconds=30), ZERO, timedelta(days=7)]),
     ),
+    latest=latests,
     id_prefix=st.integers(0, 3),
     run_at_in=st.none() | st.sampled_from([timedelta(seconds=n) for n in (-30, -1, 0, 1, 30)]),
 )

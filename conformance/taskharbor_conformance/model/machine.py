@@ -29,6 +29,8 @@ class Machine(RuleBasedStateMachine):
         self.timetable = Timetable(self.book)
         self.ticks: set[tuple[str, datetime]] = set()
         self.sent: dict[str, NewJob] = {}
+        self.last_words: dict[str, bytes] = {}
+        """By the id that was answered, the payload last accepted under it."""
         self.delivered: list[Delivery] = []
         self.ended: dict[str, JobRecord] = {}
         self.tokens = 0

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, invariant, rule
 
-from taskharbor.driver import JobEnqueue
-from taskharbor.job import NewJob
-from taskharbor_conformance.model.drawn import Draft, drafts, durations
+from taskharbor.driver import EnqueueStatus, JobEnqueue
+from taskharbor.job import NewJob, OnConflict
+from taskharbor_conformance.model.drawn import DEBOUNCED, TASKS, Draft, drafts, durations
 from taskharbor_conformance.model.machine import Machine, same
 
 
@@ -41,7 +41,10 @@ class Producing(Machine):
         run_at = None
         if draft.job.run_in is None and draft.run_at_in is not None:
             run_at = self.book.now + draft.run_at_in
-        self.sent[job_id] = msgspec.structs.replace(draft.job, id=job_id, run_at=run_at)
+        job = msgspec.structs.replace(draft.job, id=job_id, payload=job_id.encode(), run_at=run_at)
+        if job.key == DEBOUNCED:
+            job = msgspec.structs.replace(job, key_rule=draft.latest, on_conflict=OnConflict.REPLACE)
+        self.sent[job_id] = job
         return self.sent[job_id]
 
     def _enqueue(self, jobs: list[NewJob], *, all_or_none: bool) -> None:
@@ -50,6 +53,30 @@ class Producing(Machine):
         answers = self.ask(self.store.job_enqueue(request))
 
         same(self.book.enqueue(jobs, all_or_none=all_or_none), list(answers), "job_enqueue")
+        for job, answer in zip(jobs, answers, strict=True):
+            if answer.status in (EnqueueStatus.CREATED, EnqueueStatus.REPLACED):
+                self.last_words[answer.job_id] = job.payload
+
+    # uniqueness
+
+    @invariant()
+    def the_last_that_was_accepted_is_what_is_stored(self) -> None:
+        """What a producer was told is stored is there, until a later one of its key was told to have replaced it."""
+        known = sorted(self.last_words)
+        for job_id, record in zip(known, self.get(known), strict=True):
+            if record is not None:
+                same(self.last_words[job_id], record.payload, f"what {job_id} was last told to be")
+
+    @invariant()
+    def of_a_key_that_is_replaced_one_job_waits_that_nobody_has_begun_with(self) -> None:
+        """However many came, and in whatever order."""
+        for task in TASKS:
+            waiting = [
+                job_id
+                for job_id, job in self.book.jobs.items()
+                if job.pending and not job.deliveries and (job.new.task, job.new.key) == (task, DEBOUNCED)
+            ]
+            assert len(waiting) <= 1, f"{waiting} of the task {task} wait side by side"
 
     # time
 

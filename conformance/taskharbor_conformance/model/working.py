@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from taskharbor.driver import (
+    AgedTake,
     JobCancel,
     JobReserve,
     JobSettle,
@@ -25,6 +26,7 @@ from taskharbor_conformance.model.drawn import (
     NEW_BUILD,
     QUEUES,
     TASKS,
+    aging,
     builds,
     leases,
     mostly_all,
@@ -51,6 +53,7 @@ class Working(Machine):
         build=builds,
         guarded_limit=mostly_all,
         solo=st.booleans(),
+        aged=aging,
     )
     def reserve(
         self,
@@ -63,6 +66,7 @@ class Working(Machine):
         build: str,
         guarded_limit: int,
         solo: bool,
+        aged: AgedTake | None,
     ) -> None:
         """Reserve what may run, under any limits."""
         takes = [QueueTake(name, most) for name, most in zip(queues, quota, strict=False)]
@@ -77,6 +81,7 @@ class Working(Machine):
                 build=build,
                 guarded_limit=guarded_limit,
                 solo=solo,
+                aged=aged,
                 now=self.book.now,
             )
         )

@@ -15,6 +15,7 @@ from taskharbor.drivers.sqlite.inputs import Place, add_inputs
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import (
     NORMAL,
+    SOLO,
     TEXTS,
     WAITING,
     Step,
@@ -47,7 +48,8 @@ _ADD_JOBS = """INSERT INTO taskharbor_job (
     id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
     VALUES """
 _IN_PLACE = f""" ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, options = excluded.options,
-    priority = excluded.priority, lane = {NORMAL}, due = excluded.due, guarded = max(guarded, excluded.guarded),
+    priority = excluded.priority, lane = iif(lane = {SOLO}, {SOLO}, {NORMAL}), due = excluded.due,
+    guarded = max(guarded, excluded.guarded),
     stray = 0, stray_reason = NULL, run_at = excluded.run_at, timeout = excluded.timeout, payload = excluded.payload,
     digest = excluded.digest, meta = excluded.meta"""
 _ADD_STEPS = _ADD_JOBS.replace("lane)", "lane, flow, step, waits)")
