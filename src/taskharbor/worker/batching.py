@@ -77,22 +77,31 @@ class Batching:
 
     def joins(self, delivery: Delivery) -> bool:
         """Return whether there is a batch for it to join, so that it needs no slot."""
-        return bool(self._open) and _kind(delivery) in self._open and not _comes_alone(delivery)
+        return self._gathering_for(delivery) is not None
+
+    def _gathering_for(self, delivery: Delivery) -> _Gathering | None:
+        if not self._open or _comes_alone(delivery):
+            return None
+        return self._open.get(_kind(delivery))
 
     def take(self, run: Run) -> bool:
         """Put a run into the batch of its kind, or begin one in a slot; return False if it is of no batch task."""
         plan = run.plan
         if plan.batch is None or not isinstance(plan, BatchPlan):
             return False
-        if self.joins(run.delivery):
-            gathering = self._open[_kind(run.delivery)]
-            gathering.work.add(run)
-            if not gathering.room:
-                self._start(gathering)
-        else:
+        gathering = self._gathering_for(run.delivery)
+        if gathering is None:
             self._execution.take_slot(solo=run.solo, queue=run.queue)
             self._begin(run, BatchRun(plan, run), plan.batch)
-        self._count()
+            self._count()
+            return True
+        gathering.work.add(run)
+        if gathering.room:  # counted here, since it is done for every job there is
+            self._execution.joining -= 1
+            self._execution.joining_guarded -= gathering.kind[2]
+        else:
+            self._start(gathering)
+            self._count()
         return True
 
     def _begin(self, run: Run, work: BatchRun, batch: Batch) -> None:
