@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -269,7 +270,7 @@ RESERVE: Sequence[tuple[Mutation, Callable[[Meeting], None]]] = [
             scenarios.test_rows_that_a_reserver_locks_and_rolls_back_are_found_within_two_seconds,
         ),
         (
-            "WHERE f.nth <= coalesce(q.room, f.nth)",
+            "WHERE f.nth <= coalesce(q.room{used}, f.nth)",
             "WHERE q.room IS NOT NULL OR q.room IS NULL",
             "a queue gives more than its quota",
             scenarios.test_a_quota_counts_over_all_priorities,
@@ -525,12 +526,12 @@ def test_marks_that_are_broken_fail_by_themselves(
 
 
 @contextmanager
-def played_with(package: str) -> Generator[None]:
-    """Let those who meet use a copy of the driver."""
+def played_with(package: str, places: Sequence[ModuleType] = (postgres_walk, scenarios)) -> Generator[None]:
+    """Let those who meet, in these modules, use a copy of the driver."""
     with pytest.MonkeyPatch.context() as patch:
         for file, names in {
             "carry": ["carry"],
-            "control": ["job_cancel", "job_requeue"],
+            "control": ["job_cancel", "job_delete", "job_requeue"],
             "enqueue": ["job_enqueue"],
             "lease": ["lease_reclaim"],
             "marks": ["Marks"],
@@ -538,13 +539,13 @@ def played_with(package: str) -> Generator[None]:
             "reserve": ["Walker"],
             "routine": ["Query", "Wakes"],
             "rows": ["OptionsBook"],
-            "settle": ["job_settle"],
+            "settle": ["job_settle", "job_settle_together"],
             "slots": ["Slots"],
             "step": ["Step"],
         }.items():
             module = importlib.import_module(f"{package}.{file}")
             for word in names:
-                for place in (postgres_walk, scenarios):
+                for place in places:
                     if hasattr(place, word):
                         patch.setattr(place, word, getattr(module, word))
         yield

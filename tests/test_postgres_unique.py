@@ -39,7 +39,7 @@ from tests.support.postgres_walk import Blocked, Meeting, Party, Taker, meeting
 from tests.test_postgres_reserve import checked_clock
 
 CREATED, REPLACED, EXISTING = EnqueueStatus.CREATED, EnqueueStatus.REPLACED, EnqueueStatus.EXISTING
-LOCK, CLAIM, SEQUEL = "ORDER BY coalesce(waits", "SELECT was, coalesce(until", "SAVEPOINT sequel"
+LOCK, CLAIM, SEQUEL = "ORDER BY coalesce(waits", "digest, ttl, was, until)", "SAVEPOINT sequel"
 """Words of the statements that lock those who hold keys, and that take the keys; and of what comes before a sequel."""
 WAITS = KeyRule(states=(JobState.READY, JobState.SCHEDULED, JobState.RETRYING, JobState.PARKED))
 LIVES = KeyRule(states=tuple(sorted(LIVE)))
@@ -181,6 +181,39 @@ def test_a_key_that_somebody_takes_before_it_is_claimed_is_his(there: Meeting) -
 
     assert [Enqueued(REPLACED, free), Enqueued(EXISTING, *taken)] == answers
     assert [b"new", b"his"] == payloads(there)
+
+
+def test_nobody_takes_a_job_that_is_about_to_be_replaced(there: Meeting) -> None:
+    producer, worker = there.party(), there.taker()
+    (holder,) = stored(producer, unique(payload=b"old"))
+    taken: list[str] = []
+    producer.just_before(CLAIM, lambda: taken.extend(there.take(worker)))
+
+    (answer,) = producer.enqueue(latest())
+
+    assert (Enqueued(REPLACED, holder), []) == (answer, taken)
+    worker.seconds += 2
+    there.take(worker)
+    assert b"new" == there.held[holder].payload
+
+
+def test_another_one_that_has_the_key_when_the_first_is_locked_is_locked_too(there: Meeting) -> None:
+    producer, other, worker = there.party(), there.party(), there.taker()
+    (holder,) = stored(producer, unique(payload=b"old"))
+    taken: list[str] = []
+    second: list[str] = []
+
+    def change_hands() -> None:
+        deleted(there, holder, worker)
+        second.extend(stored(other, unique(payload=b"second")))
+        producer.just_before(CLAIM, lambda: taken.extend(there.take(worker)))
+
+    producer.just_before(LOCK, change_hands)
+
+    (answer,) = producer.enqueue(latest())
+
+    assert (Enqueued(REPLACED, *second), []) == (answer, taken)
+    assert [b"new"] == payloads(there)
 
 
 # --- keys that are handed over
