@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from msgspec import UNSET
@@ -27,13 +27,15 @@ from taskharbor.task.arguments import (
 from taskharbor.task.binding import arguments_decoder
 from taskharbor.task.digest import Digests
 from taskharbor.task.fidelity import differ, first_change
-from taskharbor.task.keying import Keyed
 from taskharbor.task.layer import Middleware
 from taskharbor.task.options import NO_OPTIONS, TaskOptions, given_fields
 from taskharbor.task.partial import Partial
 from taskharbor.task.reading import Handler, Reading
 from taskharbor.task.unique import Unique, Uniqueness
 from taskharbor.task.upgrading import Upgrade
+
+if TYPE_CHECKING:
+    from taskharbor.task.keying import Keyed
 
 _replace = msgspec.structs.replace
 
@@ -92,7 +94,7 @@ class TaskDefinition:
         """What makes today's arguments of those that were stored under another signature; see `upgrading`."""
         self.schedules = schedules
         """When it is called by itself; declared by the worker of an application."""
-        self.keyed = None if unique is None else Keyed(name, reading.parameters, unique, options.retain)
+        self.keyed = None if unique is None else self._keyed(unique)
         """How its calls come to keys by themselves; None if they do not."""
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
@@ -114,8 +116,12 @@ class TaskDefinition:
         Raises:
             TaskDefinitionError: it has one, or the function cannot make one.
         """
-        keyed = self.keyed or Keyed(self.name, self.reading.parameters, Unique(), self.options.retain)
-        self.keyed = keyed.by(key)
+        self.keyed = (self.keyed or self._keyed(Unique())).by(key)
+
+    def _keyed(self, unique: Uniqueness) -> Keyed:
+        from taskharbor.task.keying import Keyed  # which most applications do without
+
+        return Keyed(self.name, self.reading.parameters, unique, self.options.retain)
 
     def answers_to(self, name: str) -> bool:
         """Return whether jobs stored under that name are its own."""
