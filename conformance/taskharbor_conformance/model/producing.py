@@ -60,14 +60,6 @@ class Producing(Machine):
     # uniqueness
 
     @invariant()
-    def the_last_that_was_accepted_is_what_is_stored(self) -> None:
-        """What a producer was told is stored is there, until a later one of its key was told to have replaced it."""
-        known = sorted(self.last_words)
-        for job_id, record in zip(known, self.get(known), strict=True):
-            if record is not None:
-                same(self.last_words[job_id], record.payload, f"what {job_id} was last told to be")
-
-    @invariant()
     def of_a_key_that_is_replaced_one_job_waits_that_nobody_has_begun_with(self) -> None:
         """However many came, and in whatever order."""
         for task in TASKS:
