@@ -308,13 +308,6 @@ IN_SQLITE = [
         'ORDER BY number LIMIT 1"',
         "the first stands",
     ),
-    _sqlite(
-        SCHEDULES,
-        "declaring",
-        "WHERE application = ?1 AND number <= (",
-        "WHERE number <= (",
-        "an application forgets what others declared",
-    ),
     _sqlite(LEADERS, "leader", "last_fence + 1, step.now", "last_fence, step.now", "a fence is given twice"),
     _sqlite(
         LEADERS, "leader", "expires_at > step.now and worker", "worker", "a leader that died leads for ever"
