@@ -32,6 +32,7 @@ from taskharbor.driver import (
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.drivers.sqlite import SqliteDriver, transaction
+from taskharbor.drivers.sqlite.connection import open_connection
 from taskharbor.drivers.sqlite.place import Place as SqlitePlace
 from taskharbor.schedule import SCHEDULE_META, Every, NewSchedule, Schedule, ScheduleRecord
 from taskharbor.upkeep.leadership import Leadership
@@ -58,7 +59,6 @@ class Told:
             return await execute(cursor, *args, **words)
 
         monkeypatch.setattr(psycopg.AsyncRawCursor, "execute", counted)
-        open_connection = transaction.open_connection
 
         def open_counted(place: SqlitePlace) -> sqlite3.Connection:
             connection = open_connection(place)

@@ -234,7 +234,7 @@ def test_what_is_paused_beside_a_firing_keeps_what_that_has_written(met: Meeting
     leader, person = met.party(), met.party()
     create(leader, "tick")
     leader.begin()
-    fire(leader, firings_of(leader))
+    fire(leader, [replace(firing, waiting_tick=TICK) for firing in firings_of(leader)])
 
     with begun(met, person, lambda: person.verb(schedule_pause, SchedulePause(names=["tick"]))) as asked:
         leader.commit()
@@ -242,7 +242,21 @@ def test_what_is_paused_beside_a_firing_keeps_what_that_has_written(met: Meeting
 
     (record,) = find(person)
     assert (1, TICK + HOUR, True) == (record.fired, record.next_at, record.paused_at is not None)
+    person.do("DELETE FROM job")  # for whose end a tick waits
     assert [] == person.verb(schedule_due, ScheduleDue()).due
+
+
+def test_a_trigger_by_hand_leaves_what_has_ended_and_what_nobody_has_led(met: Meeting) -> None:
+    party = met.party()
+    create(party, "tick")
+    last = replace(firings_of(party)[0], ended=True, next_at=None)
+    assert [True] == [fired.moved for fired in fire(party, [last], fence=3)]
+
+    by_hand = replace(firings_of(party)[0], after=None, next_at=None)
+    assert [True] == [fired.moved for fired in fire(party, [by_hand])]
+
+    (record,) = find(party)
+    assert (True, TICK, 2) == (record.ended, record.after, record.fired)
 
 
 # --- leadership
@@ -259,6 +273,22 @@ def test_of_many_who_would_lead_at_once_one_does(met: Meeting) -> None:
         end_the_lease(parties[0])
 
     assert 10 == int(parties[0].do("SELECT fence FROM leader")[0][0])
+
+
+@pytest.mark.parametrize("led", [False, True], ids=["nobody has led", "somebody has led"])
+def test_who_would_lead_and_comes_second_is_told_who_does(met: Meeting, *, led: bool) -> None:
+    one, other = met.party(), met.party()
+    if led:
+        take(one, "c")
+        end_the_lease(one)
+    one.begin()
+    take(one, "a")
+
+    with begun(met, other, lambda: take(other, "b")) as asked:
+        one.commit()
+        answer = asked.result(20)
+
+    assert ("a", 2 if led else 1) == (answer.worker, answer.fence)
 
 
 def test_who_does_not_lead_writes_nothing(met: Meeting) -> None:
