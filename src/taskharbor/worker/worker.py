@@ -233,8 +233,7 @@ class Worker:
     async def idle(self, within: timedelta = timedelta(0)) -> None:
         """Wait until nothing is running and nothing in this worker's queues is due within so long from now.
 
-        Schedules that are due are fired first, unless another worker leads, and so are those that what ran made due. No
-        future tick is waited for.
+        Schedules that are due are fired, unless another worker leads, and their jobs are waited for. No future tick is.
         """
         self._refuse_unentered()
         waiting = asyncio.ensure_future(self._quiet(within))
@@ -248,7 +247,6 @@ class Worker:
         self._raise_failure()
 
     async def _quiet(self, within: timedelta) -> None:
-        await self._keeper.lend(self._leading.round())
         fired: int | None = 1
         while fired:
             await self._intake.quiet(within)
