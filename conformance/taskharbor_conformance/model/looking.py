@@ -117,7 +117,8 @@ class Looking(Machine):
             assert job_id in self.book.jobs, f"{job_id} is there, though it was refused or removed"
             self._check_record(self.book.jobs[job_id], record)
             # Whatever the book says: accepted arguments are there until later ones were told to have replaced them.
-            same(self.last_words[job_id], record.payload, f"what {job_id} was last told to be")
+            if job_id in self.last_words:  # else a schedule brought it
+                same(self.last_words[job_id], record.payload, f"what {job_id} was last told to be")
             before = self.ended.get(job_id)
             assert before in (None, record), f"{job_id} had ended and changed: {before} -> {record}"
             if record.state in TERMINAL:
