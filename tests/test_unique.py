@@ -386,5 +386,5 @@ def test_flows_and_their_steps_replace_nothing(turned: Harbor) -> None:
 def test_a_step_that_has_the_key_is_not_replaced(harbor: Harbor) -> None:
     chain(note.options(key="k").s(1), note).enqueue()
 
-    with pytest.raises(KeyConflict):
+    with pytest.raises(KeyConflict, match="is a step of a flow and cannot be replaced"):
         note.options(key="k", on_conflict="replace").enqueue(2)

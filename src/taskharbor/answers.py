@@ -20,7 +20,7 @@ def read_answers(
 
     Raises:
         DuplicateJob: a key is taken, and its call asked to be told.
-        KeyConflict: a key is taken by a job with other arguments.
+        KeyConflict: a key is taken by a job with other arguments, or by one that its call cannot replace.
     """
     jobs = request.jobs
     left_out = _refuse_taken(jobs, answers[: len(jobs)])
@@ -81,9 +81,13 @@ def _refuse_taken(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool:
         if answer.status is _CREATED:
             continue
         if answer.status is EnqueueStatus.CONFLICT:
+            why = (
+                "which is a step of a flow and cannot be replaced, since other steps wait for it"
+                if job.on_conflict is OnConflict.REPLACE
+                else "with other arguments; the same key has to mean the same request"
+            )
             raise KeyConflict(
-                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} with other arguments; "
-                "the same key has to mean the same request",
+                f"the key {job.key!r} of task {job.task!r} is taken by job {answer.job_id} {why}",
                 job_id=answer.job_id,
                 task=job.task,
                 key=job.key or "",

@@ -26,7 +26,10 @@ KeyValue: TypeAlias = KeyPart | tuple[KeyPart, ...]
 # What a function takes here are the arguments of whatever is decorated: no checker can know their types yet. They are
 # checked when the task is declared, and by checkers where the function is given to `task.unique_by` instead.
 Key: TypeAlias = str | tuple[str, ...] | Callable[[Any], KeyValue]
-"""A parameter's name, several, or a function of the arguments, which are attributes: `lambda args: args.account`."""
+"""A parameter's name, several, or a function of the arguments, which are attributes: `lambda args: args.account`.
+
+Such a function is run once when the task is declared, on stand-ins that know the parameters' types, and then for each
+call. It has no effects, and returns the same for the same arguments."""
 StateName: TypeAlias = Literal[
     "waiting", "scheduled", "ready", "parked", "running", "retrying", "succeeded", "dead", "cancelled"
 ]
