@@ -115,7 +115,7 @@ async def everything(store: Store) -> list[JobRecord]:
 async def through_the_year(
     store: Store, hands: Hands, some: Crowd, draw: random.Random
 ) -> list[ScheduleRecord]:
-    """Turn the clock, kill processes on the way, and return the schedules once all ticks up to the end are dealt with."""
+    """Turn the clock, kill processes on the way, and return the schedules once their ticks are dealt with."""
     patience = time.monotonic() + 6 * ENOUGH.total_seconds()
     for turn in count(1):
         now = hands.now()
