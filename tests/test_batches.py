@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
@@ -32,7 +33,7 @@ from taskharbor import (
     task,
 )
 from taskharbor.errors import TaskHarborError
-from taskharbor.middleware import Attempt, ContextVariables, Middleware
+from taskharbor.middleware import Attempt, ContextVariables, JobFields, Middleware
 from taskharbor.testing import InlineHarbor
 from tests.support.work import HOUR, SECOND
 
@@ -411,6 +412,23 @@ def test_context_variables_hold_around_each_job_and_not_in_the_handler() -> None
         harbor.drain()
 
     assert ["nobody", "bob", "ann"] == seen
+
+
+def test_records_logged_in_a_batch_handler_name_its_task(caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry()
+
+    @task(batch=BY_FOUR, registry=registry, name="work")
+    def work(numbers: list[int]) -> None:
+        logging.getLogger("mine").warning("here")
+
+    caplog.handler.addFilter(fields := JobFields(outside="-"))
+    with InlineHarbor(registry=registry) as harbor:
+        work.enqueue(1)
+        harbor.drain()
+    caplog.handler.removeFilter(fields)
+
+    (record,) = [record for record in caplog.records if record.name == "mine"]
+    assert ("work", "-") == (getattr(record, "task", None), getattr(record, "job_id", None))
 
 
 def test_a_failure_that_a_test_asks_for_is_that_of_one_job() -> None:

@@ -11,7 +11,7 @@ from taskharbor.call import running_job
 from taskharbor.errors import JobCancelled, JobInterrupt
 from taskharbor.middleware.fields import NAMES, job_fields
 from taskharbor.outcome import Reject, RetryLater, Snooze
-from taskharbor.task import Attempt, Context, Middleware
+from taskharbor.task import Attempt, BatchContext, Context, Middleware
 
 
 class JobLogging(Middleware):
@@ -78,7 +78,8 @@ class JobFields(logging.Filter):
 
     Add it to a handler: filters of a logger see only what is logged to that very logger. It needs no middleware, and
     lets every record pass. The fields are `job_id`, `task`, `queue`, `attempt`, `max_attempts` and `flow_id`; one that
-    a record has already is left alone. It knows nothing of the child processes of `run="process"`.
+    a record has already is left alone. In a batch handler only `task` is known. It knows nothing of the child processes
+    of `run="process"`.
     """
 
     def __init__(self, *, outside: str | None = None) -> None:
@@ -93,6 +94,8 @@ class JobFields(logging.Filter):
         fields = self._outside
         if isinstance(context, Context):
             fields = job_fields(cast("Context[object]", context))
+        elif isinstance(context, BatchContext):  # which has many jobs of one task
+            fields = {**fields, "task": cast("BatchContext[object]", context).task}
         for name, value in fields.items():
             record.__dict__.setdefault(name, value)
         return True
