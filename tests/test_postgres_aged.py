@@ -98,6 +98,15 @@ def test_an_elder_that_another_worker_takes_behind_the_snapshot_is_not_taken_twi
     assert sorted(elders) == sorted(there.held)
 
 
+def test_a_quota_is_given_to_those_who_have_been_due_for_longest(there: Meeting) -> None:
+    producer, worker = there.party(), there.taker()
+    younger, older = put_last(producer, 2)
+    there.schema.ask("UPDATE job SET due = due - interval '1 minute' WHERE id = %s::uuid", (older,))
+
+    assert [older] == there.take(worker, queues={"default": 1}, aged=aged(5))
+    assert [younger] == there.take(worker, queues={"default": 1}, aged=aged(5))
+
+
 def test_a_repeated_reserve_gives_its_elders_again(there: Meeting) -> None:
     producer, worker = there.party(), there.taker()
     elders = put_last(producer, 2)

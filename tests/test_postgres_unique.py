@@ -28,8 +28,8 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.drivers.postgres.control import job_cancel, job_delete, job_requeue
-from taskharbor.drivers.postgres.enqueue import try_enqueue, worth_a_try
 from taskharbor.drivers.postgres.settle import job_settle_together
+from taskharbor.drivers.postgres.uniqueness import try_enqueue, worth_a_try
 from taskharbor.flow import Sequel
 from taskharbor.job import LIVE, Delivery, JobState, KeyRule, NewJob, OnConflict, new_job_ids
 from taskharbor.settlement import Settlement
@@ -459,22 +459,41 @@ def test_a_transaction_with_one_snapshot_is_told_to_begin_anew(there: Meeting) -
     assert [b"other"] == payloads(there)
 
 
-def test_a_job_whose_key_nobody_has_is_stored_by_one_statement_of_its_own(there: Meeting) -> None:
+def test_one_job_takes_a_look_and_a_statement_where_nobody_has_its_key_and_a_look_where_it_is_kept_out(
+    there: Meeting,
+) -> None:
     producer = there.party()
+    producer.verb(try_enqueue, JobEnqueue(jobs=[unique(key="first")]))
     sent: list[str] = []
 
     def change(sql: str) -> str:
         sent.append(sql)
         return sql
 
-    producer.verb(try_enqueue, JobEnqueue(jobs=[unique(key="first")]))
     producer.change = change
     request = JobEnqueue(jobs=[unique(key="second")])
+    (free,) = producer.verb(try_enqueue, request)
+    took = len(sent)
+    (kept_out,) = producer.verb(try_enqueue, JobEnqueue(jobs=[unique(key="second")]))
 
-    answers = producer.verb(try_enqueue, request)
-
+    assert (CREATED, 2) == (free.status, took)
+    assert (Enqueued(EXISTING, free.job_id), 3) == (kept_out, len(sent))
     assert worth_a_try(request)
-    assert [CREATED] == [answer.status for answer in answers]
-    assert 1 == len(sent)
-    assert [] == producer.verb(try_enqueue, JobEnqueue(jobs=[unique(key="second")]))
-    assert not worth_a_try(JobEnqueue(jobs=[latest()]))
+    assert [] == producer.verb(try_enqueue, JobEnqueue(jobs=[latest(key="second")]))
+
+
+def test_one_job_whose_key_is_taken_behind_the_look_is_looked_at_again(there: Meeting) -> None:
+    producer, other = there.party(), there.party()
+    producer.just_before("INSERT INTO taskharbor.key", lambda: stored(other, unique()))
+
+    assert [] == producer.verb(try_enqueue, JobEnqueue(jobs=[unique()]))
+
+
+def test_one_job_asked_again_after_a_lost_answer_was_created(there: Meeting) -> None:
+    producer = there.party()
+    request = JobEnqueue(jobs=[unique()])
+    first = producer.verb(try_enqueue, request)
+    producer.step = producer.step._replace(repeated=True)
+
+    assert first == producer.verb(try_enqueue, request)
+    assert CREATED == first[0].status

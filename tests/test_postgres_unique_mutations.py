@@ -165,6 +165,16 @@ SCENARIOS = [
         ),
         aging.test_no_more_is_locked_than_is_taken,
     ),
+    (
+        broken(
+            "aged",
+            "aging",
+            "PARTITION BY queue ORDER BY due, id",
+            "PARTITION BY queue ORDER BY id",
+            "a quota goes to others than the longest due",
+        ),
+        aging.test_a_quota_is_given_to_those_who_have_been_due_for_longest,
+    ),
 ]
 
 CONTRACT = [

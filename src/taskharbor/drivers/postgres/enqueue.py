@@ -13,7 +13,7 @@ from taskharbor.drivers.postgres.batches import bulky
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.storing import add
-from taskharbor.drivers.postgres.uniqueness import enqueue_ruled, is_ruled, may_be_free
+from taskharbor.drivers.postgres.uniqueness import enqueue_ruled, is_ruled
 from taskharbor.job import NewJob
 
 _CREATED = EnqueueStatus.CREATED  # looking up the member of an enum costs as much as making an answer
@@ -29,26 +29,6 @@ def needs_transaction(request: JobEnqueue) -> bool:
     if len(jobs) == 1:
         return is_ruled(request)
     return any(job.key is not None for job in jobs) or bulky(jobs)
-
-
-def worth_a_try(request: JobEnqueue) -> bool:
-    """Return whether `try_enqueue` may do, though it `needs_transaction`."""
-    jobs = request.jobs
-    return len(jobs) == 1 and jobs[0].step is None and is_ruled(request) and may_be_free(request)
-
-
-def try_enqueue(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
-    """Store one job by one statement if nobody has its key, and return the answer; none if that is to be looked into.
-
-    Then `job_enqueue` is to be asked, in a transaction.
-    """
-    (job,) = request.jobs
-    if (yield from add(step, [job], keyed=True)):
-        step.wakes.queues.add(job.queue)
-        return [Enqueued(_CREATED, job.id)]
-    if step.repeated and (yield Query(STORED, (plain_array([job.id]),))):
-        return [Enqueued(_CREATED, job.id)]
-    return []
 
 
 def job_enqueue(step: Step, request: JobEnqueue) -> Routine[Sequence[Enqueued]]:

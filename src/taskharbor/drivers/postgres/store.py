@@ -79,6 +79,7 @@ from taskharbor.drivers.postgres import (
     report,
     schedule,
     settle,
+    uniqueness,
     upkeep,
 )
 from taskharbor.drivers.postgres import queue as queues
@@ -111,8 +112,8 @@ class PostgresStore:
         return await self._gathering.enqueue(request) if request.jobs or request.flows else []
 
     async def _enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
-        if enqueue.worth_a_try(request):
-            answers = await self._desk.ask(enqueue.try_enqueue, request)
+        if uniqueness.worth_a_try(request):
+            answers = await self._desk.ask(uniqueness.try_enqueue, request)
             if answers:
                 return answers
         together = enqueue.needs_transaction(request)
@@ -268,8 +269,8 @@ class BlockingPostgresStore:
     def job_enqueue(self, request: JobEnqueue) -> Sequence[Enqueued]:
         if not (request.jobs or request.flows):
             return []
-        if enqueue.worth_a_try(request):
-            answers = self._desk.ask(enqueue.try_enqueue, request)
+        if uniqueness.worth_a_try(request):
+            answers = self._desk.ask(uniqueness.try_enqueue, request)
             if answers:
                 return answers
         together = enqueue.needs_transaction(request)

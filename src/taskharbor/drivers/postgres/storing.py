@@ -38,6 +38,9 @@ from taskharbor.job import NewJob
 _SPAN = "id BETWEEN $19::text::uuid AND $20::text::uuid"
 _KNOWN = f"""known AS MATERIALIZED (SELECT id FROM taskharbor.job WHERE {_SPAN}
     UNION ALL SELECT id FROM taskharbor.history WHERE slot IN ({{slots}}) AND {_SPAN})"""
+_FROM_TO = "id BETWEEN $1::text::uuid AND $2::text::uuid"
+_STORED = f"""SELECT id::text FROM taskharbor.job WHERE {_FROM_TO}
+    UNION ALL SELECT id::text FROM taskharbor.history WHERE slot IN ({{slots}}) AND {_FROM_TO}"""
 _WIDE = timedelta(seconds=5)
 """Ids made farther apart, as where an old request is repeated, are looked up one by one."""
 # Jobs of one task, queue, priority and so on are of one *batch*, whose words are sent once.
@@ -114,6 +117,21 @@ def add(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool = False) 
                 [(job.id, one) for job in part if job.step and job.id in new for one in job.step.inputs]
             )
     return created
+
+
+def stored(step: Step, jobs: Sequence[NewJob]) -> Routine[set[str]]:
+    """Return ids that are stored already: all that jobs of these have, and others made at the same time."""
+    if step.joined or not jobs:  # in a caller's transaction nothing is asked again
+        return set()
+    ids = [job.id for job in jobs]
+    made_at = _made_at(min(ids))
+    now = None if step.now is None else datetime.fromisoformat(step.now)
+    slots = yield from step.slots.may_hold(made_at, {job.retain for job in jobs}, now)
+    sql = _STORED.replace("{slots}", ", ".join(map(str, slots)))
+    if _made_at(max(ids)) - made_at <= _WIDE:
+        return {row[0] for row in (yield Query(sql, (min(ids), max(ids))))}
+    sql = sql.replace(_FROM_TO, f"{_FROM_TO} AND id = ANY ($3::text::uuid[])")
+    return {row[0] for row in (yield Query(sql, (min(ids), max(ids), plain_array(ids))))}
 
 
 def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool, steps: bool) -> list[Cell]:

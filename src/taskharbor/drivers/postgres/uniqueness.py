@@ -20,8 +20,8 @@ from taskharbor.drivers.postgres.replacing import replace
 from taskharbor.drivers.postgres.routine import Query, Routine, nullable_array, plain_array, text_array
 from taskharbor.drivers.postgres.rows import CLOCK, micros_of
 from taskharbor.drivers.postgres.step import Step
-from taskharbor.drivers.postgres.storing import add
-from taskharbor.job import NewJob, OnConflict
+from taskharbor.drivers.postgres.storing import add, stored
+from taskharbor.job import NewJob
 
 _BEGIN = "SAVEPOINT admission"
 _BEGIN_ANEW = "ROLLBACK TO SAVEPOINT admission"
@@ -46,22 +46,36 @@ def is_ruled(request: JobEnqueue) -> bool:
     return any(looks_at_holder(job) for job in request.jobs)
 
 
-def may_be_free(request: JobEnqueue) -> bool:
-    """Return whether it is worth trying to store it as if nobody held its keys.
+def worth_a_try(request: JobEnqueue) -> bool:
+    """Return whether `try_enqueue` may do."""
+    jobs = request.jobs
+    return len(jobs) == 1 and not request.flows and jobs[0].step is None and is_ruled(request)
 
-    Who replaces does so because there is somebody, as a rule.
+
+def try_enqueue(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
+    """Return the answer for one job, where that takes no transaction; none where it does.
+
+    It takes none if it is kept out, or if nobody has its key.
     """
-    return not request.flows and all(job.on_conflict is not OnConflict.REPLACE for job in request.jobs)
+    (job,) = request.jobs
+    seen = yield from held(step, [_name(job)])
+    found = admit([job], known=(), holders=seen.holders, all_or_none=request.all_or_none, now=seen.now)
+    if found.handed_over or found.replaced:
+        return []
+    if not found.new:
+        (answer,) = found.answers
+        # It may have been stored by the first asking, whose answer was lost.
+        own = step.repeated and answer == Enqueued(EnqueueStatus.EXISTING, job.id)
+        return [Enqueued(EnqueueStatus.CREATED, job.id)] if own else found.answers
+    if not (yield from add(step, [job], keyed=True)):
+        return []
+    step.wakes.queues.add(job.queue)
+    return found.answers
 
 
 def enqueue_ruled(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
     """Store jobs and flows, replace others, and return one answer each. Within a transaction."""
     yield Query(_BEGIN)
-    if may_be_free(request) and _all_apart(request):
-        created = yield from add(step, request.jobs, keyed=True)
-        if len(created) == len(request.jobs):
-            return [Enqueued(EnqueueStatus.CREATED, job.id) for job in request.jobs]
-        yield Query(_BEGIN_ANEW)
     found, seen = yield from _admit(step, request)
     if found.replaced:
         holders = {holder.job_id: holder for holder in seen.holders.values()}
@@ -84,7 +98,8 @@ def _admit(step: Step, request: JobEnqueue) -> Routine[tuple[Admission, Held]]:
     jobs, flows = request.jobs, request.flows
     asked = [*(job for job in jobs if job.key is not None), *(job for flow in flows for job in flow.keyed)]
     names = sorted({_name(job) for job in asked})
-    known = yield from known_ids(jobs, flows)
+    known = yield from stored(step, jobs)
+    known |= yield from known_ids((), flows)
     concerned: set[str] = set()
     while True:
         seen = yield from held(step, names)
@@ -132,12 +147,6 @@ def _claim(step: Step, wanted: Mapping[Name, NewJob], seen: Held) -> Routine[boo
         ),
     )
     return len(rows) == len(wanted)
-
-
-def _all_apart(request: JobEnqueue) -> bool:
-    """Return whether no two jobs want one key."""
-    names = [_name(job) for job in request.jobs if job.key is not None]
-    return len(set(names)) == len(names)
 
 
 def _name(job: NewJob) -> Name:
