@@ -94,7 +94,7 @@ class Weighted(Open):
         shares: Shares,
     ) -> None:
         super().__init__(settings, queues, execution, buffer)
-        self.watched = [[queue] for queue in queues]
+        self.watched: Sequence[Sequence[str]] = [[queue] for queue in queues]
         self._shares = shares
         self._empties = Empties()
 

@@ -32,38 +32,50 @@ class Asking(Protocol):
     @property
     def wants_more(self) -> bool:
         """Return whether there is room for something that may be there."""
+        ...
 
     @property
     def pause(self) -> float | None:
         """Return after how many seconds to look again at the latest when nothing is wanted now; None: not by itself."""
+        ...
 
     @property
     def partial(self) -> bool:
         """Return whether the last reserve left out queues, for want of room: a slot that is left is news then."""
+        ...
 
     def next(self) -> Ask:
         """Return what to ask for."""
+        ...
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
         """Note an answer; return whether to go on at once, since more may be due."""
+        ...
 
     def in_order(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Return in which order to start what one reserve took."""
+        ...
 
     def ended(self, runs: Sequence[Run]) -> None:
         """Note runs that have left their slots."""
+        ...
 
     def gave_back(self, delivery: Delivery) -> None:
         """Note that a job was handed back unstarted."""
+        ...
 
     def woken(self, queue: str) -> bool:
         """Note that a queue may have news; return whether there is room for it."""
+        ...
 
     def slept(self) -> None:
         """Note that time has passed: what was empty may not be so any more."""
+        ...
 
     def look(self) -> None:
         """Begin to watch for what does not move."""
+        ...
 
     def standing(self) -> Collection[str] | None:
         """Return of which queues nothing has ended since `look`, and hold none ahead of them; None for all."""
+        ...
