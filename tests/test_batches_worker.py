@@ -11,8 +11,20 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from taskharbor import Batch, BatchContext, Harbor, JobCancelled, JobFailed, JobState, Registry, Retry, task
+from taskharbor import (
+    Batch,
+    BatchContext,
+    Harbor,
+    JobCancelled,
+    JobFailed,
+    JobState,
+    Registry,
+    Retry,
+    WorkerOptions,
+    task,
+)
 from taskharbor.middleware import Attempt, Middleware
+from taskharbor.worker import intake
 from tests.support.chaos import chaos_in
 from tests.support.chaos_app import append_many
 from tests.support.chaos_stores import POSTGRES, SQLITE, chaos_store
@@ -111,6 +123,39 @@ def test_a_full_batch_is_reserved_beyond_the_free_slots_and_several_run_at_once(
                 handle.result(timeout=ENOUGH)
 
     assert [50] * 6 == [len(call) for call in pool.calls]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        WorkerOptions(concurrency=1),
+        WorkerOptions(concurrency=1, weights={"default": 3, "other": 1}),
+        WorkerOptions(concurrency=2, reserved={"other": 1}),
+    ],
+    ids=["plain", "weights", "reserved"],
+)
+def test_a_batch_that_gathers_gives_way_when_others_wait_for_its_slot(
+    settings: WorkerOptions, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts with what it has, however long it would have waited."""
+    monkeypatch.setattr(intake, "_LONGEST_WAIT_SECONDS", 0.05)
+    registry = Registry()
+
+    @task(batch=FULL, registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+
+    @task(registry=registry)
+    async def single() -> None: ...
+
+    settings["queues"] = ["default", "other"]
+    with Harbor("memory://", registry=registry) as harbor, harbor.worker_thread(**settings):
+        first = work.enqueue(1)
+        eventually(lambda: len(running(harbor)) == 1, "it is held")
+        single.enqueue().result(timeout=ENOUGH)
+        first.result(timeout=ENOUGH)
+
+    assert [[1]] == pool.calls
 
 
 def test_jobs_that_may_start_once_are_batched_with_their_starts_written_first(url: str, pool: Pool) -> None:

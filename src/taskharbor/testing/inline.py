@@ -35,9 +35,10 @@ class InlineHarbor(Harbor):
     """A harbor for a test: a store in memory of its own, with nothing working on it until `drain` is called.
 
     Jobs take the way that they take in production: encoded, checked, stored, reserved, decoded, run within their
-    layers, retried. One runs at a time, in the order in which they are due. Tasks with `run="process"` run in children,
-    as everywhere. `drain` heeds no settings of the environment or of a file. Nobody waits for listeners with
-    `when_full="wait"`, since it is the test itself that would read them: they hold all that comes.
+    layers, retried. One runs at a time, or one batch, in the order in which they are due; no batch waits for more than
+    is due. Tasks with `run="process"` run in children, as everywhere. `drain` heeds no settings of the environment or
+    of a file. Nobody waits for listeners with `when_full="wait"`, since it is the test itself that would read them:
+    they hold all that comes.
     """
 
     def __init__(
