@@ -33,10 +33,18 @@ _RELEASE_SECONDS: Final = 2.0
 class Leading:
     """One worker's share. Everything but `round` runs on the loop that `run` was started on."""
 
-    def __init__(self, driver: Driver, *, worker: str, leadership: Leadership | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        worker: str,
+        leadership: Leadership | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Prepare it; nothing is asked before `run`."""
         self._driver = driver
         self._worker = worker
+        self._monotonic = monotonic
         self._leadership = Leadership(worker) if leadership is None else leadership
         self._scheduler = Scheduler(self._leadership)
         self._work: asyncio.Task[None] | None = None
@@ -89,7 +97,7 @@ class Leading:
 
     async def _lead_on(self) -> None:
         async with self._driver.connect() as store:
-            prune_at = time.monotonic()
+            prune_at = self._monotonic()
             while self._leadership.fence is not None:
                 self._look.clear()
                 rounds, self._rounds = self._rounds, []
@@ -105,11 +113,11 @@ class Leading:
                 wait = _LOOK_SECONDS
                 if fired.next_in is not None:
                     wait = min(wait, max(fired.next_in.total_seconds(), 0.0))
-                if time.monotonic() >= prune_at:
+                if self._monotonic() >= prune_at:
                     if (await store.history_prune(HistoryPrune())).more:
                         wait = 0.0
                     else:
-                        prune_at = time.monotonic() + _PRUNE_SECONDS * random.uniform(0.8, 1.2)
+                        prune_at = self._monotonic() + _PRUNE_SECONDS * random.uniform(0.8, 1.2)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._look.wait(), wait)
 
