@@ -10,21 +10,20 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 
-from taskharbor.driver import Driver, JobReserve, Reservation, Store
-from taskharbor.errors import StoreUnavailable
-from taskharbor.job import Delivery, new_token
+from taskharbor.driver import Driver, Reservation, Store
+from taskharbor.job import Delivery
 from taskharbor.outcome import Cancelled, Outcome, Released
-from taskharbor.worker.asking import Ask, asking_for
+from taskharbor.worker.asking import asking_for
 from taskharbor.worker.batching import Batching
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.guard import Guard
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.preparing import Plans
+from taskharbor.worker.reserving import Reserving
 from taskharbor.worker.run import Run
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.settling import Settling
-from taskharbor.worker.shares import Aging
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -58,20 +57,15 @@ class Intake:
     ) -> None:
         """Prepare it; `finish` takes the outcome of what never ran; while `full` says so nothing is started."""
         self._driver = driver
-        self._store = store
-        self._settings = settings
-        self._queues = queues
         self._plans = plans
         self._leases = leases
         self._execution = execution
-        self._patience = patience
         self._worker = worker
         self._deps = deps
         self._finish = finish
         self._settling = settling
         self._suspended = suspended
         self._full = full
-        self._on_refresh = on_refresh
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         """The store may have more for us."""
@@ -82,7 +76,16 @@ class Intake:
         self._buffer: deque[Delivery] = deque()
         self._asking = asking_for(settings, queues, execution, self._buffer)
         self._slots = execution.slots
-        self._aging = None if settings.aging is None else Aging(settings.aging, settings.aging_share)
+        self._reserving = Reserving(
+            store,
+            settings,
+            plans,
+            execution,
+            patience,
+            worker=worker,
+            on_refresh=on_refresh,
+            stopping=lambda: self._stopping,
+        )
         self._guard = Guard(
             store,
             leases,
@@ -200,7 +203,7 @@ class Intake:
                 self._woken.clear()
                 quiet_before = self.idle
                 ask = self._asking.next()
-                answer = await self._reserve(ask)
+                answer = await self._reserving.ask(ask)
                 if answer is None:
                     return
                 go_on = self._asking.answered(ask, answer)
@@ -226,31 +229,8 @@ class Intake:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._room.wait(), self._asking.pause)
 
-    async def _reserve(self, ask: Ask) -> Reservation | None:
-        if self._plans.outdated:
-            self._plans.refresh()
-            self._on_refresh()
-        request = JobReserve(
-            queues=ask.takes,
-            limit=ask.limit,
-            lease=self._settings.lease,
-            token=new_token(),
-            worker=self._worker,
-            tasks=self._plans.tasks,
-            build=self._plans.build,
-            guarded_limit=ask.guarded_limit,
-            solo=not self._execution.solo,
-            aged=None if self._aging is None else self._aging.take(ask.limit),
-        )
-        try:
-            return await self._patience.ask(self._store.job_reserve, request, give_up=lambda: self._stopping)
-        except StoreUnavailable:
-            return None
-
     def _note(self, answer: Reservation, *, quiet_before: bool) -> None:
         if answer.deliveries:
-            if self._aging is not None:
-                self._aging.took(len(answer.deliveries))
             self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
             self._buffer.extend(self._asking.in_order(answer.deliveries))
             self.start_some()
