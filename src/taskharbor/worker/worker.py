@@ -1,6 +1,7 @@
 """A worker's life: start, work, stop.
 
 intake       reserves jobs into a small buffer, starts them as slots come free
+asking       decides how many to ask for, and of which queues: `shares` by weight, `slots` reserved, `pace` of their ends
 preparing    finds the task, decodes the payload: from a delivery to a `run`, or to why not
 plan         what is called for one task; `layered`, `surrounding`: within layers of middleware
 execution    runs handlers: on the loop, in threads (`threads`, `interrupts`), in children (`processes`, `child`)
