@@ -465,8 +465,8 @@ MUTATIONS = [
     Mutation(
         "4.9",
         "driver/admission.py",
-        "holder = taken.get(name) or holders.get(name)\n        if holder is not None:\n            status",
-        "holder = holders.get(name)\n        if holder is not None:\n            status",
+        "    before = taken.get(name)\n",
+        "    before = None\n",
         "a key does not hold within a batch",
     ),
     Mutation(

@@ -72,7 +72,7 @@ DECISION = [
         "a replaced job is seen as retrying",
     ),
     _decision(
-        "_waits(job, now), now, step", "JobState.READY, now, step", "a job of the batch is seen as ready"
+        "_waits(before, now), now, step", "JobState.READY, now, step", "a job of the batch is seen as ready"
     ),
     _decision(
         "taken[name] = holder._replace(digest=job.digest,",

@@ -91,7 +91,7 @@ def admit(
     """
     answers: list[Enqueued] = []
     new: dict[str, NewJob] = {}
-    taken: dict[Name, Holder] = {}
+    taken: dict[Name, Holder | NewJob] = {}
     replaced: dict[str, NewJob] = {}
     handed_over: dict[Name, str] = {}
     refused = False
@@ -104,26 +104,21 @@ def admit(
                 name = (job.task, job.key)
                 if name in holders:
                     handed_over[name] = holders[name].job_id
-                taken[name] = Holder(job.id, job.digest, _waits(job, now), now, step=job.step is not None)
+                taken[name] = job
         elif answer.status is EnqueueStatus.REPLACED:
             name = (job.task, job.key or "")
-            holder = taken.get(name) or holders[name]
+            holder = _holder_of(name, holders, taken, now) or holders[name]
             (new if answer.job_id in new else replaced)[answer.job_id] = _in_place_of(holder, job, now)
             taken[name] = holder._replace(digest=job.digest, state=_waits(job, now, holder))
         else:
             refused = refused or _refuses(job, answer)
     new_flows: dict[str, NewFlow] = {}
     for flow in flows:
-        answer = _answer_flow(flow, known, new_flows, holders, taken)
+        answer = _answer_flow(flow, known, new_flows, holders, taken, now)
         answers.append(answer)
         if answer.status is _CREATED:
             new_flows[flow.id] = flow
-            taken.update(
-                {
-                    (j.task, j.key or ""): Holder(j.id, j.digest, JobState.WAITING, now, step=True)
-                    for j in flow.keyed
-                }
-            )
+            taken.update({(job.task, job.key or ""): job for job in flow.keyed})
         else:
             refused = refused or _refuses_flow(flow, answer)
     if not (refused and all_or_none):
@@ -186,18 +181,29 @@ def _waits(job: NewJob, now: datetime | None, replaced: Holder | None = None) ->
     return JobState.RETRYING if replaced is not None and replaced.tried else JobState.SCHEDULED
 
 
+def _holder_of(
+    name: Name, holders: Mapping[Name, Holder], taken: Mapping[Name, Holder | NewJob], now: datetime | None
+) -> Holder | None:
+    """Return who has a key at this place of the batch."""
+    before = taken.get(name)
+    if isinstance(before, NewJob):  # made only here, as most keys of a batch are met once
+        return Holder(before.id, before.digest, _waits(before, now), now, step=before.step is not None)
+    return before or holders.get(name)
+
+
 def _answer_flow(
     flow: NewFlow,
     known: Container[str],
     new: Container[str],
-    holders: Mapping[tuple[str, str], Holder],
-    taken: Mapping[tuple[str, str], Holder],
+    holders: Mapping[Name, Holder],
+    taken: Mapping[Name, Holder | NewJob],
+    now: datetime | None,
 ) -> Enqueued:
     if flow.id in new or flow.id in known:
         return Enqueued(EnqueueStatus.EXISTING, flow.id)
     for job in flow.keyed:
         name = (job.task, job.key or "")
-        holder = taken.get(name) or holders.get(name)
+        holder = _holder_of(name, holders, taken, now)
         if holder is not None:
             # The flow's own key is its last step's. A step's can be shared with no other flow.
             same = flow.own_key and job.id == flow.id and holder.digest == job.digest
@@ -222,14 +228,14 @@ def _answer(
     known: Container[str],
     new: Container[str],
     holders: Mapping[Name, Holder],
-    taken: Mapping[Name, Holder],
+    taken: Mapping[Name, Holder | NewJob],
     now: datetime | None,
 ) -> Enqueued:
     if job.id in new or job.id in known:
         return Enqueued(EnqueueStatus.EXISTING, job.id)
     if job.key is not None:
         name = (job.task, job.key)
-        holder = taken.get(name) or holders.get(name)
+        holder = _holder_of(name, holders, taken, now)
         if holder is not None:
             status = _meets(job, holder, now)
             return Enqueued(status, job.id if status is _CREATED else holder.job_id)
