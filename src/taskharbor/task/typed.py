@@ -193,12 +193,13 @@ class Task(Bound[P, R]):
                 f"task {self.name!r} takes a Context, which only a running job has; outside of one call "
                 f"{self.__name__}.fn(Context.detached(deps), ...)"
             )
-        if not isinstance(job.context, Context):  # a batch's, of many jobs
+        context = job.context
+        if not isinstance(context, Context):  # a batch's, of many jobs
             raise UsageError(
                 f"task {self.name!r} takes a Context, and this is a batch of many jobs; call "
                 f"{self.__name__}.fn(ctx.jobs[0], ...) for the one that it is for"
             )
-        return self._definition.fn(job.context, *args, **kwargs)
+        return self._definition.fn(cast("object", context), *args, **kwargs)
 
 
 class SyncTask(Task[P, R]):
