@@ -1,7 +1,7 @@
 """A worker's life: start, work, stop.
 
 intake       reserves jobs into a small buffer, starts them as slots come free
-asking       decides how many to ask for, and of which queues: `shares` by weight, `slots` reserved, `pace` of their ends
+asking       decides how many to ask for, of which queues: `shares` by weight, `slots` reserved, `pace` of what ends
 preparing    finds the task, decodes the payload: from a delivery to a `run`, or to why not
 plan         what is called for one task; `layered`, `surrounding`: within layers of middleware
 batching     gathers runs of a batch task: `batch_run` is called for all of them, by `batch_plan`, within `batch_passes`
