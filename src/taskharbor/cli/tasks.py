@@ -123,4 +123,6 @@ def _runs(task: TaskDefinition) -> str:
     """Return where its handler runs."""
     if task.options.run == "process":
         return "process"
-    return "event loop" if task.reading.is_async else "thread"
+    where = "event loop" if task.reading.is_async else "thread"
+    batch = task.options.batch
+    return where if batch is None else f"{where}, {batch.size} at a time"

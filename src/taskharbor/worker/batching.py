@@ -19,7 +19,6 @@ from taskharbor.worker.batch_plan import BatchPlan
 from taskharbor.worker.batch_run import BatchRun
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.guard import Guard
-from taskharbor.worker.leases import Leases
 from taskharbor.worker.run import Run
 
 _Kind: TypeAlias = tuple[str, timedelta | None, bool]
@@ -48,7 +47,6 @@ class Batching:
         self,
         execution: Execution,
         guard: Guard,
-        leases: Leases,
         *,
         finish: Callable[[Delivery, Outcome], None],
         slot_left: Callable[[bool], None],
@@ -58,13 +56,11 @@ class Batching:
         Args:
             execution: whose slots the batches take, and where they start.
             guard: starts those of guarded jobs.
-            leases: what the worker holds.
             finish: takes the outcome of a job that was not started.
             slot_left: told of each slot that a batch has left unstarted; False, since none of them is a solo job's.
         """
         self._execution = execution
         self._guard = guard
-        self._leases = leases
         self._finish = finish
         self._slot_left = slot_left
         self._loop = asyncio.get_running_loop()

@@ -100,7 +100,6 @@ class Intake:
         self._batching = Batching(
             execution,
             self._guard,
-            leases,
             finish=finish,
             slot_left=lambda solo: self.slots_left((), solo=solo),
         )

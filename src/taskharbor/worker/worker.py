@@ -4,7 +4,7 @@ intake       reserves jobs into a small buffer, starts them as slots come free
 asking       decides how many to ask for, of which queues: `shares` by weight, `slots` reserved, `pace` of what ends
 preparing    finds the task, decodes the payload: from a delivery to a `run`, or to why not
 plan         what is called for one task; `layered`, `surrounding`: within layers of middleware
-batching     gathers runs of a batch task: `batch_run` is called for all of them, by `batch_plan`, within `batch_passes`
+batching     gathers jobs of batch tasks: `batch_run` is one call for them, by `batch_plan`, within `batch_passes`
 execution    runs handlers: on the loop, in threads (`threads`, `interrupts`), in children (`processes`, `child`)
 settling     writes outcomes down in batches; what the store refuses goes to `sifting`
 leases       keeps leases from a thread of its own, and watches the loop
