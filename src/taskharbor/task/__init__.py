@@ -1,6 +1,6 @@
 """Tasks: a typed function becomes a registered handler.
 
-decorator.py    `@task`
+decorator.py    `@task`; `checks`, what it refuses; `naming`, the name of a task that was given none
 reading.py      what the signature says
 arguments.py    the arguments as one typed value
 definition.py   the task at run time: names, options, encoding

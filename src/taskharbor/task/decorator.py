@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, overload
 
 from typing_extensions import TypeVar
 
-from taskharbor.call.options import check_duration, check_name, check_priority, check_timeout
+from taskharbor.call.options import check_name
 from taskharbor.codec import Codec, checked_codec
 from taskharbor.errors import OptionError, TaskDefinitionError
 from taskharbor.job import DEFAULT_KEY_TTL, DEFAULT_PRIORITY, DEFAULT_QUEUE, DEFAULT_RETAIN
@@ -19,9 +17,11 @@ from taskharbor.schedule import Schedule
 from taskharbor.task.batch import Batch
 from taskharbor.task.batch_reading import read_batch
 from taskharbor.task.batch_typed import AsyncBatchTask, BatchDecorator, SyncBatchTask
+from taskharbor.task.checks import check_kinds, check_options, check_process
 from taskharbor.task.context import Context
 from taskharbor.task.definition import TaskDefinition
 from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
+from taskharbor.task.naming import default_name
 from taskharbor.task.options import RunIn, TaskOptions
 from taskharbor.task.reading import Handler, caller_names, read
 from taskharbor.task.recurring import checked_schedules, refuse_required
@@ -159,10 +159,10 @@ def task(
         OptionError: an option with a value that cannot be.
         MiddlewareError: a middleware that cannot be put around it.
     """
-    _check(
+    check_options(
         queue=queue, priority=priority, retry=retry, timeout=timeout, run=run, retain=retain, key_ttl=key_ttl
     )
-    _check_kinds(keep_result=keep_result, registry=registry, batch=batch)
+    check_kinds(keep_result=keep_result, registry=registry, batch=batch)
     options = TaskOptions(
         queue=queue,
         priority=priority,
@@ -201,7 +201,7 @@ def task(
                 "of the two (a batch handler may start processes itself)"
             )
         if run == "process":
-            _check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)
+            check_process(fn, told, is_async=reading.is_async, deps_type=reading.deps_type)
         if not reading.is_async:
             refuse_async_only(told, layers)
         if schedules:
@@ -227,71 +227,3 @@ def task(
         return AsyncTask(definition) if reading.is_async else SyncTask(definition)
 
     return decorate if fn is None else decorate(fn, depth=2)
-
-
-def default_name(fn: Handler) -> str:
-    """Return `module.qualname`, where a script's `__main__` is told by its file's name.
-
-    A worker imports the script as a module, so its tasks must bear the same names there.
-    """
-    module = str(getattr(fn, "__module__", None) or "")
-    if module in ("__main__", "__mp_main__"):
-        main = sys.modules.get(module)
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        if spec is not None and spec.name not in ("__main__", "__mp_main__", ""):
-            module = str(spec.name)
-        elif file:
-            path = Path(str(file))
-            module = path.stem if path.stem != "__main__" else path.absolute().parent.name
-    module = module.removesuffix(".__main__")
-    qualname = str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
-    return f"{module}.{qualname}".replace(".<locals>", "")
-
-
-def _check(
-    *,
-    queue: str,
-    priority: int,
-    retry: object,
-    timeout: timedelta | None,
-    run: str | None,
-    retain: timedelta,
-    key_ttl: timedelta,
-) -> None:
-    check_name(queue, "queue")
-    check_priority(priority)
-    if not isinstance(retry, Retry):
-        raise OptionError(f"retry={retry!r}: expected a Retry, for example Retry(max_attempts=3)")
-    check_timeout(timeout)
-    check_duration(retain, "retain")
-    check_duration(key_ttl, "key_ttl")
-    if run not in (None, "process"):
-        raise OptionError(
-            f"run={run!r}: expected 'process', or nothing: `async def` runs on the event loop and `def` in a thread"
-        )
-
-
-def _check_kinds(*, keep_result: object, registry: object, batch: object) -> None:
-    if not isinstance(keep_result, bool):
-        raise OptionError(f"keep_result={keep_result!r}: expected True or False")
-    if registry is not None and not isinstance(registry, Registry):
-        raise OptionError(f"registry={registry!r}: expected a Registry")
-    if batch is not None and not isinstance(batch, Batch):
-        raise OptionError(f"batch={batch!r}: expected a Batch, for example Batch(size=100)")
-
-
-def _check_process(fn: Handler, name: str, *, is_async: bool, deps_type: object) -> None:
-    if is_async:
-        raise TaskDefinitionError(
-            f"task {name!r}: run='process' is for `def`; an `async def` runs on the event loop"
-        )
-    if deps_type is not type(None):
-        raise TaskDefinitionError(
-            f"task {name!r}: run='process' cannot be given the harbor's dependencies, which live in the worker's "
-            "process; take a plain Context, and build what it needs in the handler"
-        )
-    if "<locals>" in str(getattr(fn, "__qualname__", "")):
-        raise TaskDefinitionError(
-            f"task {name!r}: run='process' needs a function that another process can import; move it out of the "
-            "function that defines it"
-        )
