@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from taskharbor.driver import HistoryPrune
-from taskharbor.job import Delivery
+from taskharbor.driver import AgedTake, EnqueueStatus, HistoryPrune
+from taskharbor.job import Delivery, JobState, KeyRule, OnConflict
 from taskharbor.settlement import Settlement
 from taskharbor_conformance.bench import (
     DAY,
@@ -119,6 +119,35 @@ async def enqueue(bench: Bench, watch: Watch) -> None:
     )
 
 
+async def enqueue_unique(bench: Bench, watch: Watch) -> None:
+    rule = KeyRule(states=tuple(JobState))
+    watch.begin()
+    answers = await bench.enqueue_all(
+        *(
+            new_job(task=f"task-{number}", key=f"key-{number}", digest=b"\0", key_rule=rule)
+            for number in range(1, 50, 2)
+        )
+    )
+    assert {EnqueueStatus.EXISTING} == {answer.status for answer in answers}
+
+
+async def replace(bench: Bench, watch: Watch) -> None:
+    watch.begin()
+    answers = await bench.enqueue_all(
+        *(
+            new_job(task=f"task-{number}", key=f"key-{number}", on_conflict=OnConflict.REPLACE)
+            for number in range(1, 50, 2)
+        )
+    )
+    assert {EnqueueStatus.REPLACED} == {answer.status for answer in answers}
+
+
+async def reserve_aged(bench: Bench, watch: Watch) -> None:
+    watch.begin()
+    aged = AgedTake(HOUR, 5)
+    assert 20 == len(await bench.take(20, queues=["default", "queue-3", "queue-6"], aged=aged))
+
+
 async def reserve(bench: Bench, watch: Watch) -> None:
     watch.begin()
     tasks = frozenset(f"task-{number}" for number in range(30))
@@ -213,7 +242,10 @@ async def pause_and_resume(bench: Bench, watch: Watch) -> None:
 
 VERBS: list[Verb] = [
     enqueue,
+    enqueue_unique,
+    replace,
     reserve,
+    reserve_aged,
     reserve_where_nothing_is,
     extend,
     succeed,
