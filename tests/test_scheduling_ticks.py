@@ -144,7 +144,7 @@ NEAR_CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(EXPRESSIONS, ZONES, NEAR_CHANGES, st.integers(-86_400, 86_400), st.integers(0, 2 * 86_400))
 def test_ticks_are_those_minutes_whose_wall_matches_and_the_same_backwards(
     expression: str, tz: str, near: str, seconds: int, length: int
