@@ -11,7 +11,18 @@ from taskharbor.clock import from_micros
 from taskharbor.driver import Migration, SchemaVersion
 from taskharbor.drivers.sqlite import schema
 from taskharbor.errors import SchemaError, StoreError
-from tests.support.sqlite import OtherProgram, ask_file, driver_on, producing, put, put_some, stored
+from taskharbor_conformance.bench import Bench
+from taskharbor_conformance.timetables import create, new_schedule, tick
+from tests.support.sqlite import (
+    OtherProgram,
+    ask_file,
+    driver_on,
+    producing,
+    put,
+    put_some,
+    stored,
+    with_bench,
+)
 
 WANTED = schema.MIGRATIONS[-1].number
 
@@ -171,6 +182,27 @@ def test_a_later_migration_is_run_alone(path: Path, monkeypatch: pytest.MonkeyPa
     assert [later] == list(driver.migrate())
     assert SchemaVersion(WANTED + 1, WANTED + 1) == driver.schema_version()
     assert ids == stored(path)
+
+
+def test_a_file_from_before_schedules_gets_them_and_keeps_its_jobs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:3])
+        before.setattr(schema, "WANTED", 3)
+        ids = put_some(path, 2)
+    driver = driver_on(path)
+
+    run = driver.migrate()
+
+    assert 4 == run[0].number
+    assert ids == stored(path)
+
+    async def fire_one(bench: Bench) -> str:
+        await create(bench, new_schedule())
+        return await tick(bench)
+
+    assert [*ids, with_bench(path, fire_one)] == stored(path)
 
 
 def test_a_process_that_has_the_file_open_goes_on_while_another_migrates(
