@@ -88,6 +88,7 @@ class Story:
         """Let a worker's reserve stand open; if it is rolled back, its connection was lost."""
         taker = self._idle(chance)
         if taker is not None:
+            taker.tokens.clear()  # what it reserved before is committed
             taker.begin()
             self.there.take(taker, chance.randint(1, 4))  # one scan or more, with one number
             self.locks = True
