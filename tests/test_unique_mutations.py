@@ -80,8 +80,8 @@ DECISION = [
         "an old digest counts",
     ),
     _decision(
-        "    if latest is None or holder.enqueued_at is None",
-        "    if True or holder.enqueued_at is None",
+        "    if latest is None or now is None",
+        "    if True or now is None",
         "in a batch a start is put off beyond its latest",
     ),
     _decision(

@@ -161,9 +161,9 @@ def _run_at(job: NewJob, now: datetime) -> datetime:
 def _in_place_of(holder: Holder, job: NewJob, now: datetime | None) -> NewJob:
     """Return a job under the id of the one it replaces, of the same batch or stored before it."""
     latest = None if job.key_rule is None else job.key_rule.latest
-    if latest is None or holder.enqueued_at is None or holder.enqueued_at != now:
+    if latest is None or now is None or holder.enqueued_at != now:
         return msgspec.structs.replace(job, id=holder.job_id)
-    run_at, _ = replacement_times(job, enqueued_at=holder.enqueued_at, now=now)
+    run_at, _ = replacement_times(job, enqueued_at=now, now=now)
     return msgspec.structs.replace(job, id=holder.job_id, run_at=run_at, run_in=None)
 
 

@@ -185,7 +185,8 @@ class _Walk:
             room = min(limit, self._left[head.queue])
             if head.due <= last and head.priority > 0 and head.lane != SOLO and room > 0:
                 ((found,),) = yield Query(_DUE, (*_lane_of(head), last, room))
-                lines.append([(*job, head.queue) for job in _all_due.decode(found)])
+                jobs = _all_due.decode(found)
+                lines.append([(job.due, job.id, job.guarded, head.queue) for job in jobs])
         for _, job_id, guarded, queue in heapq.merge(*lines):
             if len(self.taken) >= limit or (guarded and self._guarded_left <= 0):
                 break  # what this leaves is met again, and told of, in order of priority
