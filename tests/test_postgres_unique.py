@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Unpack
 
 import pytest
-from psycopg.errors import SerializationFailure
+from psycopg.errors import LockNotAvailable, SerializationFailure
 
 from taskharbor.driver import (
     CancelStatus,
@@ -37,6 +37,7 @@ from taskharbor_conformance.bench import HOUR, JobFields, burial, failure, new_j
 from tests.support.postgres_place import shared_schema
 from tests.support.postgres_walk import Blocked, Meeting, Party, Taker, meeting
 from tests.test_postgres_reserve import checked_clock
+from tests.test_postgres_reserve_at_random import Story
 
 CREATED, REPLACED, EXISTING = EnqueueStatus.CREATED, EnqueueStatus.REPLACED, EnqueueStatus.EXISTING
 LOCK, CLAIM, SEQUEL = "ORDER BY coalesce(waits", "digest, ttl, was, until)", "SAVEPOINT sequel"
@@ -497,3 +498,59 @@ def test_one_job_asked_again_after_a_lost_answer_was_created(there: Meeting) -> 
 
     assert first == producer.verb(try_enqueue, request)
     assert CREATED == first[0].status
+
+
+# --- at random
+
+
+class ReplacingStory(Story):
+    """A chance order of steps in which producers replace their jobs, at other priorities, and commit late or not."""
+
+    def produce(self, chance: random.Random) -> None:
+        """Let a producer do as any does, or replace."""
+        producer = chance.choice(self.producers)
+        key = f"{self.producers.index(producer)} {chance.randrange(2)}"
+        leased = self.there.schema.ask(
+            "SELECT FROM key JOIN job ON job.id = key.job_id WHERE name = %s AND token IS NOT NULL", (key,)
+        )
+        if chance.random() < 0.5 or leased:  # whoever settles it would wait for the producer
+            super().produce(chance)
+            return
+        if producer not in self._open:
+            producer.begin()
+            self._open[producer] = lambda: None
+        self.locks = True
+        producer.do("SAVEPOINT mine")
+        producer.do("SET LOCAL lock_timeout = '30ms'")
+        try:
+            producer.enqueue(latest(key=key, priority=chance.choice([0, 4, 9])))
+        except LockNotAvailable:  # somebody has locked it
+            producer.do("ROLLBACK TO mine")
+        if chance.random() < 0.5:
+            self._end(producer, commit=chance.random() < 0.8)
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param(range(8), id="short"),
+        pytest.param(range(8, 500), id="long", marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
+    ],
+)
+def test_no_order_of_steps_takes_what_is_replaced_twice_or_leaves_it(seeds: range) -> None:
+    with meeting(shared_schema()) as there:
+        parties = [there.party() for _ in range(6)]
+        takers = [there.taker() for _ in range(3)]
+        for seed in seeds:
+            chance = random.Random(seed)
+            there.start_anew()
+            story = ReplacingStory(there, parties, takers)
+            try:
+                try:
+                    for _ in range(chance.randint(10, 45)):
+                        story.happen(chance)
+                finally:
+                    story.end()
+                there.finds_all(chance.choice(takers))
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}: {error}") from error
