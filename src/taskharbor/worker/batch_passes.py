@@ -209,7 +209,6 @@ class _TaskPass:
         self._come(as_far_as_the_handler=True)
         return _taken(await self._share)
 
-
     def _come(self, *, as_far_as_the_handler: bool) -> None:
         if not self._entered.done():
             self._entered.set_result(as_far_as_the_handler)
