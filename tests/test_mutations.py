@@ -658,8 +658,8 @@ MUTATIONS = [
     Mutation(
         "4.12",
         "worker/execution.py",
-        "timeout.total_seconds(), run.ask_to_stop",
-        "timeout.total_seconds() * 1000, run.ask_to_stop",
+        "timeout.total_seconds(), work.time_out",
+        "timeout.total_seconds() * 1000, work.time_out",
         "timeouts come far too late",
     ),
     # 4.13: a settle is one atomic step
