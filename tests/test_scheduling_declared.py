@@ -27,8 +27,9 @@ from taskharbor.clock import ManualClock
 from taskharbor.codec.encryption import EncryptedCodec
 from taskharbor.driver import Declared, DeclareStatus
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.event import JobEnqueued
 from tests.fixtures.support import untyped
-from tests.support.work import HOUR
+from tests.support.work import ENOUGH, HOUR
 
 HOURLY = every(HOUR)
 
@@ -73,6 +74,21 @@ def test_a_declared_call_comes_with_each_tick_and_the_handler_knows_which() -> N
     assert ("reports", 2) == (job.queue, job.priority)
     assert job.run_at == shop.contexts[0].tick
     assert shop.contexts[0].run_at == shop.contexts[0].tick
+
+
+def test_who_listens_hears_of_the_jobs_of_ticks() -> None:
+    shop = Shop()
+    shop.harbor.schedule(shop.report.s("eu"), HOURLY)
+
+    with shop.harbor as harbor, harbor.events(kinds=JobEnqueued) as heard:
+        harbor.run_until_idle()
+        shop.clock.advance(HOUR)
+        harbor.run_until_idle()
+        event = heard.get(ENOUGH)
+        (job,) = harbor.jobs.find()
+
+    assert isinstance(event, JobEnqueued)
+    assert (job.id, "report", "reports") == (event.job_id, event.task, event.queue)
 
 
 def test_a_job_of_no_schedule_has_no_tick() -> None:

@@ -75,12 +75,15 @@ class Ground:
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Store]:
         async with self.driver.connect() as store:
-            yield cast("Store", Counting(store, self))
+            yield cast("Store", cast("object", Counting(store, self)))
 
     def leading(self, worker: str) -> Leading:
         time = asyncio.get_running_loop().time
         return Leading(
-            cast("Driver", self), worker=worker, leadership=Leadership(worker, monotonic=time), monotonic=time
+            cast("Driver", cast("object", self)),
+            worker=worker,
+            leadership=Leadership(worker, monotonic=time),
+            monotonic=time,
         )
 
     @asynccontextmanager

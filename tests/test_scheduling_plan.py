@@ -195,7 +195,7 @@ SCHEDULES = st.builds(
 LOOKS = st.lists(st.tuples(st.integers(0, 1800), st.booleans()), min_size=1, max_size=8)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(SCHEDULES, LOOKS)
 def test_whatever_the_policies_no_tick_has_two_jobs_none_is_early_and_counts_add_up(
     schedule: Schedule, looks: list[tuple[int, bool]]

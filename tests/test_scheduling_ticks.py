@@ -111,13 +111,13 @@ def test_no_tick_comes_after_the_end() -> None:
     assert ["01-02 12:00", "01-03 00:00"] == shown(every(timedelta(hours=12), until=end), "2026-01-02", 9)
 
 
-EXPRESSIONS = st.builds(
-    lambda minute, hour, day, week: f"{minute} {hour} {day} * {week}",
+EXPRESSIONS = st.tuples(
     st.sampled_from(["*", "*/7", "0", "30", "15,45", "5-50/9"]),
     st.sampled_from(["*", "*/2", "0-4", "1,2,3", "2", "0", "23"]),
     st.sampled_from(["*", "1-15", "L"]),
+    st.just("*"),
     st.sampled_from(["*", "1-5", "SUN"]),
-)
+).map(" ".join)
 ZONES = st.sampled_from(
     [
         "UTC",
@@ -144,7 +144,7 @@ NEAR_CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(EXPRESSIONS, ZONES, NEAR_CHANGES, st.integers(-86_400, 86_400), st.integers(0, 2 * 86_400))
 def test_ticks_are_those_minutes_whose_wall_matches_and_the_same_backwards(
     expression: str, tz: str, near: str, seconds: int, length: int
@@ -223,7 +223,7 @@ def test_schedules_are_plain_values() -> None:
     [
         ("61 * * * *", "bad minute; expected five fields"),
         ("* * * *", "wrong number of fields"),
-        ("0 0 30 2 *", "bad day-of-month"),
+        ("0 0 30 2 *", "bad day-of-month, or one that none of these months has"),
         ("0 0 31 4,6,9,11 *", "bad day-of-month"),
         ("0 0 * * MON#6", "bad day-of-week"),
         ("@reboot", "one of @yearly"),

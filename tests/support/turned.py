@@ -42,7 +42,7 @@ class Hands:
             self._bytes = mmap.mmap(file.fileno(), 8)
 
     def now(self) -> datetime:
-        return from_micros(cast("int", struct.unpack("q", self._bytes[:8])[0]))
+        return from_micros(int.from_bytes(self._bytes[:8], sys.byteorder, signed=True))
 
     def turn(self, to: datetime) -> None:
         self._bytes[:8] = struct.pack("q", micros(to))
@@ -73,7 +73,7 @@ class TurnedDriver:
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Store]:
         async with self._driver.connect() as store:
-            yield cast("Store", TurnedStore(store, self._hands))
+            yield cast("Store", cast("object", TurnedStore(store, self._hands)))
 
 
 def turned(driver: Driver, hands: Hands) -> Callable[[], AbstractAsyncContextManager[Store]]:
@@ -82,7 +82,7 @@ def turned(driver: Driver, hands: Hands) -> Callable[[], AbstractAsyncContextMan
 
 
 async def _lead(url: str, hands: Hands) -> None:
-    driver = cast("Driver", TurnedDriver(open_driver(url), hands))
+    driver = cast("Driver", cast("object", TurnedDriver(open_driver(url), hands)))
     worker = f"worker-{os.getpid()}"
     async with driver.connect() as store:
         await Leading(driver, worker=worker, leadership=Leadership(worker, ttl=_TTL)).run(store)

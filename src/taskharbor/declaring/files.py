@@ -50,7 +50,7 @@ def _entries(path: Path, whole: object) -> list[object]:
             raise OptionError(
                 f"{path}: there is no key {key!r}{nearest(str(key), [_LIST])}; there is {_LIST}"
             )
-    entries = table.get(_LIST) or []
+    entries: object = table.get(_LIST) or []
     if not isinstance(entries, list):
         hint = f" ([[{_LIST}]] before each)" if path.suffix.lower() == ".toml" else ""
         raise OptionError(f"{path}: {_LIST}: expected a list of entries{hint}")

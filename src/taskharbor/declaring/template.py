@@ -50,8 +50,7 @@ def template(
         raise OptionError(f"name={name!r}: expected no slash at its ends")
     if description:
         check_note(description, f"{where}: description")
-    if not isinstance(schedule, Schedule):
-        raise OptionError(f"{where}: expected what cron(...) or every(...) makes, got {schedule!r}")
+    _check_schedule(schedule, where)
     for option in ("run_at", "run_in"):
         if getattr(call.options, option) is not UNSET:
             raise OptionError(
@@ -65,6 +64,11 @@ def template(
     arguments = definition.arguments_digest(call.arguments, job.payload, codec)
     plain = msgspec.structs.replace(new, job=msgspec.structs.replace(new.job, payload=arguments, digest=b""))
     return Template(new, hashlib.sha256(_plainly(plain)).digest()[:16])
+
+
+def _check_schedule(schedule: object, where: str) -> None:
+    if not isinstance(schedule, Schedule):
+        raise OptionError(f"{where}: expected what cron(...) or every(...) makes, got {schedule!r}")
 
 
 def _call(signature: object) -> Call:

@@ -54,8 +54,9 @@ def check(expression: str) -> None:
     try:
         walls = _walls(expression, datetime(2000, 1, 1))  # noqa: DTZ001 - a wall
     except CronSimError as error:
+        hint = ", or one that none of these months has" if "day-of-month" in str(error) else ""
         raise OptionError(
-            f"cron({expression!r}): {str(error).lower()}; expected {_FIELDS}, such as '0 8 * * 1-5'"
+            f"cron({expression!r}): {str(error).lower()}{hint}; expected {_FIELDS}, such as '0 8 * * 1-5'"
         ) from error
     if next(walls, None) is None:
         raise OptionError(

@@ -18,7 +18,7 @@ from typing import Final
 from taskharbor.driver import Driver, HistoryPrune, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.upkeep.leadership import Leadership
-from taskharbor.upkeep.scheduler import Scheduler
+from taskharbor.upkeep.scheduler import Scheduler, Told
 
 logger = logging.getLogger("taskharbor.upkeep")
 
@@ -39,14 +39,15 @@ class Leading:
         *,
         worker: str,
         leadership: Leadership | None = None,
+        told: Told = lambda _jobs, _answers: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare it; nothing is asked before `run`."""
+        """Prepare it; nothing is asked before `run`. `told` hears of jobs that were made, on that loop."""
         self._driver = driver
         self._worker = worker
         self._monotonic = monotonic
         self._leadership = Leadership(worker) if leadership is None else leadership
-        self._scheduler = Scheduler(self._leadership)
+        self._scheduler = Scheduler(self._leadership, told)
         self._work: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._rounds: list[asyncio.Future[int]] = []

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-from taskharbor.driver import DueSchedules, Firing, ScheduleDue, ScheduleFire, Store
+from taskharbor.driver import DueSchedules, Enqueued, Firing, ScheduleDue, ScheduleFire, Store
+from taskharbor.job import NewJob
 from taskharbor.scheduling import plan
 from taskharbor.upkeep.leadership import Leadership
 
 logger = logging.getLogger("taskharbor.upkeep")
+
+Told: TypeAlias = Callable[[Sequence[NewJob], Sequence[Enqueued]], None]
 
 _LOOK: Final = 500
 """Schedules of one look."""
@@ -33,9 +36,10 @@ class Pass(NamedTuple):
 class Scheduler:
     """Fires schedules while its worker leads."""
 
-    def __init__(self, leadership: Leadership) -> None:
-        """Prepare it."""
+    def __init__(self, leadership: Leadership, told: Told = lambda _jobs, _answers: None) -> None:
+        """Prepare it; `told` hears of the jobs of each firing, with the store's answers."""
         self._leadership = leadership
+        self._told = told
         self._broken: dict[str, int] = {}
         """Schedules that could not be planned, with the revision for which that was logged."""
 
@@ -57,6 +61,9 @@ class Scheduler:
                 answers = await store.schedule_fire(ScheduleFire(firings=some, fence=fence))
                 moved += sum(answer.moved for answer in answers)
                 jobs += sum(len(answer.jobs) for answer in answers)
+                for firing, answer in zip(some, answers, strict=True):
+                    if answer.jobs:
+                        self._told(firing.jobs, answer.jobs)
             if not firings:
                 return Pass(jobs, found.next_in)
             if not moved:

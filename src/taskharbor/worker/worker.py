@@ -28,11 +28,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
-from taskharbor.driver import CancelRequest, Store
+from taskharbor.driver import CancelRequest, JobEnqueue, Store
 from taskharbor.errors import UsageError
 from taskharbor.job import new_token
 from taskharbor.settlement import Settled, Settlement
 from taskharbor.task.layer import inherited
+from taskharbor.telemetry.announcing import tell_enqueued
 from taskharbor.upkeep import Leading, Upkeep, declare
 from taskharbor.worker.application import Application
 from taskharbor.worker.background import Background
@@ -179,7 +180,11 @@ class Worker:
             full=lambda: voice.telling.full,
             on_refresh=self._announce_soon,
         )
-        self._leading = Leading(application.driver, worker=self.name)
+        self._leading = Leading(
+            application.driver,
+            worker=self.name,
+            told=lambda jobs, answers: tell_enqueued(application.hub, JobEnqueue(jobs=jobs), answers),
+        )
         self._keeper = Keeper(
             application.driver,
             self._leases,
