@@ -10,6 +10,9 @@ leaving      how jobs leave for the history               slots        the ring 
 lease        lease_extend, lease_reclaim                  control      job_cancel, job_requeue, job_delete
 look         job_get, job_find, job_count                 queue        pauses
 stray        jobs that some could not run                 upkeep       the register, history_prune
+schedule     schedule_find, ..._due, by hand              declaring    schedule_declare, schedule_create
+firing       schedule_fire                                leader       leader_take, ..._release, ..._list
+schedule_rows  schedules between words and their table
 connection   opening one                                  pool         those that are open, with lending
 refusal      what errors mean                             whole        whether no table of ours was dropped
 carry        running a routine                            gathering    enqueues asked at once, by one statement
