@@ -78,7 +78,18 @@ def test_text_ends_with_a_newline_and_has_no_carriage_returns() -> None:
 def test_the_extras_are_those_that_the_docs_promise() -> None:
     extras = project()["project"]["optional-dependencies"]
 
-    promised = {"postgres", "redis", "server", "prometheus", "opentelemetry", "crypto", "zstd", "all", "dev"}
+    promised = {
+        "postgres",
+        "redis",
+        "server",
+        "prometheus",
+        "opentelemetry",
+        "crypto",
+        "zstd",
+        "yaml",
+        "all",
+        "dev",
+    }
     assert promised | {"conformance", "embedded", "reload"} == set(extras)
 
 
@@ -94,7 +105,7 @@ def test_all_brings_every_extra_of_a_deployment() -> None:
 def test_the_core_depends_on_little() -> None:
     names = {re.split(r"[<>=\[ ]", line)[0] for line in project()["project"]["dependencies"]}
 
-    assert {"msgspec", "rich", "typer", "typing-extensions"} == names
+    assert {"cronsim", "msgspec", "rich", "typer", "typing-extensions"} == names
 
 
 def test_one_wheel_holds_the_library_the_plugin_for_pytest_and_the_conformance_suite() -> None:
