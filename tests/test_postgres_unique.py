@@ -511,7 +511,7 @@ class ReplacingStory(Story):
         producer = chance.choice(self.producers)
         key = f"{self.producers.index(producer)} {chance.randrange(2)}"
         leased = self.there.schema.ask(
-            "SELECT FROM key JOIN job ON job.id = key.job_id WHERE name = %s AND token IS NOT NULL", (key,)
+            "SELECT 1 FROM key JOIN job ON job.id = key.job_id WHERE name = %s AND token IS NOT NULL", (key,)
         )
         if chance.random() < 0.5 or leased:  # whoever settles it would wait for the producer
             super().produce(chance)
