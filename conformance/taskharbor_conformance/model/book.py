@@ -41,6 +41,8 @@ class Book:
         self.keys: dict[tuple[str, str], BookKey] = {}
         self.paused: dict[str, tuple[datetime, str, str]] = {}
         self.workers: dict[str, BookWorker] = {}
+        self._fresh: set[str] = set()
+        """What the batch in hand has stored so far."""
 
     # what a reader sees
 
@@ -71,6 +73,7 @@ class Book:
     def enqueue(self, jobs: Sequence[NewJob], *, all_or_none: bool) -> list[Enqueued]:
         """Store jobs, first those before in the same batch, and return the answers."""
         before = dict(self.jobs), dict(self.keys)
+        self._fresh.clear()
         answers = [self._enqueue_one(job) for job in jobs]
         refused = [
             answer.status is EnqueueStatus.CONFLICT
@@ -115,6 +118,7 @@ class Book:
         self.jobs[new.id] = BookJob(
             new, run_at, self.now, max(run_at, self.now), guarded=new.retry.max_attempts == 1
         )
+        self._fresh.add(new.id)
         return Enqueued(EnqueueStatus.CREATED, new.id)
 
     def _meet(self, new: NewJob, holder: BookKey) -> Enqueued | None:
@@ -125,7 +129,8 @@ class Book:
             rule = rule or KeyRule(states=tuple(REPLACEABLE))
             if job is None or self.state(job) not in REPLACEABLE or not self._sees(rule, job):
                 return None
-            self._replace(job, new)
+            # What is replaced within its own batch never stood anywhere: it is as if the last had come alone.
+            self._replace(job, new, guarded=job.guarded and holder.job_id not in self._fresh)
             return Enqueued(EnqueueStatus.REPLACED, holder.job_id)
         if rule is not None and (job is None or not self._sees(rule, job)):
             return None
@@ -136,7 +141,7 @@ class Book:
         young = rule.window is not None and self.now - job.enqueued_at < rule.window
         return young or self.state(job) in rule.states
 
-    def _replace(self, job: BookJob, new: NewJob) -> None:
+    def _replace(self, job: BookJob, new: NewJob, *, guarded: bool) -> None:
         run_at = new.run_at or self.now + (new.run_in or ZERO)
         due = max(run_at, self.now)
         if new.key_rule is not None and new.key_rule.latest is not None:
@@ -148,7 +153,7 @@ class Book:
             new=msgspec.structs.replace(new, id=job.new.id),
             run_at=run_at,
             due=due,
-            guarded=job.guarded or new.retry.max_attempts == 1,
+            guarded=guarded or new.retry.max_attempts == 1,
             front=False,
             stray=False,
             refused_by=frozenset(),
