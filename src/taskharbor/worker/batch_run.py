@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import cast
+from typing import TypeAlias, cast
 
 from taskharbor.errors import JobInterrupt
 from taskharbor.task import BatchContext
@@ -16,9 +16,6 @@ from taskharbor.worker.batch_passes import Passes, passes_of
 from taskharbor.worker.batch_plan import BatchPlan, Raised, Share
 from taskharbor.worker.run import Run
 from taskharbor.worker.work import Interrupt, Work
-
-Begin = Callable[[Work], None]
-"""Notes that the handler begins."""
 
 
 class BatchRun(Work):
@@ -39,7 +36,12 @@ class BatchRun(Work):
 
     def __init__(self, plan: BatchPlan, first: Run) -> None:
         """Make one of a single run, for which it has its slot."""
-        super().__init__(plan)
+        self.plan = plan
+        self.started = False
+        self.interrupt = None
+        self.task = None
+        self.timer = None
+        self.ended = 0.0
         self._plan = plan
         self._parts: list[Run] = [first]
         self._queue = first.queue
@@ -72,6 +74,19 @@ class BatchRun(Work):
     def called(self) -> Sequence[Run]:
         """Return those that were not asked to stop before it was their turn."""
         return self._called
+
+    def begin(self, now: float) -> None:
+        """Note that the handler begins, for those that it is called for."""
+        self.started = True
+        for run in self._called:
+            run.started = True
+            run.began = now
+
+    def end(self) -> None:
+        """Note of each run that it ended when the call did."""
+        ended = self.ended
+        for run in self._parts:
+            run.ended = ended
 
     @property
     def queue(self) -> str:
@@ -164,6 +179,13 @@ class BatchRun(Work):
             return shares.__getitem__
         error = Raised(self._error or JobInterrupt("the batch was interrupted"))
         return lambda _: error
+
+
+Begin = Callable[[BatchRun], None]
+"""Notes that the handler begins."""
+
+AnyRun: TypeAlias = "Run | BatchRun"
+"""What has a slot."""
 
 
 class _ForAll(Interrupt):

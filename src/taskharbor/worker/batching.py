@@ -80,17 +80,14 @@ class Batching:
             return None
         return self._open.get(_kind(delivery))
 
-    def take(self, run: Run) -> bool:
-        """Put a run into the batch of its kind, or begin one in a slot; return False if it is of no batch task."""
-        plan = run.plan
-        if plan.batch is None or not isinstance(plan, BatchPlan):
-            return False
+    def take(self, run: Run, plan: BatchPlan, batch: Batch) -> None:
+        """Put a run into the batch of its kind, or begin one in a slot."""
         gathering = self._gathering_for(run.delivery)
         if gathering is None:
             self._execution.take_slot(solo=run.solo, queue=run.queue)
-            self._begin(run, BatchRun(plan, run), plan.batch)
+            self._begin(run, BatchRun(plan, run), batch)
             self._count()
-            return True
+            return
         gathering.work.add(run)
         if gathering.room:  # counted here, since it is done for every job there is
             self._execution.joining -= 1
@@ -98,7 +95,6 @@ class Batching:
         else:
             self._start(gathering)
             self._count()
-        return True
 
     def _begin(self, run: Run, work: BatchRun, batch: Batch) -> None:
         gathering = _Gathering(_kind(run.delivery), batch, work)
@@ -110,6 +106,8 @@ class Batching:
 
     def start_all(self, *, guarded_alone: bool = False) -> None:
         """Start all that gather, or those of guarded jobs alone, as they are."""
+        if not self._open:
+            return
         for gathering in list(self._open.values()):
             if gathering.kind[2] or not guarded_alone:
                 self._start(gathering)
@@ -127,7 +125,7 @@ class Batching:
         if work.parts[0].delivery.guarded:
             self._guard.start(work)
         else:
-            self._execution.start(work)
+            self._execution.start_batch(work)
 
     # --- jobs that do not start after all
 

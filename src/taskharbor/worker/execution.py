@@ -16,7 +16,7 @@ from contextvars import Context as ContextVars
 from taskharbor.call import Dispatcher, enter, running_job
 from taskharbor.errors import JobInterrupt
 from taskharbor.outcome import Outcome
-from taskharbor.worker.batch_run import BatchRun
+from taskharbor.worker.batch_run import AnyRun, BatchRun
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.plan import UnfitResult
 from taskharbor.worker.processes import Children
@@ -76,7 +76,7 @@ class Execution:
         self._base.run(enter, dispatcher)
         self._threads = Threads(settings.concurrency, self._execute, self._ended_in_thread, self._base)
         self._children = Children(settings.handler_processes)
-        self._ended: deque[Work] = deque()
+        self._ended: deque[AnyRun] = deque()
         self._collecting = False
         self._late: Callable[[Run], None] | None = None
         self.free = settings.concurrency
@@ -92,19 +92,30 @@ class Execution:
         self.joining_guarded = 0
         """Guarded ones among them."""
 
-    def start(self, work: Work) -> None:
-        """Start a handler, for a run or a batch of them, in a slot that was taken for it."""
-        for run in work.parts:
-            self._leases.begin(run)
-            run.on_news = self._hear
-        if work.plan.is_async:
-            work.interrupt = _CANCEL
-            drive = self._drive(work) if isinstance(work, Run) else self._drive_batch(work)
-            work.task = self._loop.create_task(
-                drive, name=work.parts[0].delivery.task, context=self._base.copy()
+    def start(self, run: Run) -> None:
+        """Start a handler in a slot that was taken for it."""
+        self._leases.begin(run)
+        run.on_news = self._hear
+        if run.plan.is_async:
+            run.interrupt = _CANCEL
+            run.task = self._loop.create_task(
+                self._drive(run), name=run.delivery.task, context=self._base.copy()
             )
         else:
-            self._threads.submit(work)
+            self._threads.submit(run)
+
+    def start_batch(self, batch: BatchRun) -> None:
+        """Start the handler of a batch in a slot that was taken for it."""
+        for run in batch.parts:
+            self._leases.begin(run)
+            run.on_news = self._hear
+        if batch.plan.is_async:
+            batch.interrupt = _CANCEL
+            batch.task = self._loop.create_task(
+                self._drive_batch(batch), name=batch.parts[0].delivery.task, context=self._base.copy()
+            )
+        else:
+            self._threads.submit(batch)
 
     def drain(self) -> None:
         """Start nothing that still waits for a child process."""
@@ -141,7 +152,13 @@ class Execution:
         if run.stop is not None:
             outcome = run.stopped(self._worker)
         else:
-            self._begin_on_loop(run)
+            run.started = True
+            run.began = time.monotonic()
+            running_job.set(run)
+            if self._telling.heeded:
+                self._telling.began_on_loop(run)
+            if run.delivery.timeout is not None:
+                self._arm(run)
             try:
                 outcome = run.succeeded(await run.plan.call(run))  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType] - is_async says it can be awaited
             except BaseException as error:  # noqa: BLE001 - nothing a handler raises may end the worker
@@ -149,30 +166,24 @@ class Execution:
         run.outcome = outcome
         self._ended_on_loop(run)
 
-    async def _drive_batch(self, batch: Work) -> None:
-        if isinstance(batch, BatchRun):
-            await batch.acall(self._begin_on_loop)
+    async def _drive_batch(self, batch: BatchRun) -> None:
+        await batch.acall(self._begin_batch_on_loop)
         self._ended_on_loop(batch)
 
-    def _begin_on_loop(self, work: Work) -> None:
-        work.started = True
-        running_job.set(work)
-        for run in work.called:
-            run.started = True
-            run.began = time.monotonic()
-            if self._telling.heeded:
+    def _begin_batch_on_loop(self, batch: BatchRun) -> None:
+        running_job.set(batch)
+        batch.begin(time.monotonic())
+        if self._telling.heeded:
+            for run in batch.called:
                 self._telling.began_on_loop(run)
-        if work.timeout is not None:
-            self._arm(work)
+        if batch.timeout is not None:
+            self._arm(batch)
 
-    def _execute(self, work: Work) -> None:
-        if isinstance(work, Run):
-            self._execute_run(work)
-        elif isinstance(work, BatchRun):
-            work.call(self._begin)
-
-    def _execute_run(self, run: Run) -> None:
+    def _execute(self, run: AnyRun) -> None:
         """Run a sync handler; in one of the pool's threads, where `JobInterrupt` may land anywhere."""
+        if not isinstance(run, Run):
+            run.call(self._begin_batch)
+            return
         returned: list[object] = []
         try:
             if run.plan.in_process:
@@ -209,20 +220,33 @@ class Execution:
             return error
         return None
 
-    def _begin(self, work: Work) -> None:
+    def _begin(self, run: Run) -> None:
         """Note that a sync handler begins now; its timeout counts from here."""
-        for run in work.called:
-            run.started = True
-            run.began = time.monotonic()
-            if self._telling.heeded:
-                self._telling.began(run)
-        if work.timeout is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
-                self._loop.call_soon_threadsafe(self._arm, work)
+        run.started = True
+        run.began = time.monotonic()
+        if self._telling.heeded:
+            self._telling.began(run)
+        if run.delivery.timeout is not None:
+            self._arm_from_thread(run)
 
-    def _ended_in_thread(self, work: Work) -> None:
-        if self._has_ended(work):
+    def _begin_batch(self, batch: BatchRun) -> None:
+        batch.begin(time.monotonic())
+        if self._telling.heeded:
+            for run in batch.called:
+                self._telling.began(run)
+        if batch.timeout is not None:
+            self._arm_from_thread(batch)
+
+    def _arm_from_thread(self, work: Work) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
+            self._loop.call_soon_threadsafe(self._arm, work)
+
+    def _ended_in_thread(self, work: AnyRun) -> None:
+        work.ended = time.monotonic()
+        if self._late is not None:
+            self._tell_late(work)
             return
+        self._ended.append(work)
         if not self._collecting:
             self._collecting = True
             try:
@@ -230,22 +254,12 @@ class Execution:
             except RuntimeError:  # the loop has closed: the worker is gone
                 self._collecting = False
 
-    def _has_ended(self, work: Work) -> bool:
-        """Note an end, to be taken up with others; return True if it came too late for that, and was told of."""
-        now = time.monotonic()
-        for run in work.parts:
-            run.ended = now
-        late = self._late
-        if late is None:
-            self._ended.append(work)
-            return False
-        for run in work.parts:
-            late(run)
-        return True
-
-    def _ended_on_loop(self, work: Work) -> None:
-        if self._has_ended(work):
+    def _ended_on_loop(self, work: AnyRun) -> None:
+        work.ended = time.monotonic()
+        if self._late is not None:
+            self._tell_late(work)
             return
+        self._ended.append(work)
         if not self._collecting:
             self._collecting = True
             self._loop.call_soon(self._collect)
@@ -258,20 +272,32 @@ class Execution:
         while self._ended:
             work = self._ended.popleft()
             if self._late is not None:
-                for run in work.parts:
-                    self._late(run)
+                self._tell_late(work)
                 continue
-            for run in work.parts:
-                self._leases.end(run)
             if work.timer is not None:
                 work.timer.cancel()
-            self.leave_slot(solo=work.solo, queue=work.queue)
-            runs.extend(work.parts)
+            if isinstance(work, Run):
+                self._leases.end(work)
+                self.leave_slot(solo=work.delivery.solo, queue=work.delivery.queue)
+                runs.append(work)
+            else:
+                work.end()
+                for run in work.parts:
+                    self._leases.end(run)
+                self.leave_slot(solo=work.solo, queue=work.queue)
+                runs.extend(work.parts)
         if runs:
             try:
                 self._on_ends(runs)
             except Exception as error:  # noqa: BLE001 - a bug of ours, which the loop would only log
                 self._on_bug(error)
+
+    def _tell_late(self, work: AnyRun) -> None:
+        if self._late is not None:
+            if isinstance(work, BatchRun):
+                work.end()
+            for run in work.parts:
+                self._late(run)
 
     def _arm(self, work: Work) -> None:
         timeout = work.timeout

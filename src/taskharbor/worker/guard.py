@@ -11,11 +11,11 @@ from taskharbor.driver import LeaseExtend, LeaseExtended, LeaseHold, Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.job import Delivery
 from taskharbor.outcome import Cancelled, Outcome, Released
+from taskharbor.worker.batch_run import AnyRun, BatchRun
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.leases import Leases
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.run import Run
-from taskharbor.worker.work import Work
 
 logger = logging.getLogger("taskharbor.worker")
 
@@ -59,7 +59,7 @@ class Guard:
         self._stopping = stopping
         self._slot_left = slot_left
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Work] = []
+        self._waiting: list[AnyRun] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -67,7 +67,7 @@ class Guard:
         """Return whether no run waits for its start to be written."""
         return not self._waiting
 
-    def start(self, work: Work) -> None:
+    def start(self, work: AnyRun) -> None:
         """Start a run, or a batch of them, which has its slot, once its start is written."""
         self._waiting.append(work)
         if self._task is None:
@@ -85,15 +85,15 @@ class Guard:
             del self._waiting[: len(waiting)]
             cancelled = {} if answer is None else {cancel.job_id: cancel.reason for cancel in answer.cancels}
             for work in waiting:
-                solo, runs = work.solo, work.parts
-                ready = [run for run in runs if self._is_ready(run, answer, cancelled)]
+                ready = [run for run in work.parts if self._is_ready(run, answer, cancelled)]
                 if not ready:
-                    self._execution.leave_slot(solo=solo, queue=work.queue)
-                    self._slot_left(solo)
-                    continue
-                if len(ready) < len(runs):
+                    self._execution.leave_slot(solo=work.solo, queue=work.queue)
+                    self._slot_left(work.solo)
+                elif isinstance(work, BatchRun):
                     work.keep(ready)
-                self._execution.start(work)
+                    self._execution.start_batch(work)
+                else:
+                    self._execution.start(work)
         self._task = None
 
     def _is_ready(self, run: Run, answer: LeaseExtended | None, cancelled: Mapping[str, str]) -> bool:

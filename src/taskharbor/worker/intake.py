@@ -14,6 +14,7 @@ from taskharbor.driver import Driver, Reservation, Store
 from taskharbor.job import Delivery
 from taskharbor.outcome import Cancelled, Outcome, Released
 from taskharbor.worker.asking import asking_for
+from taskharbor.worker.batch_plan import BatchPlan
 from taskharbor.worker.batching import Batching
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.guard import Guard
@@ -281,19 +282,18 @@ class Intake:
     def start_some(self) -> None:
         """Start buffered jobs while there are free slots."""
         execution = self._execution
+        if not self._buffer or self._full():  # asked once a turn: what starts in it is told of later
+            return
         while self._buffer and execution.free > 0 and not self._stopping:
-            if self._behind:
+            if self._settling.pending > _UNSETTLED_LIMIT:
                 return
             delivery = self._buffer.popleft() if self._slots is None else self._slots.startable(self._buffer)
             if delivery is None:
                 break
             self._start(delivery)
-        if self._buffer and execution.joining and not (self._stopping or self._behind):
+        behind = self._settling.pending > _UNSETTLED_LIMIT
+        if self._buffer and execution.joining and not (self._stopping or behind):
             self._join_some()
-
-    @property
-    def _behind(self) -> bool:
-        return self._settling.pending > _UNSETTLED_LIMIT or self._full()
 
     def _join_some(self) -> None:
         """Put buffered jobs into the batches that gather, past those that wait for a slot."""
@@ -312,12 +312,16 @@ class Intake:
         prepared = self._plans.prepare(delivery, self._deps, self._worker)
         if not isinstance(prepared, Run):
             self._finish(delivery, prepared)
-        elif not self._batching.take(prepared):
-            self._execution.take_slot(solo=delivery.solo, queue=delivery.queue)
-            if delivery.guarded:
-                self._guard.start(prepared)
-            else:
-                self._execution.start(prepared)
+            return
+        plan = prepared.plan
+        if plan.batch is not None and isinstance(plan, BatchPlan):
+            self._batching.take(prepared, plan, plan.batch)
+            return
+        self._execution.take_slot(solo=delivery.solo, queue=delivery.queue)
+        if delivery.guarded:
+            self._guard.start(prepared)
+        else:
+            self._execution.start(prepared)
 
     async def guarded_done(self) -> None:
         """Wait until no guarded start is under way."""

@@ -43,7 +43,6 @@ class Run(Work):
         "attempt",
         "began",
         "delivery",
-        "ended",
         "on_news",
         "outcome",
         "reported",
@@ -53,7 +52,11 @@ class Run(Work):
     )
 
     def __init__(self, delivery: Delivery, plan: TaskPlan, arguments: msgspec.Struct, deps: object) -> None:
-        super().__init__(plan)
+        self.plan = plan
+        self.started = False
+        self.interrupt = None
+        self.task = None
+        self.timer = None
         self.delivery = delivery
         self.arguments = arguments
         self.attempt: Attempt | None = None
@@ -68,7 +71,6 @@ class Run(Work):
         self.began = 0.0
         """When its handler began, on the monotonic clock; 0 if it has not."""
         self.ended = 0.0
-        """When it ended."""
         self.told: Told | None = None
         """What its handler tells of itself, once it has told anything."""
         self.on_news: Callable[[Run], None] | None = None
@@ -76,11 +78,6 @@ class Run(Work):
 
     @property
     def parts(self) -> Sequence[Run]:
-        """Return itself."""
-        return (self,)
-
-    @property
-    def called(self) -> Sequence[Run]:
         """Return itself."""
         return (self,)
 
@@ -93,9 +90,6 @@ class Run(Work):
     def solo(self) -> bool:
         """Return whether it is a job that runs beside no other of its kind."""
         return self.delivery.solo
-
-    def keep(self, runs: Sequence[Run]) -> None:
-        """Go on: its only part is itself."""
 
     @property
     def job_id(self) -> str:

@@ -18,14 +18,14 @@ from typing import TypeAlias
 
 from taskharbor.call import running_job
 from taskharbor.errors import JobInterrupt
+from taskharbor.worker.batch_run import AnyRun
 from taskharbor.worker.interrupts import Target
-from taskharbor.worker.work import Work
 
 _BUSY = 2
 """So many threads, not stuck, are enough to work through the line."""
 _TICK_SECONDS = 0.001
 
-Execute: TypeAlias = Callable[[Work], None]
+Execute: TypeAlias = Callable[[AnyRun], None]
 
 
 class _Thread(Target):
@@ -35,7 +35,7 @@ class _Thread(Target):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ending: Work | None = None
+        self.ending: AnyRun | None = None
         """The run whose end is still to be told."""
         self.gate = threading.Semaphore(0)
         """Where it waits while there is nothing to do."""
@@ -59,14 +59,14 @@ class Threads:
         self._execute = execute
         self._on_end = on_end
         self._base = base
-        self._line: deque[Work] = deque()
+        self._line: deque[AnyRun] = deque()
         self._all: list[_Thread] = []
         self._idle: list[_Thread] = []
         self._backlog = threading.Event()
         self._spotter: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, run: Work) -> None:
+    def submit(self, run: AnyRun) -> None:
         """Put a run in the line. Called from the event loop's thread only."""
         self._line.append(run)
         if len(self._all) - len(self._idle) < _BUSY:
@@ -181,6 +181,6 @@ class Threads:
                 self._backlog.set()
 
 
-def _in_job(execute: Execute, run: Work) -> None:
+def _in_job(execute: Execute, run: AnyRun) -> None:
     running_job.set(run)
     execute(run)

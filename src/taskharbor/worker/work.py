@@ -26,29 +26,28 @@ class Stop(Enum):
 
 
 class Work(ABC):
-    """What has one slot and is called once: a run, or several of one task as a batch."""
+    """What has one slot and is called once: a run, or several of one task as a batch.
 
-    __slots__ = ("interrupt", "plan", "started", "task", "timer")
+    Each sets these for itself: a run is made for every job, and each call that it is made by costs.
+    """
 
-    def __init__(self, plan: TaskPlan) -> None:
-        self.plan = plan
-        self.started = False
-        """Its handler has begun."""
-        self.interrupt: Interrupt | None = None
-        """How to stop it, once it runs."""
-        self.task: asyncio.Task[None] | None = None
-        """What drives an async handler."""
-        self.timer: asyncio.TimerHandle | None = None
+    __slots__ = ("ended", "interrupt", "plan", "started", "task", "timer")
+
+    plan: TaskPlan
+    started: bool
+    """Its handler has begun."""
+    ended: float
+    """When its call ended, on the monotonic clock; 0 before."""
+    interrupt: Interrupt | None
+    """How to stop it, once it runs."""
+    task: asyncio.Task[None] | None
+    """What drives an async handler."""
+    timer: asyncio.TimerHandle | None
 
     @property
     @abstractmethod
     def parts(self) -> Sequence[Run]:
         """Return the runs that it stands for."""
-
-    @property
-    @abstractmethod
-    def called(self) -> Sequence[Run]:
-        """Return those of them that its handler was called for."""
 
     @property
     @abstractmethod
@@ -74,10 +73,6 @@ class Work(ABC):
     @abstractmethod
     def solo(self) -> bool:
         """Return whether it is a job that runs beside no other of its kind."""
-
-    @abstractmethod
-    def keep(self, runs: Sequence[Run]) -> None:
-        """Go on with some of its parts alone, at least one, before it has started."""
 
     def time_out(self) -> None:
         """Ask all of it to stop."""

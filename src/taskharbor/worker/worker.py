@@ -270,7 +270,8 @@ class Worker:
     def _on_ends(self, runs: list[Run]) -> None:
         self._settling.finish_runs(runs)
         self._stopping.handlers_ended()
-        self._intake.slots_left(runs, solo=any(run.delivery.solo for run in runs))
+        solo = any([run.delivery.solo for run in runs])  # noqa: C419 - a generator costs a call for each of them
+        self._intake.slots_left(runs, solo=solo)
 
     def _on_bug(self, error: Exception) -> None:
         # What is known to be in hand is handed back; what is not is left to the expiry of its lease.
