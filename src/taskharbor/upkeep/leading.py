@@ -84,7 +84,7 @@ class Leading:
         leads = await self._leadership.ask(store)
         self._follows = not leads
         if leads and (self._work is None or self._work.done()):
-            logger.info("worker %s leads: it fires schedules and prunes", self._worker)
+            logger.debug("worker %s leads: it fires schedules and prunes", self._worker)
             self._work = asyncio.get_running_loop().create_task(self._lead(), name="taskharbor-leading")
         elif not leads:
             await self._rest()
@@ -94,7 +94,7 @@ class Leading:
         while self._leadership.fence is not None:
             if not await self._attempt("schedules", self._lead_on):
                 await asyncio.sleep(_RETRY_SECONDS)
-        logger.info("worker %s does not lead any more", self._worker)
+        logger.debug("worker %s does not lead any more", self._worker)
 
     async def _lead_on(self) -> None:
         async with self._driver.connect() as store:
