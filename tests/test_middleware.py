@@ -26,6 +26,7 @@ from taskharbor import (
     task,
 )
 from taskharbor.middleware import Attempt, Middleware
+from taskharbor.task.decorator import Decorator
 from tests.fixtures.support import untyped
 
 ONCE = Retry(max_attempts=1)
@@ -37,7 +38,9 @@ Declare = Callable[..., AnyTask]
 
 
 def declare_sync(fn: Callable[[int], int], registry: Registry, **options: Any) -> AnyTask:
-    @task(name="work", registry=registry, **options)
+    decorate: Decorator = task(name="work", registry=registry, **options)
+
+    @decorate
     def work(value: int) -> int:
         return fn(value)
 
@@ -45,7 +48,9 @@ def declare_sync(fn: Callable[[int], int], registry: Registry, **options: Any) -
 
 
 def declare_async(fn: Callable[[int], int], registry: Registry, **options: Any) -> AnyTask:
-    @task(name="work", registry=registry, **options)
+    decorate: Decorator = task(name="work", registry=registry, **options)
+
+    @decorate
     async def work(value: int) -> int:
         return fn(value)
 

@@ -36,6 +36,7 @@ from taskharbor import (
 )
 from taskharbor.middleware import Attempt, Middleware
 from taskharbor.task import passing
+from taskharbor.task.decorator import Decorator
 from taskharbor.worker import surrounding
 from taskharbor.worker.layered import LayeredPlan
 from taskharbor.worker.run import Run
@@ -50,7 +51,9 @@ Declare = Callable[..., AnyTask]
 
 
 def declare_sync(registry: Registry, begun: threading.Event, *, stay: bool, **options: Any) -> AnyTask:
-    @task(name="work", registry=registry, **options)
+    decorate: Decorator = task(name="work", registry=registry, **options)
+
+    @decorate
     def work() -> int:
         begun.set()
         if stay:
@@ -61,7 +64,9 @@ def declare_sync(registry: Registry, begun: threading.Event, *, stay: bool, **op
 
 
 def declare_async(registry: Registry, begun: threading.Event, *, stay: bool, **options: Any) -> AnyTask:
-    @task(name="work", registry=registry, **options)
+    decorate: Decorator = task(name="work", registry=registry, **options)
+
+    @decorate
     async def work() -> int:
         begun.set()
         if stay:

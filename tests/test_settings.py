@@ -233,7 +233,10 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("ulr = 'memory://'", "there is no setting 'ulr' (did you mean 'url'?); there are url, app, application, generation, schedules, worker"),
+        (
+            "ulr = 'memory://'",
+            "there is no setting 'ulr' (did you mean 'url'?); there are url, app, application, generation, schedules,",
+        ),
         ("[worker]\nconcurency = 3", "there is no setting 'concurency' (did you mean 'concurrency'?)"),
         ("concurrency = 3", "'concurrency' does not stand here but in the table [worker]"),
         ("[worker]\nurl = 'memory://'", "'url' does not stand here but above it"),

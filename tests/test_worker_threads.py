@@ -33,6 +33,7 @@ from taskharbor import (
 from taskharbor.clock import ManualClock
 from taskharbor.drivers.memory import MemoryDriver
 from taskharbor.worker import execution
+from taskharbor.worker.batch_run import AnyRun
 from taskharbor.worker.run import Run
 from taskharbor.worker.threads import Threads
 from tests.support.work import (
@@ -422,7 +423,7 @@ def a_run() -> Run:
     return cast("Run", cast("object", stand_in))
 
 
-def idle_handler(run: Run) -> None:
+def idle_handler(run: AnyRun) -> None:
     """Stand in for a handler."""
 
 
@@ -440,9 +441,9 @@ def test_wherever_an_interrupt_lands_the_thread_lives_and_tells_of_the_end_once(
     before, threading.excepthook = threading.excepthook, note
     try:
         for at in range(200):
-            ended, runs = list[Run](), [a_run(), a_run()]
+            ended, runs = list[AnyRun](), [a_run(), a_run()]
 
-            def on_end(run: Run, ended: list[Run] = ended) -> None:
+            def on_end(run: AnyRun, ended: list[AnyRun] = ended) -> None:
                 ended.append(run)
                 if len(ended) == 2:
                     done.set()
@@ -565,7 +566,11 @@ class OneThread(Threads):
     """A pool of one thread, however many were asked for."""
 
     def __init__(
-        self, limit: int, execute: Callable[[Run], None], on_end: Callable[[Run], None], base: ContextVars
+        self,
+        limit: int,
+        execute: Callable[[AnyRun], None],
+        on_end: Callable[[AnyRun], None],
+        base: ContextVars,
     ) -> None:
         super().__init__(1, execute, on_end, base)
 
