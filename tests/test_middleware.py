@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -38,7 +38,7 @@ Declare = Callable[..., AnyTask]
 
 
 def declare_sync(fn: Callable[[int], int], registry: Registry, **options: Any) -> AnyTask:
-    decorate: Decorator = task(name="work", registry=registry, **options)
+    decorate = cast("Decorator", task(name="work", registry=registry, **options))
 
     @decorate
     def work(value: int) -> int:
@@ -48,7 +48,7 @@ def declare_sync(fn: Callable[[int], int], registry: Registry, **options: Any) -
 
 
 def declare_async(fn: Callable[[int], int], registry: Registry, **options: Any) -> AnyTask:
-    decorate: Decorator = task(name="work", registry=registry, **options)
+    decorate = cast("Decorator", task(name="work", registry=registry, **options))
 
     @decorate
     async def work(value: int) -> int:

@@ -51,7 +51,7 @@ Declare = Callable[..., AnyTask]
 
 
 def declare_sync(registry: Registry, begun: threading.Event, *, stay: bool, **options: Any) -> AnyTask:
-    decorate: Decorator = task(name="work", registry=registry, **options)
+    decorate = cast("Decorator", task(name="work", registry=registry, **options))
 
     @decorate
     def work() -> int:
@@ -64,7 +64,7 @@ def declare_sync(registry: Registry, begun: threading.Event, *, stay: bool, **op
 
 
 def declare_async(registry: Registry, begun: threading.Event, *, stay: bool, **options: Any) -> AnyTask:
-    decorate: Decorator = task(name="work", registry=registry, **options)
+    decorate = cast("Decorator", task(name="work", registry=registry, **options))
 
     @decorate
     async def work() -> int:
