@@ -6,12 +6,11 @@ a turn in a thread, and a call for each job; what the store does for a job is th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
-from benchmarks.fixtures import IN_FLIGHT, fresh_url, registry
+from benchmarks.fixtures import IN_FLIGHT, fresh_url, per_second, registry
 from benchmarks.measure import Figures, Measure, Settings, Theme
 from benchmarks.postgres.server import Bench, bench_server, schema_of
 from taskharbor import Batch, Harbor, Signature, task
@@ -109,6 +108,7 @@ class _Stores:
     def __init__(self, settings: Settings, bench: Bench | None) -> None:
         self._settings = settings
         self._bench = bench
+        self.clock = settings.clock
 
     def fresh(self) -> AbstractContextManager[str]:
         return fresh_url(self._settings) if self._bench is None else self._bench.schema()
@@ -133,8 +133,9 @@ def _drained(stores: _Stores, calls: Sequence[Signature[int]]) -> float:
     with stores.fresh() as url, Harbor(url, registry=registry) as harbor:
         harbor.enqueue_many(calls)
         stores.steady(url)
-        begin = time.perf_counter()
-        counts = harbor.run_until_idle(concurrency=IN_FLIGHT)
-        ended = time.perf_counter()
-        assert counts.settled == {"succeeded": len(calls)}, counts
-    return len(calls) / (ended - begin)
+
+        def drain() -> None:
+            counts = harbor.run_until_idle(concurrency=IN_FLIGHT)
+            assert counts.settled == {"succeeded": len(calls)}, counts
+
+        return per_second(len(calls), drain, stores.clock)

@@ -53,10 +53,6 @@ class BatchRun(Work):
         self._shares: Sequence[Share] | None = None
         self._error: BaseException | None = None
 
-    def __len__(self) -> int:
-        """Return how many runs it stands for."""
-        return len(self._parts)
-
     def add(self, run: Run) -> None:
         """Take a run in, before it starts."""
         self._parts.append(run)
@@ -83,10 +79,12 @@ class BatchRun(Work):
             run.began = now
 
     def end(self) -> None:
-        """Note of each run that it ended when the call did."""
+        """Note of each run that it ended when the call did. On the loop."""
         ended = self.ended
         for run in self._parts:
             run.ended = ended
+            # It leads back to here: in a circle, which only the garbage collector would find.
+            run.interrupt = None
 
     @property
     def queue(self) -> str:

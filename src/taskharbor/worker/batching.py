@@ -28,16 +28,14 @@ _Kind: TypeAlias = tuple[str, timedelta | None, bool]
 class _Gathering:
     """A batch that is not full yet."""
 
+    __slots__ = ("kind", "room", "timer", "work")
+
     def __init__(self, kind: _Kind, batch: Batch, work: BatchRun) -> None:
         self.kind = kind
-        self.size = batch.size
+        self.room = batch.size - 1
+        """How many more it takes."""
         self.work = work
         self.timer: asyncio.TimerHandle | None = None
-
-    @property
-    def room(self) -> int:
-        """Return how many more it takes."""
-        return self.size - len(self.work)
 
 
 class Batching:
@@ -76,9 +74,8 @@ class Batching:
         return self._gathering_for(delivery) is not None
 
     def _gathering_for(self, delivery: Delivery) -> _Gathering | None:
-        if not self._open or _comes_alone(delivery):
-            return None
-        return self._open.get(_kind(delivery))
+        gathering = self._open.get((delivery.task, delivery.timeout, delivery.guarded))
+        return None if gathering is None or _comes_alone(delivery) else gathering
 
     def take(self, run: Run, plan: BatchPlan, batch: Batch) -> None:
         """Put a run into the batch of its kind, or begin one in a slot."""
@@ -89,6 +86,7 @@ class Batching:
             self._count()
             return
         gathering.work.add(run)
+        gathering.room -= 1
         if gathering.room:  # counted here, since it is done for every job there is
             self._execution.joining -= 1
             self._execution.joining_guarded -= gathering.kind[2]
@@ -97,8 +95,9 @@ class Batching:
             self._count()
 
     def _begin(self, run: Run, work: BatchRun, batch: Batch) -> None:
-        gathering = _Gathering(_kind(run.delivery), batch, work)
-        if batch.size == 1 or _comes_alone(run.delivery):
+        delivery = run.delivery
+        gathering = _Gathering((delivery.task, delivery.timeout, delivery.guarded), batch, work)
+        if batch.size == 1 or _comes_alone(delivery):
             self._launch(work)
             return
         self._open[gathering.kind] = gathering
@@ -156,6 +155,7 @@ class Batching:
                 continue
             if len(gone) < len(runs):
                 gathering.work.keep([run for run in runs if not goes(run)])
+                gathering.room += len(gone)
             else:
                 self._leave(gathering)
             self._count()
@@ -180,10 +180,6 @@ class Batching:
         self._execution.joining = sum(one.room for one in open_)
         self._execution.joined_queues = frozenset(one.work.queue for one in open_)
         self._execution.joining_guarded = sum(one.room for one in open_ if one.kind[2])
-
-
-def _kind(delivery: Delivery) -> _Kind:
-    return delivery.task, delivery.timeout, delivery.guarded
 
 
 def _comes_alone(delivery: Delivery) -> bool:

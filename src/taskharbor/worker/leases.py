@@ -32,7 +32,7 @@ class Leases:
             self.held.pop(token, None)
 
     def begin(self, run: Run) -> None:
-        """Note that a run has a slot."""
+        """Note that a run has a slot, of its own or with others."""
         before = self.running.get(run.delivery.id)
         if before is not None:
             self.orphans.add(before)

@@ -133,8 +133,11 @@ class Run(Work):
             self.stop_reason = reason or stop.value
         elif stop is not Stop.SHUTDOWN:
             return
-        if self.interrupt is not None:
-            self.interrupt.interrupt(self)
+        interrupt = (
+            self.interrupt
+        )  # a batch that ends takes it away, on the loop, and the keeper asks in its own thread
+        if interrupt is not None:
+            interrupt.interrupt(self)
 
     def failed(self, error: BaseException, worker: str) -> Outcome:
         """Return what an exception that ended the handler means. Whatever is odd about it, there is an outcome."""
