@@ -79,12 +79,11 @@ class BatchRun(Work):
             run.began = now
 
     def end(self) -> None:
-        """Note of each run that it ended when the call did. On the loop."""
+        """Note of each run that it ended when the call did, and what it needs no more. On the loop."""
         ended = self.ended
         for run in self._parts:
             run.ended = ended
-            # It leads back to here: in a circle, which only the garbage collector would find.
-            run.interrupt = None
+            run.let_go()
 
     @property
     def queue(self) -> str:

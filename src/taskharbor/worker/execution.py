@@ -276,6 +276,7 @@ class Execution:
                 continue
             if work.timer is not None:
                 work.timer.cancel()
+            work.task = None  # it leads back, by its context variables: in a circle that would be left to the collector
             if isinstance(work, Run):
                 self._leases.end(work)
                 self.leave_slot(solo=work.delivery.solo, queue=work.delivery.queue)

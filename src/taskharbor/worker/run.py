@@ -139,6 +139,12 @@ class Run(Work):
         if interrupt is not None:
             interrupt.interrupt(self)
 
+    def let_go(self) -> None:
+        """Give up what leads back to it, in circles that would be left to the garbage collector."""
+        self.interrupt = None
+        self.attempt = None
+        self._context = None
+
     def failed(self, error: BaseException, worker: str) -> Outcome:
         """Return what an exception that ended the handler means. Whatever is odd about it, there is an outcome."""
         try:
