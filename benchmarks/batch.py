@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
 from benchmarks.fixtures import IN_FLIGHT, fresh_url, per_second, registry
-from benchmarks.measure import Figures, Measure, Settings, Theme
+from benchmarks.measure import Clock, Figures, Measure, Settings, Theme
 from benchmarks.postgres.server import Bench, bench_server, schema_of
 from taskharbor import Batch, Harbor, Signature, task
 from taskharbor.middleware import Middleware
@@ -108,7 +108,7 @@ class _Stores:
     def __init__(self, settings: Settings, bench: Bench | None) -> None:
         self._settings = settings
         self._bench = bench
-        self.clock = settings.clock
+        self.clock: Clock = settings.clock
 
     def fresh(self) -> AbstractContextManager[str]:
         return fresh_url(self._settings) if self._bench is None else self._bench.schema()
