@@ -124,6 +124,15 @@ DECISIONS = [
         "firing.missed",
         "what was missed is not added up",
     ),
+    _decision(
+        "timetable", "and answer.job_id != job.id", "", "a job that is stored already counts as kept out"
+    ),
+    _decision(
+        "timetable",
+        "record.kept_out + came.kept_out",
+        "came.kept_out",
+        "what was kept out is not added up",
+    ),
 ]
 
 IN_MEMORY = [

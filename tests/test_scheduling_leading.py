@@ -18,10 +18,19 @@ from typing_extensions import override
 
 from taskharbor import Context, Harbor, Registry, StoreUnavailable, every, task
 from taskharbor.clock import ManualClock
-from taskharbor.driver import UPKEEP, Driver, JobFind, LeaderTake, ScheduleCreate, Store
+from taskharbor.driver import (
+    UPKEEP,
+    Driver,
+    JobEnqueue,
+    JobFind,
+    LeaderTake,
+    ScheduleCreate,
+    ScheduleFind,
+    Store,
+)
 from taskharbor.driver.request import Request
 from taskharbor.drivers.memory import MemoryDriver
-from taskharbor.job import NewJob
+from taskharbor.job import NewJob, new_job_id
 from taskharbor.schedule import Cron, NewSchedule, Schedule
 from taskharbor.upkeep import Leadership, Leading, Scheduler
 from tests.support.work import ENOUGH, HOUR, SECOND, eventually
@@ -275,6 +284,28 @@ def test_a_schedule_that_cannot_be_planned_is_told_once_and_stops_no_other(
     assert [20, 40, 60] == fired
     assert 1 == len(caplog.records)
     assert "schedule 'broken' cannot be fired" in caplog.text
+
+
+def test_a_key_that_keeps_ticks_out_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def some_time() -> tuple[str, int]:
+        ground = Ground()
+        job = NewJob(id="", task="report", payload=b"{}", codec="json", fingerprint=1, key="k", digest=b"a")
+        other = msgspec.structs.replace(job, id=new_job_id(), digest=b"b")
+        new = NewSchedule(name="tick", schedule=every(20 * SECOND, start=START), job=job)
+        async with ground.driver.connect() as store:
+            await store.job_enqueue(JobEnqueue(jobs=[other], now=ground.now()))
+            await store.schedule_create(ScheduleCreate(schedules=[new], now=ground.now()))
+            async with ground.working("leader"):
+                await asyncio.sleep(65)
+            (record,) = await store.schedule_find(ScheduleFind())
+            return other.id, record.kept_out
+
+    with caplog.at_level(logging.WARNING, "taskharbor.upkeep"):
+        taken, kept_out = leaping(some_time())
+
+    assert 3 == kept_out
+    assert 1 == len(caplog.records)
+    assert f"schedule 'tick' made no job: its key 'k' is taken by job {taken}" in caplog.text
 
 
 def test_many_schedules_that_are_due_at_once_all_fire_once() -> None:

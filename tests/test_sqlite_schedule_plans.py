@@ -35,7 +35,7 @@ from tests.test_sqlite_plans import Verb, Watch, plan, watched
 SMALL, LARGE = 300, 20_000
 SOON = micros(datetime.now(UTC) + 2 * HOUR)
 COLUMNS = """application, task, queue, schedule, description, revision, created_at, after_at, due, ended, waiting_tick,
-    paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped, job"""
+    paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped, kept_out, job"""
 
 
 async def begin(bench: Bench) -> None:
@@ -52,7 +52,7 @@ def filled(path: Path, count: int) -> Path:
             INSERT INTO taskharbor_schedule (name, {COLUMNS})
             SELECT printf('%06d', i), CASE WHEN i % 3 THEN 'app-' || (i % 100) END, task, queue, schedule, description,
             revision, created_at, after_at, ? + i, i % 7 = 0, NULL, CASE WHEN i % 5 THEN NULL ELSE 1 END, '', '', NULL,
-            NULL, 0, 0, 0, job FROM n, taskharbor_schedule WHERE name = 'seed'""",
+            NULL, 0, 0, 0, 0, job FROM n, taskharbor_schedule WHERE name = 'seed'""",
             (count, SOON),
         )
         connection.execute("UPDATE taskharbor_schedule SET due = ? WHERE name NOT GLOB '[0-9]*'", (SOON - 1,))

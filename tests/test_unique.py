@@ -262,6 +262,24 @@ def test_what_a_schedule_triggers_is_unique_too(harbor: Harbor) -> None:
     assert (waiting.id, False) == (sent.job_id, sent.created)
 
 
+def test_what_a_schedule_triggers_raises_as_an_enqueue_would(harbor: Harbor) -> None:
+    taken = note.options(key="k").enqueue(1)
+    call = note.options(key="k", on_conflict="raise")
+    harbor.schedules.create("same", call.s(1), every(HOUR))
+    harbor.schedules.create("other", call.s(2), every(HOUR))
+
+    with pytest.raises(DuplicateJob) as duplicate:
+        harbor.schedules.trigger("same")
+    with pytest.raises(KeyConflict, match="other arguments") as conflict:
+        harbor.schedules.trigger("other")
+
+    assert {taken.id} == {duplicate.value.job_id, conflict.value.job_id}
+    assert [(1, 0), (1, 0)] == [
+        (record.kept_out, record.fired) for record in map(harbor.schedules.get, ("same", "other"))
+    ]
+    harbor.schedules.delete("same", "other")
+
+
 def test_in_a_callers_transaction_calls_are_unique(tmp_path: Path) -> None:
     file = tmp_path / "jobs.db"
     with Harbor(f"sqlite:///{file}", registry=registry) as harbor:

@@ -239,8 +239,9 @@ async def a_firing_whose_key_is_taken_moves_on_without_a_job(bench: Bench) -> No
     ]
     assert [taken, other] == await bench.find_ids()
     for record in await find(bench):
-        assert (0, None, bench.now, bench.now) == (
+        assert (0, 1, None, bench.now, bench.now) == (
             record.fired,
+            record.kept_out,
             record.last_job,
             record.last_tick,
             record.after,
@@ -260,7 +261,9 @@ async def ticks_of_one_batch_share_a_key_as_jobs_of_one_enqueue_do(bench: Bench)
         [each.status for each in answer.jobs] for answer in (first, second)
     ]
     (job_id,) = await bench.find_ids()
-    assert [(1, job_id), (0, None)] == [(each.fired, each.last_job) for each in await find(bench)]
+    assert [(1, 1, job_id), (0, 2, None)] == [
+        (each.fired, each.kept_out, each.last_job) for each in await find(bench)
+    ]
 
 
 @case("4.22", "4.20")
@@ -280,7 +283,7 @@ async def a_template_with_a_rule_for_its_key_is_unique_by_that_rule(bench: Bench
 
     assert [[CREATED], [EXISTING], [CREATED]] == told
     record = await record_of(bench)
-    assert 2 == record.fired
+    assert (2, 1) == (record.fired, record.kept_out)
     assert record.last_job not in (None, first.id)
 
 
@@ -295,7 +298,12 @@ async def a_template_that_replaces_keeps_one_job(bench: Bench) -> None:
 
     assert [(EnqueueStatus.REPLACED, job_id)] == [(each.status, each.job_id) for each in answer.jobs]
     after = await record_of(bench)
-    assert ([job_id], 1, job_id) == (await bench.find_ids(), after.fired, after.last_job)
+    assert ([job_id], 1, 0, job_id) == (
+        await bench.find_ids(),
+        after.fired,
+        after.kept_out,
+        after.last_job,
+    )
 
 
 @case("4.22", "4.1")
@@ -308,7 +316,8 @@ async def a_job_that_is_stored_already_is_not_made_again(bench: Bench) -> None:
     (answer,) = await fire(bench, firing(record, *(new_job(id=one) for one in ids), after=bench.now))
 
     assert [EXISTING, CREATED] == [each.status for each in answer.jobs]
-    assert (1, ids[1]) == ((after := await record_of(bench)).fired, after.last_job)
+    after = await record_of(bench)
+    assert (1, 0, ids[1]) == (after.fired, after.kept_out, after.last_job)
     assert ids == await bench.find_ids()
 
 

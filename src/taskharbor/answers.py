@@ -23,7 +23,7 @@ def read_answers(
         KeyConflict: a key is taken by a job with other arguments, or by one that its call cannot replace.
     """
     jobs = request.jobs
-    left_out = _refuse_taken(jobs, answers[: len(jobs)])
+    left_out = refuse_taken(jobs, answers[: len(jobs)])
     for call, flow, answer in zip(
         (call for call in calls if isinstance(call, FlowCall)),
         request.flows,
@@ -74,8 +74,8 @@ def _refuse_taken_flow(call: FlowCall, flow: NewFlow, answer: Enqueued) -> bool:
     return answer.status is EnqueueStatus.LEFT_OUT
 
 
-def _refuse_taken(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool:
-    """Raise what it means that a job's key is taken; return whether some job was left out."""
+def refuse_taken(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> bool:
+    """Raise what it means that a job's key is taken, as `read_answers` does; return whether some job was left out."""
     left_out = False
     for job, answer in zip(jobs, answers, strict=True):
         if answer.status is _CREATED:

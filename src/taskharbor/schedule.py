@@ -124,3 +124,5 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Ticks let go because they were too late."""
     overlapped: int = 0
     """Ticks let go because a job before had not ended."""
+    kept_out: int = 0
+    """Jobs not made because another has their key, as with a task's `unique=`; triggered ones included."""

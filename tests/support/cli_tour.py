@@ -355,7 +355,8 @@ def _schedules_declare(tour: Tour) -> None:
 def _schedules_list(tour: Tour) -> None:
     tour.created("nightly")
 
-    assert ["nightly"] == [line["name"] for line in tour.lines("schedules", "list")]
+    (line,) = tour.lines("schedules", "list")
+    assert ("nightly", line["next_at"]) == (line["name"], *line["upcoming"])
     assert "0 3 * * * (Europe/Paris)" in tour.told("schedules", "list")
     assert [] == tour.lines("schedules", "list", "--application", "elsewhere")
 
@@ -375,9 +376,8 @@ def _schedules_create(tour: Tour) -> None:
     told = tour.told("schedules", "create", "often", "mail.send", "to=b", "count=2", "--every", "5m")
 
     assert '{"to":"b","count":2}' in told
-    assert (
-        "there already" in tour.run("schedules", "create", "often", "mail.send", "to=c", "--every", "5m").err
-    )
+    refused = tour.run("schedules", "create", "often", "mail.send", "to=c", "--every", "5m").err
+    assert "there already; pass replace=True (--replace)" in refused
     tour.told("schedules", "create", "often", "mail.send", "to=c", "--cron", "@daily", "--replace")
     assert ["@daily"] == [
         line["schedule"]["trigger"]["expression"] for line in tour.lines("schedules", "list")

@@ -276,6 +276,7 @@ class Scheduling(Machine):
                 fired=one.fired,
                 missed=one.missed,
                 overlapped=one.overlapped,
+                kept_out=one.kept_out,
             )
             same(expected, record, f"schedule {record.name}")
             grown = record.revision > one.revision if one.written else record.revision == one.revision

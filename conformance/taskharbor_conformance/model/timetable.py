@@ -38,6 +38,7 @@ class BookSchedule:
     fired: int = 0
     missed: int = 0
     overlapped: int = 0
+    kept_out: int = 0
     written: bool = True
     """It was, since it was last looked at."""
     revision: int = -1
@@ -182,10 +183,12 @@ class Timetable:
         """Move a schedule on, which was read as it is, and return the answers for its jobs."""
         one = self.schedules[firing.name]
         answers = self.book.enqueue(firing.jobs, all_or_none=False)
-        for answer in answers:
+        for job, answer in zip(firing.jobs, answers, strict=True):
             one.fired += answer.status is EnqueueStatus.CREATED
             if answer.status in (EnqueueStatus.CREATED, EnqueueStatus.REPLACED):
                 one.last_job = answer.job_id
+            elif answer.job_id != job.id:
+                one.kept_out += 1
         one.last_tick = firing.last_tick or one.last_tick
         one.missed += firing.missed
         one.overlapped += firing.overlapped

@@ -18,7 +18,7 @@ from taskharbor.harbor import Harbor
 from taskharbor.schedule import Cron, Misfire, Schedule, ScheduleRecord
 from taskharbor.scheduling import ticks
 
-HEADERS = ("schedule", "task", "when", "next", "in", "last", "fired", "state")
+HEADERS = ("schedule", "task", "when", "next", "in", "last", "fired", "kept out", "state")
 
 
 def row(record: ScheduleRecord, now: datetime) -> Sequence[str]:
@@ -32,6 +32,7 @@ def row(record: ScheduleRecord, now: datetime) -> Sequence[str]:
         _told_wait(following[0], now) if following else "",
         told_time(record.last_tick),
         f"{record.fired:,}",
+        f"{record.kept_out:,}" if record.kept_out else "",
         told_state(record, now),
     )
 
@@ -71,6 +72,8 @@ def for_programs(
     """Return a schedule for a line of JSON, with its next ticks; `whole` with the arguments of its call."""
     told = msgspec.structs.asdict(record)
     told["upcoming"] = upcoming(record, count)
+    if record.next_at is None:  # the store computes none: whoever leads writes it down
+        told["next_at"] = next(iter(upcoming(record, 1)), None)
     del told["job"]
     told["call"] = _call(harbor, record) if whole else {"task": record.job.task, "queue": record.job.queue}
     return told
@@ -105,7 +108,12 @@ def _facts(harbor: Harbor, record: ScheduleRecord, now: datetime) -> Iterator[tu
     yield "created", told_time(record.created_at)
     yield "last tick", told_time(record.last_tick)
     yield "last job", record.last_job or ""
-    counts = ((record.fired, "fired"), (record.missed, "missed"), (record.overlapped, "let go for overlap"))
+    counts = (
+        (record.fired, "fired"),
+        (record.missed, "missed"),
+        (record.overlapped, "let go for overlap"),
+        (record.kept_out, "kept out by a key"),
+    )
     yield "ticks", ", ".join(f"{count:,} {what}" for count, what in counts)
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from taskharbor.answers import refuse_taken
 from taskharbor.call import Sent, Signature, refuse_on_loop
 from taskharbor.control.asking import Asks, check_notes, text_list
 from taskharbor.driver import (
@@ -143,11 +144,14 @@ class Schedules:
     def trigger(self, name: str) -> Sent:
         """Make a schedule's job now, beside its ticks, paused or not, and return its id.
 
-        `created` is False if the job's key is taken: then the id is that of the job which has it.
+        Where the job's key is taken, as with a task's `unique=`, it does what an enqueue of the call would: where that
+        answers with the job that has the key, `created` is False, and the id is that job's.
 
         Raises:
             ScheduleNotFound: there is none of that name.
             ScheduleError: several fit the name; or it was changed again and again meanwhile.
+            DuplicateJob: the key is taken, and the call asked to be told (`on_conflict="raise"`).
+            KeyConflict: the key is taken by a job with other arguments, or by one that the call cannot replace.
         """
         return self._block("trigger", lambda store: _trigger(store, name))
 
@@ -231,7 +235,7 @@ async def _create(store: Store, made: NewSchedule, *, replace: bool) -> Schedule
         told = (
             "declared by an application, which alone may change it" if record.application else "there already"
         )
-        hint = "" if record.application else "; say replace to change it"
+        hint = "" if record.application else "; pass replace=True (--replace) to change it"
         raise ScheduleError(f"the schedule {made.name!r} is {told}{hint}", name=made.name)
     return record
 
@@ -254,7 +258,7 @@ async def _delete(store: Store, names: Sequence[str], *, force: bool) -> Sequenc
     if declared and not force:
         raise ScheduleError(
             f"the schedule {declared[0].name!r} is declared by the application {declared[0].application!r}: take it "
-            "out of its code, or pause it; force deletes it until a later generation declares it again",
+            "out of its code, or pause it; force=True (--force) deletes it until a later generation declares it again",
             name=declared[0].name,
         )
     await store.schedule_delete(ScheduleDelete(names=[record.name for record in found]))
@@ -271,6 +275,7 @@ async def _trigger(store: Store, name: str) -> Sent:
         firing = Firing(name=record.name, revision=record.revision, jobs=[job])
         (answer,) = await store.schedule_fire(ScheduleFire(firings=[firing]))
         if answer.moved:
+            _ = refuse_taken(firing.jobs, answer.jobs)
             (stored,) = answer.jobs
             return Sent(stored.job_id, stored.status is EnqueueStatus.CREATED)
     raise ScheduleError(

@@ -183,8 +183,8 @@ class Fired(msgspec.Struct, frozen=True, kw_only=True):
     moved: bool
     """False: the schedule is gone, or was written since it was read, or another leads. Nothing was changed."""
     jobs: Sequence[Enqueued] = ()
-    """One a job, in order. `fired` counts those created; `last_job` is the last one created or replaced, and stays as
-    it is where there is none."""
+    """One a job, in order. `fired` counts those created, `kept_out` those whose key another job has; `last_job` is the
+    last one created or replaced, and stays as it is where there is none."""
 
 
 class Schedules(Protocol):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from taskharbor.driver.schedule import Firing
 from taskharbor.driver.store import Enqueued, EnqueueStatus
+from taskharbor.job import NewJob
 from taskharbor.schedule import ScheduleRecord
 
 _WRITTEN = frozenset({EnqueueStatus.CREATED, EnqueueStatus.REPLACED})
@@ -37,24 +39,43 @@ def resumed_record(record: ScheduleRecord, now: datetime) -> ScheduleRecord:
     )
 
 
-def made(answers: Sequence[Enqueued]) -> tuple[int, str | None]:
-    """Return how many jobs a firing has made, and the last that it made or replaced; None if there is none."""
-    fired = sum(answer.status is EnqueueStatus.CREATED for answer in answers)
-    last = next((answer.job_id for answer in reversed(answers) if answer.status in _WRITTEN), None)
-    return fired, last
+class Made(NamedTuple):
+    """What came of a firing's jobs."""
+
+    fired: int
+    """Created."""
+    kept_out: int
+    """Not made because another job has their key."""
+    last_job: str | None
+    """The last that was created or replaced; None if there is none."""
+
+
+def kept_out(job: NewJob, answer: Enqueued) -> bool:
+    """Return whether a job was not made because another has its key; one that is stored already was not kept out."""
+    return answer.status not in _WRITTEN and answer.job_id != job.id
+
+
+def made(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> Made:
+    """Return what came of a firing's jobs, which were answered so."""
+    return Made(
+        sum(answer.status is EnqueueStatus.CREATED for answer in answers),
+        sum(kept_out(job, answer) for job, answer in zip(jobs, answers, strict=True)),
+        next((answer.job_id for answer in reversed(answers) if answer.status in _WRITTEN), None),
+    )
 
 
 def fired_record(record: ScheduleRecord, firing: Firing, answers: Sequence[Enqueued]) -> ScheduleRecord:
     """Return a record moved on by a firing, whose jobs were answered so."""
-    fired, last_job = made(answers)
+    came = made(firing.jobs, answers)
     moved = replace(
         record,
         revision=record.revision + 1,
         last_tick=firing.last_tick or record.last_tick,
-        last_job=last_job or record.last_job,
-        fired=record.fired + fired,
+        last_job=came.last_job or record.last_job,
+        fired=record.fired + came.fired,
         missed=record.missed + firing.missed,
         overlapped=record.overlapped + firing.overlapped,
+        kept_out=record.kept_out + came.kept_out,
     )
     if firing.after is None:
         return moved

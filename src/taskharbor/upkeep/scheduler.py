@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple, TypeAlias
 
-from taskharbor.driver import DueSchedules, Enqueued, Firing, ScheduleDue, ScheduleFire, Store
+from taskharbor.driver import DueSchedules, Enqueued, EnqueueStatus, Firing, ScheduleDue, ScheduleFire, Store
 from taskharbor.job import NewJob
 from taskharbor.scheduling import plan
 from taskharbor.upkeep.leadership import Leadership
@@ -16,6 +16,7 @@ logger = logging.getLogger("taskharbor.upkeep")
 
 Told: TypeAlias = Callable[[Sequence[NewJob], Sequence[Enqueued]], None]
 
+_CONFLICT: Final = EnqueueStatus.CONFLICT
 _LOOK: Final = 500
 """Schedules of one look."""
 _JOBS: Final = 1000
@@ -42,6 +43,8 @@ class Scheduler:
         self._told = told
         self._broken: dict[str, int] = {}
         """Schedules that could not be planned, with the revision for which that was logged."""
+        self._conflicts: dict[str, str] = {}
+        """Schedules whose key a job with other arguments has, by the job for which that was logged."""
 
     async def fire_due(self, store: Store) -> Pass:
         """Go through what is due until nothing is, or until this worker does not lead any more.
@@ -64,6 +67,7 @@ class Scheduler:
                 for firing, answer in zip(some, answers, strict=True):
                     if answer.jobs:
                         self._told(firing.jobs, answer.jobs)
+                        self._warn_of_conflict(firing, answer.jobs)
             if not firings:
                 return Pass(jobs, found.next_in)
             if not moved:
@@ -77,6 +81,26 @@ class Scheduler:
                 if next_in is None or next_in > timedelta(0):
                     return Pass(jobs, next_in)
         return Pass(jobs, None)
+
+    def _warn_of_conflict(self, firing: Firing, answers: Sequence[Enqueued]) -> None:
+        """Say that a key keeps ticks out which mean another request: nobody is there to be told by an error."""
+        last = next(
+            ((job, one) for job, one in zip(firing.jobs, answers, strict=True) if one.status is _CONFLICT),
+            None,
+        )
+        if last is None:
+            self._conflicts.pop(firing.name, None)
+            return
+        job, answer = last
+        if self._conflicts.get(firing.name) != answer.job_id:
+            logger.warning(
+                "schedule %r made no job: its key %r is taken by job %s, with other arguments or not to be replaced; "
+                "its ticks are counted as kept out while that job has the key",
+                firing.name,
+                job.key,
+                answer.job_id,
+            )
+        self._conflicts[firing.name] = answer.job_id
 
     def _planned(self, found: DueSchedules) -> list[Firing]:
         planned: list[Firing] = []

@@ -33,11 +33,11 @@ SELECT s.name, s.revision, s.last_job::text FROM taskharbor.schedule s WHERE s.n
     ORDER BY s.name FOR UPDATE OF s"""
 _MOVE = """WITH said AS MATERIALIZED (SELECT * FROM unnest($1::text::text[], $2::text::timestamptz[], $3::text::uuid[],
     $4::text::integer[], $5::text::bigint[], $6::text::bigint[], $7::text::timestamptz[], $8::text::timestamptz[],
-    $9::text::boolean[], $10::text::timestamptz[])
-    f(name, last_tick, last_job, fired, missed, overlapped, after, next_at, ended, waiting_tick))
+    $9::text::boolean[], $10::text::timestamptz[], $11::text::integer[])
+    f(name, last_tick, last_job, fired, missed, overlapped, after, next_at, ended, waiting_tick, kept_out))
 UPDATE taskharbor.schedule s SET revision = s.revision + 1, last_tick = coalesce(f.last_tick, s.last_tick),
     last_job = coalesce(f.last_job, s.last_job), fired = s.fired + f.fired, missed = s.missed + f.missed,
-    overlapped = s.overlapped + f.overlapped, after = coalesce(f.after, s.after),
+    overlapped = s.overlapped + f.overlapped, kept_out = s.kept_out + f.kept_out, after = coalesce(f.after, s.after),
     next_at = CASE WHEN f.after IS NULL THEN s.next_at ELSE f.next_at END,
     ended = CASE WHEN f.after IS NULL THEN s.ended ELSE f.ended END,
     waiting_tick = CASE WHEN f.after IS NULL THEN s.waiting_tick ELSE f.waiting_tick END
@@ -133,20 +133,21 @@ def _store(step: Step, firings: Sequence[Firing]) -> Routine[list[_Move]]:
 
 def _moved(moves: Sequence[_Move]) -> Query:
     firings = [move.firing for move in moves]
-    counts = [made(move.answers) for move in moves]
+    came = [made(move.firing.jobs, move.answers) for move in moves]
     return Query(
         _MOVE,
         (
             text_array([firing.name for firing in firings]),
             nullable_array([_text(firing.last_tick) for firing in firings]),
-            nullable_array([last for _, last in counts]),
-            plain_array([fired for fired, _ in counts]),
+            nullable_array([each.last_job for each in came]),
+            plain_array([each.fired for each in came]),
             plain_array([firing.missed for firing in firings]),
             plain_array([firing.overlapped for firing in firings]),
             nullable_array([_text(firing.after) for firing in firings]),
             nullable_array([_text(firing.next_at) for firing in firings]),
             plain_array([firing.ended for firing in firings]),
             nullable_array([_text(firing.waiting_tick) for firing in firings]),
+            plain_array([each.kept_out for each in came]),
         ),
     )
 

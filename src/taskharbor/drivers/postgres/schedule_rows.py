@@ -23,7 +23,7 @@ ROWS = 500
 COLUMNS = f"""s.name, s.application, s.schedule::text, s.job::text, s.payload, s.description, s.revision,
     {micros_of("s.created_at")}, {micros_of("s.after")}, {micros_of("s.next_at")}, s.ended,
     {micros_of("s.waiting_tick")}, {micros_of("s.paused_at")}, s.paused_by, s.reason, {micros_of("s.last_tick")},
-    s.last_job::text, s.fired, s.missed, s.overlapped"""
+    s.last_job::text, s.fired, s.missed, s.overlapped, s.kept_out"""
 """Of a schedule `s`, as `record_of` reads them."""
 _SAID = """said AS MATERIALIZED (SELECT s.name, s.application, s.schedule, s.job,
         substring($5::bytea FROM s.start FOR s.size) AS payload, s.description, s.revision, s.after, s.next_at, s.ended,
@@ -48,9 +48,8 @@ _job = msgspec.json.Decoder(NewJob)
 def record_of(row: Row) -> ScheduleRecord:
     """Return a schedule from a row of `COLUMNS`."""
     name, application, schedule, job, payload, description, revision, created_at, after, next_at = row[:10]
-    ended, waiting_tick, paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped = row[
-        10:20
-    ]
+    ended, waiting_tick, paused_at, paused_by, reason, last_tick, last_job = row[10:17]
+    fired, missed, overlapped, kept_out = row[17:21]
     return ScheduleRecord(
         name=name,
         application=application,
@@ -71,6 +70,7 @@ def record_of(row: Row) -> ScheduleRecord:
         fired=fired,
         missed=missed,
         overlapped=overlapped,
+        kept_out=kept_out,
     )
 
 

@@ -268,6 +268,7 @@ MIGRATIONS = (
     fired bigint NOT NULL DEFAULT 0,
     missed bigint NOT NULL DEFAULT 0,
     overlapped bigint NOT NULL DEFAULT 0,
+    kept_out bigint NOT NULL DEFAULT 0,
     due timestamptz NOT NULL GENERATED ALWAYS AS (CASE WHEN ended OR paused_at IS NOT NULL THEN timestamptz 'infinity'
         ELSE coalesce(next_at, timestamptz '-infinity') END) STORED
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000)""",

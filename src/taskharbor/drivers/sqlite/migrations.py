@@ -260,6 +260,7 @@ END""",  # noqa: S608 - our own constants
     fired INTEGER NOT NULL,
     missed INTEGER NOT NULL,
     overlapped INTEGER NOT NULL,
+    kept_out INTEGER NOT NULL,
     job BLOB NOT NULL
 )""",
             """CREATE INDEX taskharbor_schedule_due

@@ -52,10 +52,11 @@ _RESUME = """UPDATE taskharbor_schedule SET paused_at = NULL, paused_by = '', re
     waiting_tick = NULL, revision = revision + 1
     WHERE name IN (SELECT value FROM json_each(?1)) AND paused_at IS NOT NULL"""
 _REVISIONS = "SELECT name, revision FROM taskharbor_schedule WHERE name IN (SELECT value FROM json_each(?))"
-# [name, fired, missed, overlapped, last_tick, last_job, after, due, ended, waiting_tick]; without `after` the last four
-# stay as they are.
+# [name, fired, missed, overlapped, last_tick, last_job, after, due, ended, waiting_tick, kept_out]; without `after`,
+# what stands from `after` to `waiting_tick` stays as it is.
 _MOVE = """UPDATE taskharbor_schedule SET revision = revision + 1,
     fired = fired + (e.value ->> 1), missed = missed + (e.value ->> 2), overlapped = overlapped + (e.value ->> 3),
+    kept_out = kept_out + (e.value ->> 10),
     last_tick = coalesce(e.value ->> 4, last_tick), last_job = coalesce(e.value ->> 5, last_job),
     after_at = coalesce(e.value ->> 6, after_at),
     due = CASE WHEN e.value ->> 6 IS NULL THEN due ELSE e.value ->> 7 END,
@@ -151,16 +152,17 @@ def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]
 
 
 def _move(firing: Firing, answers: Sequence[Enqueued]) -> tuple[Cell, ...]:
-    fired, last_job = made(answers)
+    came = made(firing.jobs, answers)
     return (
         firing.name,
-        fired,
+        came.fired,
         firing.missed,
         firing.overlapped,
         cell_of(firing.last_tick),
-        last_job,
+        came.last_job,
         cell_of(firing.after),
         due_of(firing.next_at),
         int(firing.ended),
         cell_of(firing.waiting_tick),
+        came.kept_out,
     )

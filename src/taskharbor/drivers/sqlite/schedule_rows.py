@@ -23,7 +23,7 @@ TO_COMPUTE = -(1 << 62)
 """Before every instant."""
 _NAMES = (
     "name, application, task, queue, schedule, description, revision, created_at, after_at, due, ended, waiting_tick, "
-    "paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped, job"
+    "paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped, kept_out, job"
 )
 COLUMNS = f"s.{_NAMES}".replace(", ", ", s.")
 """What `record_of` reads, of a table named `s`."""
@@ -58,7 +58,9 @@ def record_of(row: Row) -> ScheduleRecord:
         ended,
         waiting_tick,
     ) = row[:12]
-    (paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped, job) = row[12:_CELLS]
+    paused_at, paused_by, reason, last_tick, last_job, fired, missed, overlapped, kept_out, job = row[
+        12:_CELLS
+    ]
     return ScheduleRecord(
         name=name,
         application=application,
@@ -79,6 +81,7 @@ def record_of(row: Row) -> ScheduleRecord:
         fired=fired,
         missed=missed,
         overlapped=overlapped,
+        kept_out=kept_out,
     )
 
 
@@ -118,6 +121,7 @@ def _cells_of(record: ScheduleRecord) -> tuple[Cell, ...]:
         record.fired,
         record.missed,
         record.overlapped,
+        record.kept_out,
         _blob_of(record.job),
     )
 
