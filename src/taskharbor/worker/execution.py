@@ -26,23 +26,7 @@ from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.slots import Slots
 from taskharbor.worker.telling import Telling
 from taskharbor.worker.threads import Threads
-from taskharbor.worker.work import Work
-
-
-class _Cancel:
-    """Stops an async handler: `CancelledError` at its next await. Only used in the loop's own thread."""
-
-    def interrupt(self, run: Work) -> None:
-        # A task cancelled before its first step would never run at all, and nobody would hear of its end.
-        if run.started and run.task is not None:
-            run.task.cancel()
-
-    def shelter(self) -> contextlib.AbstractContextManager[None]:
-        # A cancel only lands at an await, and the store's own verbs are ready for it there.
-        return contextlib.nullcontext()
-
-
-_CANCEL = _Cancel()
+from taskharbor.worker.work import CANCEL, Work
 
 
 class Execution:
@@ -97,7 +81,7 @@ class Execution:
         self._leases.begin(run)
         run.on_news = self._hear
         if run.plan.is_async:
-            run.interrupt = _CANCEL
+            run.interrupt = CANCEL
             run.task = self._loop.create_task(
                 self._drive(run), name=run.delivery.task, context=self._base.copy()
             )
@@ -110,7 +94,7 @@ class Execution:
             self._leases.begin(run)
             run.on_news = self._hear
         if batch.plan.is_async:
-            batch.interrupt = _CANCEL
+            batch.interrupt = CANCEL
             batch.task = self._loop.create_task(
                 self._drive_batch(batch), name=batch.parts[0].delivery.task, context=self._base.copy()
             )

@@ -95,3 +95,19 @@ class Interrupt(Protocol):
     def shelter(self) -> AbstractContextManager[None]:
         """Return a block in which no interrupt lands."""
         ...
+
+
+class _Cancel:
+    """Stops an async handler: `CancelledError` at its next await. Only used in the loop's own thread."""
+
+    def interrupt(self, run: Work) -> None:
+        # A task cancelled before its first step would never run at all, and nobody would hear of its end.
+        if run.started and run.task is not None:
+            run.task.cancel()
+
+    def shelter(self) -> AbstractContextManager[None]:
+        # A cancel only lands at an await, and the store's own verbs are ready for it there.
+        return nullcontext()
+
+
+CANCEL: Interrupt = _Cancel()
