@@ -10,7 +10,8 @@ The conventions, for who writes a page:
   before the block, <!-- until: COMMAND -->, waits until that command succeeds. `REWRITE_PAGES=1 pytest -k PAGE` writes
   anew what such a block tells wrongly.
 - ```sql run: queries on the page's only *.db file, without the right to write.
-- ```python file=NAME: a file in the page's directory. It is there from the beginning, to be imported.
+- ```python file=NAME: a file in the page's directory. It is there from the beginning, to be imported. ```toml file=NAME
+  and the like: to be read.
 - ```python from=PATH: the block stands in that file of the repository, word for word. The file is run instead.
 - ```python no-run: only compiled. The line before says why: <!-- no-run: REASON -->.
 - A ```text block that is the next after a Python or SQL block is what that prints. `...` stands for anything.
@@ -48,7 +49,9 @@ LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (?P<title>.+)$")
 
 PROGRAMS = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
-FILES = [block.own_file for page in PAGES for block in blocks_of(page) if block.own_file is not None]
+FILES = [
+    file for page in PAGES for block in blocks_of(page) if (file := block.own_file) and file.endswith(".py")
+]
 
 
 @pytest.mark.parametrize("page", [page for page in PROGRAMS if page.parent.name != "tutorial"], ids=name_of)

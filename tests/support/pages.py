@@ -16,6 +16,7 @@ MARK = "\x1e"
 """Printed before the output of each block."""
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
+_OWN_FILE = re.compile(r"^(?P<language>\w+) file=(?P<name>\S+)$")
 _UNTIL = re.compile(r"^ *<!-- until: (?P<command>\S.*) -->$")
 
 
@@ -36,15 +37,14 @@ class Block(msgspec.Struct, frozen=True):
     @property
     def file(self) -> str | None:
         """Which file of the repository it is a part of."""
-        return self._named("python from=")
+        prefix = "python from="
+        return self.info.removeprefix(prefix) if self.info.startswith(prefix) else None
 
     @property
     def own_file(self) -> str | None:
         """Which file it is, beside the page's program."""
-        return self._named("python file=")
-
-    def _named(self, prefix: str) -> str | None:
-        return self.info.removeprefix(prefix) if self.info.startswith(prefix) else None
+        found = _OWN_FILE.match(self.info)
+        return found["name"] if found else None
 
 
 @cache
