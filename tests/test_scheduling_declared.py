@@ -120,7 +120,9 @@ def test_what_is_declared_no_more_is_removed_by_the_next_version_and_not_brought
         forced = old.declare_schedules(force=True)
 
     assert "schedules declared no more by application 'shop' were removed: shop/us" in caplog.text
+    assert "generation 2 is there, and this worker's set was declared before it" in caplog.text
     assert "taskharbor schedules declare --force" in caplog.text
+    assert "without a name" not in caplog.text
     assert (DeclareStatus.DECLARED, 3) == _told(forced)
     assert (["shop/us"], [], []) == (list(forced.added), list(forced.changed), list(forced.removed))
 
@@ -138,6 +140,22 @@ def test_applications_leave_one_another_alone() -> None:
     assert ["one/report", "other/report"] == shop.names()
 
 
+def test_two_applications_without_a_name_are_warned_of_each_other(caplog: pytest.LogCaptureFixture) -> None:
+    shop = Shop()
+    one, other = shop.version(), shop.version()
+    one.schedule(shop.report.s("eu"), HOURLY, name="one")
+    other.schedule(shop.report.s("eu"), HOURLY, name="other")
+
+    with caplog.at_level(logging.WARNING, "taskharbor.upkeep"), one, other:
+        for version in (one, other, one):
+            version.run_until_idle()
+
+    removed, stay = caplog.messages
+    assert "were removed: default/one" in removed
+    assert "generation 2 is there" in stay
+    assert all("name them, by Harbor(application=...)" in said for said in (removed, stay))
+
+
 def test_a_named_application_with_no_schedule_left_removes_them_and_an_unnamed_asks_nothing() -> None:
     shop = Shop()
     first = shop.version()
@@ -150,6 +168,27 @@ def test_a_named_application_with_no_schedule_left_removes_them_and_an_unnamed_a
         named.run_until_idle()
 
     assert [] == shop.names()
+
+
+def test_a_script_that_works_until_idle_declares_nothing_in_a_store_that_others_share(tmp_path: Path) -> None:
+    registry = Registry()
+
+    @task(registry=registry, name="report")
+    def report() -> None: ...
+
+    with (
+        Harbor(f"sqlite:///{tmp_path}/jobs.db", registry=registry, application="shop") as shop,
+        Harbor(f"sqlite:///{tmp_path}/jobs.db", registry=Registry(), application="shop") as script,
+    ):
+        shop.schedule(report.s(), HOURLY)
+        shop.run_until_idle()
+        assert [] == shop.schedules.list()
+        with shop.worker_thread():
+            declared = [record.name for record in shop.schedules.list()]
+        script.run_until_idle()
+        left = [record.name for record in shop.schedules.list()]
+
+    assert ["shop/report"] == declared == left
 
 
 def test_the_same_declarations_have_the_same_digest_whatever_encrypts_them() -> None:

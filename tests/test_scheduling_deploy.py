@@ -45,7 +45,11 @@ def report() -> None: ...
 
 harbor = Harbor(sys.argv[1], application="shop")
 """
-WORK_ONCE = "import app; app.harbor.run_until_idle()"
+WORK_ONCE = """
+import app
+with app.harbor as harbor, harbor.worker_thread():
+    pass
+"""
 WORK_ON = """
 import sys, app
 with app.harbor as harbor, harbor.worker_thread():

@@ -365,7 +365,8 @@ class Harbor(Dispatching, Declaring):
         """Work in this thread until nothing is running and nothing is due within so long, and return what was done.
 
         With the default, jobs scheduled or retried later stay where they are; `within=timedelta(minutes=1)` waits for
-        those due within a minute, and so on until none is. Ctrl-C stops it: once drains, twice cancels.
+        those due within a minute, and so on until none is. Ctrl-C stops it: once drains, twice cancels. It fires
+        schedules that the store has, and declares none in a store that others share: `declare_schedules` does.
 
         Raises:
             OptionError: a setting with a value that cannot be.

@@ -30,7 +30,7 @@ class WorkerOptions(TypedDict, total=False, closed=True):
     weights: Mapping[str, int] | None
     reserved: Mapping[str, int] | None
     aging: timedelta | None
-    aging_share: float
+    aging_share: float | None
     stall: timedelta
     owns_process: bool
 
@@ -51,6 +51,10 @@ def settings_of(options: WorkerOptions) -> WorkerSettings:
                 f"a worker has no setting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
             )
     merged: WorkerOptions = {**configured(), **options}
+    if "aging_share" not in options and merged.get("aging") is None and "aging" in options:
+        merged.pop(
+            "aging_share", None
+        )  # the settings' share goes with the settings' aging, which is not wanted here
     return WorkerSettings(**merged)
 
 
@@ -95,6 +99,7 @@ def configured() -> WorkerOptions:
 
 async def until_idle(worker: Worker, within: timedelta) -> WorkerCounts:
     """Run a worker on this event loop until nothing runs and nothing is due within so long; return what it did."""
+    worker.leave_schedules()
     async with worker:
         await worker.idle(within)
     return worker.counts

@@ -76,6 +76,8 @@ def serve(
     worker = harbor.worker(**cast("WorkerOptions", cast("object", msgspec.structs.asdict(own))))
     if until_idle is None:
         worker.wait_for_store()
+    else:
+        worker.leave_schedules()
     serving = _Serving(worker, until_idle, max_jobs, max_memory)
 
     async def main() -> Exit:

@@ -193,7 +193,8 @@ def worker(
     until_idle: Annotated[
         bool,
         typer.Option(
-            "--until-idle", help="Stop when nothing runs here and nothing is due; tell what is left."
+            "--until-idle",
+            help="Stop when nothing runs here and nothing is due; tell what is left. Declares no schedules.",
         ),
     ] = False,
     within: Annotated[
@@ -258,6 +259,8 @@ def worker(
         }
     )
     settings = loaded.settings
+    if loaded.given("aging_share") and settings.aging is None:
+        raise OptionError("--aging-share (TASKHARBOR_AGING_SHARE, aging_share) goes with --aging")
 
     def told(name: str, value: T) -> T | None:  # a worker has its own defaults
         return value if loaded.given(name) else None

@@ -28,7 +28,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
-from taskharbor.driver import CancelRequest, JobEnqueue, Store
+from taskharbor.driver import CancelRequest, Capability, JobEnqueue, Store
 from taskharbor.errors import UsageError
 from taskharbor.job import new_token
 from taskharbor.settlement import Settled, Settlement
@@ -76,6 +76,7 @@ class Worker:
         self._start_ended = asyncio.Event()
         self._drain_asked = asyncio.Event()
         self._waits = False
+        self._declares = True
         self._halt = asyncio.Event()
 
     # --- start
@@ -86,6 +87,14 @@ class Worker:
         For a process that exists for this worker. `drain` ends the wait; then the start raises after all.
         """
         self._waits = True
+
+    def leave_schedules(self) -> None:
+        """Do not declare the application's schedules at the start, where others share the store.
+
+        For one that works until idle: a script may have imported half of the tasks, and would remove the schedules of
+        the others.
+        """
+        self._declares = Capability.SHARED not in self._application.driver.capabilities
 
     async def __aenter__(self) -> Self:
         """Start: open the store, build the dependencies, go on the register, begin to reserve.
@@ -117,7 +126,7 @@ class Worker:
         queues = settings.queues_served(definition.options.queue for definition in application.registry)
         self._furnish(store, queues, deps)
         await self._reached(self._register.announce)
-        if declared is not None:
+        if declared is not None and self._declares:
             await self._reached(lambda: declare(store, declared))
         self._sight.seen()
         # Nothing is reserved before it is known that its lease can be kept.
