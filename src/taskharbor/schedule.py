@@ -15,8 +15,11 @@ import msgspec
 from taskharbor.job import NewJob
 
 DEFAULT_GRACE = timedelta(minutes=1)
+DEFAULT_CATCH_UP = 100
 CATCH_UP_LIMIT = 1000
 """Ticks that one look at a schedule makes jobs of, at most, whatever it declares."""
+DEFAULT_APPLICATION = "default"
+"""Whose declarations those are that name no application."""
 SCHEDULE_META = "taskharbor.schedule"
 """Where a job's `meta` names the schedule that made it."""
 TICK_META = "taskharbor.tick"
@@ -69,7 +72,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     trigger: Trigger
     misfire: Misfire = Misfire.ONCE
-    catch_up: int = 100
+    catch_up: int = DEFAULT_CATCH_UP
     """How many late ticks have their jobs, with `Misfire.CATCH_UP`."""
     grace: timedelta = DEFAULT_GRACE
     """A tick that is no later than this is on time."""

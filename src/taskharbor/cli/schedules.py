@@ -205,8 +205,9 @@ def declare(
                 line(f"{name}  {what}")
     if declared.status is DeclareStatus.OUTDATED:
         note(
-            f"Nothing was changed: generation {declared.generation} is there, which is later than this code. For a "
-            "rollback, say --force."
+            f"Nothing was changed: generation {declared.generation} is there, and this set was declared before it. If "
+            "this is the version to run (a rollback, a revert), say --force; or number your generations, and give it a "
+            "greater number."
         )
         raise typer.Exit(Exit.FAILED)
     if not as_json:

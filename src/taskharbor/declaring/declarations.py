@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from copy import copy
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -15,10 +14,8 @@ from taskharbor.codec import Codec
 from taskharbor.declaring.template import Template, template
 from taskharbor.driver import ScheduleDeclare
 from taskharbor.errors import OptionError
-from taskharbor.schedule import NewSchedule, Schedule
+from taskharbor.schedule import DEFAULT_APPLICATION, NewSchedule, Schedule
 from taskharbor.task import Registry, TaskDefinition
-
-DEFAULT_APPLICATION: Final = "default"
 
 
 class _Scope(msgspec.Struct, frozen=True):

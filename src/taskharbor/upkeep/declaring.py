@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from taskharbor.driver import DeclareStatus, ScheduleDeclare, Store
+from taskharbor.schedule import DEFAULT_APPLICATION
 
 logger = logging.getLogger("taskharbor.upkeep")
+
+_NAMELESS: Final = (
+    ". If another application without a name of its own uses this store, each removes what the other declares: name "
+    "them, by Harbor(application=...) or TASKHARBOR_APPLICATION"
+)
 
 
 async def declare(store: Store, request: ScheduleDeclare) -> None:
@@ -16,13 +23,15 @@ async def declare(store: Store, request: ScheduleDeclare) -> None:
         StoreUnavailable: the store cannot be reached.
     """
     answer = await store.schedule_declare(request)
+    nameless = request.application == DEFAULT_APPLICATION
     if answer.status is DeclareStatus.OUTDATED:
         logger.warning(
-            "the schedules of application %r are those of generation %d, which was declared later than this worker's; "
-            "they stay. That is right while an old version is being replaced; after a rollback, run "
-            "`taskharbor schedules declare --force` with this version, or raise its generation",
+            "the schedules of application %r stay as they are: generation %d is there, and this worker's set was "
+            "declared before it. That is right while an old version is being replaced. If this is the version to run "
+            "(a rollback, a revert), run `taskharbor schedules declare --force` with it, or number your generations%s",
             request.application,
             answer.generation,
+            _NAMELESS if nameless else "",
         )
         return
     if answer.added or answer.changed:
@@ -34,8 +43,10 @@ async def declare(store: Store, request: ScheduleDeclare) -> None:
             len(answer.changed),
         )
     if answer.removed:
-        logger.info(
-            "schedules declared no more by application %r were removed: %s",
+        logger.log(
+            logging.WARNING if nameless else logging.INFO,
+            "schedules declared no more by application %r were removed: %s%s",
             request.application,
             ", ".join(answer.removed),
+            _NAMELESS if nameless else "",
         )
