@@ -156,6 +156,17 @@ def test_two_applications_without_a_name_are_warned_of_each_other(caplog: pytest
     assert all("name them, by Harbor(application=...)" in said for said in (removed, stay))
 
 
+def test_a_name_with_a_slash_is_found_without_its_applications() -> None:
+    shop = Shop(application="shop")
+    shop.harbor.schedule(shop.report.s("eu"), HOURLY, name="reports/daily")
+
+    with shop.harbor as harbor:
+        harbor.declare_schedules()
+        found = harbor.schedules.get("reports/daily")
+
+    assert "shop/reports/daily" == found.name
+
+
 def test_a_named_application_with_no_schedule_left_removes_them_and_an_unnamed_asks_nothing() -> None:
     shop = Shop()
     first = shop.version()

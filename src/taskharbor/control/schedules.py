@@ -216,9 +216,9 @@ async def _found(store: Store, names: Iterable[str]) -> Sequence[ScheduleRecord]
     short = [name for name in wanted if name not in there]
     everything = {record.name: record for record in await _all(store, None)} if short else {}
     for name in short:
-        fitting = [whole for whole in everything if whole.rpartition("/")[2] == name]
+        fitting = [whole for whole in everything if _own_name(whole) == name]
         if not fitting:
-            known = [*everything, *(whole.rpartition("/")[2] for whole in everything)]
+            known = [*everything, *(_own_name(whole) for whole in everything)]
             raise ScheduleNotFound(f"there is no schedule {name!r}{nearest(name, known)}", name=name)
         if len(fitting) > 1:
             raise ScheduleError(
@@ -226,6 +226,12 @@ async def _found(store: Store, names: Iterable[str]) -> Sequence[ScheduleRecord]
             )
         there[name] = everything[fitting[0]]
     return list({there[name].name: there[name] for name in wanted}.values())
+
+
+def _own_name(whole: str) -> str:
+    """Return a schedule's name without its application's, which has no slash; its own may have some."""
+    before, slash, after = whole.partition("/")
+    return after if slash else before
 
 
 async def _create(store: Store, made: NewSchedule, *, replace: bool) -> ScheduleRecord:
