@@ -12,6 +12,7 @@ from hypothesis.stateful import precondition, rule
 from taskharbor.driver import (
     UPKEEP,
     Enqueued,
+    EnqueueStatus,
     Fired,
     Firing,
     LeaderRelease,
@@ -143,10 +144,18 @@ class Scheduling(Machine):
 
             expected = [self._moved(firing, outdone=outdone) for firing in firings]
             same(expected, _told(answers), "schedule_fire")
+            self._note_words(firings, answers)
             if twice and not outdone:
                 again = self.ask(self.store.schedule_fire(request))
                 same([(False, [])] * len(firings), _told(again), "what was read before it was written")
             self._check_schedules()
+
+    def _note_words(self, firings: Sequence[Firing], answers: Sequence[Fired]) -> None:
+        """A template may take the place of what a producer brought."""
+        for firing, answer in zip(firings, answers, strict=True):
+            for job, told in zip(firing.jobs, answer.jobs, strict=False):
+                if told.status in (EnqueueStatus.CREATED, EnqueueStatus.REPLACED):
+                    self.last_words[told.job_id] = job.payload
 
     def _due(self, limit: int) -> list[tuple[ScheduleRecord, bool]]:
         answer = self.ask(self.store.schedule_due(ScheduleDue(limit=limit, now=self.book.now)))
@@ -221,6 +230,7 @@ class Scheduling(Machine):
             expected: list[tuple[bool, list[Enqueued]]]
             expected = [self._moved(firing, outdone=False), (False, [])]
             same(expected[:times], _told(answers), "schedule_fire by hand")
+            self._note_words([firing] * times, answers)
         self._check_schedules()
 
     # leadership
