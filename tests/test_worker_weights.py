@@ -47,13 +47,13 @@ def test_what_starts_comes_to_the_weights_whatever_the_priorities(url: str) -> N
     noted = Noted()
 
     with Harbor(url, registry=noted.registry) as harbor:
-        noted.send(harbor, "mail", 3000)
-        noted.send(harbor, "rows", 2000, priority=0)
-        noted.send(harbor, "rest", 1000)
+        noted.send(harbor, "mail", 1500)
+        noted.send(harbor, "rows", 1000, priority=0)
+        noted.send(harbor, "rest", 500)
         harbor.run_until_idle(queues=["mail", "rows", "rest"], weights={"mail": 3, "rows": 2})
 
-    assert 6000 == len(noted.ran)
-    while_all_had_work = noted.ran[:4800]
+    assert 3000 == len(noted.ran)
+    while_all_had_work = noted.ran[:2400]
     assert share_of("mail", while_all_had_work) == pytest.approx(3 / 6, rel=0.05)
     assert share_of("rows", while_all_had_work) == pytest.approx(2 / 6, rel=0.05)
     assert share_of("rest", while_all_had_work) == pytest.approx(1 / 6, rel=0.05)
@@ -122,6 +122,21 @@ def test_a_queue_without_work_leaves_all_slots_to_the_others() -> None:
 
         assert all(started.acquire(timeout=20) for _ in range(8))
         go_on.set()
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+def test_idle_means_that_no_queue_has_anything_due_that_without_a_quota_at_first_neither(
+    concurrency: int,
+) -> None:
+    noted = Noted()
+
+    with Harbor("memory://", registry=noted.registry) as harbor:
+        noted.send(harbor, "default", 200)
+        harbor.run_until_idle(
+            queues=["mail", "default"], weights={"mail": 100}, concurrency=concurrency, prefetch=0
+        )
+
+    assert 200 == len(noted.ran)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ class Intake:
                 if answer is None:
                     return
                 go_on = self._asking.answered(ask, answer)
-                self._note(answer, quiet_before=quiet_before)
+                self._note(answer, quiet=quiet_before and not go_on)
                 if not go_on:
                     self._start_batches_if_quiet()
                 if not (self._stopping or go_on):
@@ -229,7 +229,8 @@ class Intake:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._room.wait(), self._asking.pause)
 
-    def _note(self, answer: Reservation, *, quiet_before: bool) -> None:
+    def _note(self, answer: Reservation, *, quiet: bool) -> None:
+        """Take up an answer; `quiet` if nothing was in hand before it, and no other queue is to be asked at once."""
         if answer.deliveries:
             self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
             self._buffer.extend(self._asking.in_order(answer.deliveries))
@@ -237,7 +238,7 @@ class Intake:
             self._hand_back_guarded()
             if self._buffer:
                 self._reconsider_later()
-        elif quiet_before and self.idle and not answer.held_back:
+        elif quiet and self.idle and not answer.held_back:
             for horizon, event in self._quiet:
                 if answer.next_due_in is None or answer.next_due_in > horizon:
                     event.set()
