@@ -408,7 +408,11 @@ def test_what_cannot_be_scheduled_is_refused_where_it_is_said() -> None:
             (lambda: harbor.schedule(report.s("eu"), HOURLY, name="/x"), "no slash at its ends"),
             (lambda: harbor.schedule(report.s("eu"), HOURLY, name="taken"), "declared already"),
             (lambda: shop.version(application="a/b"), "expected no slash"),
-            (lambda: shop.version(generation=0), "expected a whole number of at least 1"),
+            (
+                lambda: shop.version(generation=0),
+                "generation=0: expected a whole number from 1 to 9,007,199,254,740,991",
+            ),
+            (lambda: shop.version(generation=2**63), "expected a whole number from 1"),
         ]
         for call, told in calls:
             with pytest.raises(OptionError) as caught:

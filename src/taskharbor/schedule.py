@@ -18,6 +18,8 @@ DEFAULT_GRACE = timedelta(minutes=1)
 DEFAULT_CATCH_UP = 100
 CATCH_UP_LIMIT = 1000
 """Ticks that one look at a schedule makes jobs of, at most, whatever it declares."""
+GENERATION_LIMIT = 2**53 - 1
+"""The greatest number of a generation: JSON tells it exactly, and those of stores that count on fit in 64 bits."""
 DEFAULT_APPLICATION = "default"
 """Whose declarations those are that name no application."""
 SCHEDULE_META = "taskharbor.schedule"

@@ -14,7 +14,7 @@ from taskharbor.codec import Codec
 from taskharbor.declaring.template import Template, template
 from taskharbor.driver import ScheduleDeclare
 from taskharbor.errors import OptionError
-from taskharbor.schedule import DEFAULT_APPLICATION, NewSchedule, Schedule
+from taskharbor.schedule import DEFAULT_APPLICATION, GENERATION_LIMIT, NewSchedule, Schedule
 from taskharbor.task import Registry, TaskDefinition
 
 
@@ -40,12 +40,14 @@ class Declarations:
         """Begin with none.
 
         Raises:
-            OptionError: the application's name cannot be, or the generation is no whole number of at least 1.
+            OptionError: the application's name cannot be, or the generation is no whole number from 1 to 2**53 - 1.
         """
         if application is not None:
             _check_application(application, "application")
-        if generation is not None and (type(generation) is not int or generation < 1):
-            raise OptionError(f"generation={generation!r}: expected a whole number of at least 1")
+        if generation is not None and not (type(generation) is int and 1 <= generation <= GENERATION_LIMIT):
+            raise OptionError(
+                f"generation={generation!r}: expected a whole number from 1 to {GENERATION_LIMIT:,}"
+            )
         self._registry = registry
         self._codec = codec
         self._application = application

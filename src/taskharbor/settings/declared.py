@@ -10,6 +10,7 @@ from msgspec import Meta
 from typing_extensions import override
 
 from taskharbor.errors import redacted
+from taskharbor.schedule import GENERATION_LIMIT
 
 DEFAULT_URL: Final = "sqlite:///taskharbor.db"
 WORKER_TABLE: Final = "worker"
@@ -20,6 +21,7 @@ MOST: Final = 100_000
 """More handlers, processes or jobs at once is a mistake in writing; memory would be asked for all of them."""
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Some: TypeAlias = Annotated[int, Meta(ge=1, le=MOST)]
+Generation: TypeAlias = Annotated[int, Meta(ge=1, le=GENERATION_LIMIT)]
 Share: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -40,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "default"
     generation: Annotated[
-        Count | None,
+        Generation | None,
         Meta(
             description="Of those declarations, a number that grows with each deploy; by default the store tells them "
             "apart."
@@ -99,9 +101,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
     aging_share: Annotated[
-        Annotated[float, Meta(gt=0, le=1)],
-        Meta(description="Which part of what is taken goes to such jobs, with `aging`."),
-    ] = 0.1
+        Annotated[float, Meta(gt=0, le=1)] | None,
+        Meta(description="Which part of what is taken goes to such jobs, with `aging` only; by default 0.1."),
+    ] = None
     stall: Annotated[
         timedelta, Meta(description="An event loop that has not turned for so long is blocked.")
     ] = timedelta(minutes=1)
@@ -191,4 +193,5 @@ def kind_of(name: str) -> str:
         "handler_processes": _SOME,
         "aging_share": "a number above 0 and at most 1",
         "prefetch": f"a whole number from 0 to {MOST:,}",
+        "generation": f"a whole number from 1 to {GENERATION_LIMIT:,}",
     }.get(name, "a whole number of at least 1")
