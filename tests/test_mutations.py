@@ -933,10 +933,10 @@ def mutation_name(mutation: Mutation) -> str:
     return f"{mutation.rule}-{mutation.why.replace(' ', '_')}"
 
 
-def one_in_three(mutations: Sequence[Mutation]) -> list[object]:
-    """Return mutations as parameters, of which `make test` tries every third, and `make test-full` all."""
+def one_in_six(mutations: Sequence[Mutation]) -> list[object]:
+    """Return mutations as parameters, of which `make test` tries every sixth, and `make test-full` all."""
     return [
-        pytest.param(one, id=mutation_name(one), marks=[pytest.mark.slow] if number % 3 else [])
+        pytest.param(one, id=mutation_name(one), marks=[pytest.mark.slow] if number % 6 else [])
         for number, one in enumerate(mutations)
     ]
 
@@ -951,7 +951,7 @@ def test_every_mutation_has_its_place() -> None:
     assert misplaced(MUTATIONS) == []
 
 
-@pytest.mark.parametrize("mutation", one_in_three([one for one in MUTATIONS if _is_in_driver(one)]))
+@pytest.mark.parametrize("mutation", one_in_six([one for one in MUTATIONS if _is_in_driver(one)]))
 def test_a_rule_broken_in_the_driver_is_noticed(
     mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -964,7 +964,7 @@ def test_a_rule_broken_in_the_driver_is_noticed(
     assert noticed, f"rule {mutation.rule}: {mutation.why}, and none of its cases fails"
 
 
-@pytest.mark.parametrize("mutation", one_in_three([one for one in MUTATIONS if not _is_in_driver(one)]))
+@pytest.mark.parametrize("mutation", one_in_six([one for one in MUTATIONS if not _is_in_driver(one)]))
 def test_a_rule_broken_elsewhere_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     copy_package(tmp_path, mutation, *HURRY)
 

@@ -17,7 +17,7 @@ from tests.test_mutations import (
     first_failing,
     misplaced,
     mutant_driver,
-    one_in_three,
+    one_in_six,
 )
 from tests.test_sqlite_mutations import broken
 from tests.test_sqlite_mutations import mutant_driver as mutant_sqlite
@@ -248,7 +248,7 @@ def test_every_mutation_has_its_place() -> None:
     assert misplaced([*IN_MEMORY, *IN_SQLITE]) == []
 
 
-@pytest.mark.parametrize("mutation", one_in_three(IN_MEMORY))
+@pytest.mark.parametrize("mutation", one_in_six(IN_MEMORY))
 def test_what_is_broken_in_memory_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     with mutant_driver(tmp_path, mutation) as factory:
         noticed = first_failing(cases(family=mutation.rule), factory)
@@ -256,7 +256,7 @@ def test_what_is_broken_in_memory_is_noticed(mutation: Mutation, tmp_path: Path)
     assert noticed, f"{mutation.rule}: {mutation.why}, and no case of that family fails"
 
 
-@pytest.mark.parametrize("mutation", one_in_three(IN_SQLITE))
+@pytest.mark.parametrize("mutation", one_in_six(IN_SQLITE))
 def test_what_is_broken_in_sqlite_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     with mutant_sqlite(tmp_path, mutation) as factory:
         noticed = first_failing(cases(family=mutation.rule), factory)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_mutations import Mutation, first_failing, misplaced, one_in_three, quick_first
+from tests.test_mutations import Mutation, first_failing, misplaced, one_in_six, quick_first
 from tests.test_sqlite_mutations import broken, mutant_driver
 
 MUTATIONS = [
@@ -205,7 +205,7 @@ def test_every_mutation_has_its_place() -> None:
     assert misplaced(MUTATIONS) == []
 
 
-@pytest.mark.parametrize("mutation", one_in_three(MUTATIONS))
+@pytest.mark.parametrize("mutation", one_in_six(MUTATIONS))
 def test_a_rule_of_flows_broken_in_the_driver_is_noticed(
     mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from tests.test_mutations import (
     first_failing,
     misplaced,
     mutation_name,
-    one_in_three,
+    one_in_six,
     quick_first,
     replace,
 )
@@ -518,7 +518,7 @@ def test_every_mutation_has_its_place() -> None:
     assert misplaced([*MUTATIONS, *RINGS]) == []
 
 
-@pytest.mark.parametrize("mutation", one_in_three(MUTATIONS))
+@pytest.mark.parametrize("mutation", one_in_six(MUTATIONS))
 def test_a_rule_broken_in_the_driver_is_noticed(
     mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

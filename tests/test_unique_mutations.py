@@ -20,7 +20,7 @@ from tests.test_mutations import (
     in_a_process,
     misplaced,
     mutant_driver,
-    one_in_three,
+    one_in_six,
 )
 from tests.test_sqlite_mutations import SQLITE
 from tests.test_sqlite_mutations import mutant_driver as mutant_sqlite
@@ -342,7 +342,7 @@ def test_a_decision_that_breaks_a_rule_is_noticed(mutation: Mutation, tmp_path: 
     assert code == NOTICED, f"{mutation.why}, and none of the cases fails: {said}"
 
 
-@pytest.mark.parametrize("mutation", one_in_three(IN_MEMORY))
+@pytest.mark.parametrize("mutation", one_in_six(IN_MEMORY))
 def test_a_rule_broken_in_memory_is_noticed(
     mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
