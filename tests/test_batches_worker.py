@@ -158,6 +158,21 @@ def test_a_batch_that_gathers_gives_way_when_others_wait_for_its_slot(
     assert [[1]] == pool.calls
 
 
+def test_until_idle_waits_for_no_batch_that_begins_when_nothing_more_comes(url: str, pool: Pool) -> None:
+    """The last job is reserved with the others, and gathers once a slot is left for it."""
+    registry = Registry()
+
+    @task(batch=Batch(size=2, wait=HOUR), registry=registry)
+    def work(numbers: list[int]) -> None:
+        pool.calls.append(numbers)
+
+    with Harbor(url, registry=registry) as harbor:
+        harbor.enqueue_many([work.s(number) for number in range(5)])
+        harbor.run_until_idle(concurrency=1, prefetch=10)
+
+    assert [[0, 1], [2, 3], [4]] == pool.calls
+
+
 def test_jobs_that_may_start_once_are_batched_with_their_starts_written_first(url: str, pool: Pool) -> None:
     registry = Registry()
 
@@ -397,6 +412,7 @@ def test_batches_on_postgresql(tmp_path: Path) -> None:
         assert ["here"] * 2 == [line.text for line in handles[1].log()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_nothing_is_lost_when_a_worker_is_killed_in_the_middle_of_a_batch(tmp_path: Path) -> None:
     """What the killed worker had begun runs again, each alone; its attempts are charged as those of any other job."""

@@ -147,12 +147,14 @@ class Intake:
         if solo or self._asking.partial:
             self._woken.set()  # the next solo job may come now, or one of a queue that had no room
         self.start_some()
+        self._wake_for_batches()
         self._room.set()
 
     def settled(self) -> None:
         """Go on if the store had fallen behind, or everything has been written."""
         if self._buffer:
             self.start_some()
+            self._wake_for_batches()
         self._room.set()
         if self._quiet and self.idle:
             self._woken.set()
@@ -218,6 +220,11 @@ class Intake:
         """Who waits until nothing is due waits for no batch to fill, once nothing more comes."""
         if self._quiet:
             self._batching.start_all()
+
+    def _wake_for_batches(self) -> None:
+        """Have `run`, which may sleep, see that the last of the buffer have begun to gather."""
+        if self._quiet and not self._batching.idle:
+            self._woken.set()
 
     def _wants_more(self) -> bool:
         if self._suspended() or self._full() or self._settling.pending > _UNSETTLED_LIMIT:
