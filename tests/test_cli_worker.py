@@ -146,6 +146,7 @@ def test_application_and_store_stand_before_the_command_or_after_it(
         (["--reserve", "mail=0"], "reserved = 'mail=0'"),
         (["--aging", "5"], "'5' has no unit"),
         (["--aging-share", "0"], "expected a number above 0 and at most 1"),
+        (["--aging-share", "0.5"], "goes with --aging"),
         (["--queues", ","], "--queues ',': expected one or more names, such as mail,default"),
         (["--queues", "a,b,a"], "--queues: 'a' is named twice"),
     ],

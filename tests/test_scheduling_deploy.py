@@ -25,7 +25,7 @@ import sys
 from datetime import timedelta
 from taskharbor import Harbor, cron, every, task
 
-@task(name="mail", schedule=every(timedelta(seconds=1)))
+@task(name="mail", schedule=every(timedelta(seconds=1), grace=timedelta(minutes=1)))
 def mail() -> None: ...
 
 @task(name="report", schedule=cron("0 8 * * *", tz="Europe/Paris"))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -176,7 +177,7 @@ def test_ticks_come_on_the_second() -> None:
 def test_another_takes_over_within_seconds_of_a_crash_and_no_tick_is_lost() -> None:
     async def crash() -> tuple[float, list[float]]:
         ground = Ground()
-        await ground.create(every(5 * SECOND, start=START))
+        await ground.create(every(5 * SECOND, start=START, grace=60 * SECOND))
         loop = asyncio.get_running_loop()
         async with ground.working("first"), ground.working("second"):
             await asyncio.sleep(60)
@@ -250,7 +251,7 @@ def test_a_leader_of_yesterday_fires_nothing_and_hears_of_the_new_one() -> None:
 def test_a_store_that_is_away_is_told_once_and_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     async def outage() -> list[float]:
         ground = Ground()
-        await ground.create(every(5 * SECOND, start=START))
+        await ground.create(every(5 * SECOND, start=START, grace=60 * SECOND))
         async with ground.working("leader"):
             await asyncio.sleep(11)
             ground.refuses = lambda _: True
@@ -323,6 +324,48 @@ def test_many_schedules_that_are_due_at_once_all_fire_once() -> None:
 
     assert [60.0] * 1200 == fired
     assert 3 == requests
+
+
+def overdue(lost_after: int) -> tuple[list[int], int]:
+    """Have twelve schedules fired whose plans take 30 ms each, by a leader whose time is over after so many requests;
+    return how many requests there had been whenever others on the loop had their turn, and how many fired."""
+
+    async def fire() -> tuple[list[int], int]:
+        ground = Ground()
+        leadership = Leadership(
+            "one", monotonic=lambda: 0.0 if ground.asked["schedule_fire"] < lost_after else 9.0
+        )
+        for number in range(12):
+            await ground.create(every(60 * SECOND, start=START), f"tick {number}")
+        turns: list[int] = []
+
+        async def others() -> None:
+            while True:
+                turns.append(ground.asked["schedule_fire"])
+                await asyncio.sleep(0)
+
+        async with ground.connect() as store:
+            await leadership.ask(store)
+            running = asyncio.create_task(others())
+            await Scheduler(leadership, monotonic=count(step=0.015).__next__).fire_due(store)
+            running.cancel()
+            found = await store.schedule_find(ScheduleFind())
+        return turns, sum(record.next_at is not None for record in found)
+
+    return leaping(fire())
+
+
+def test_who_plans_for_long_fires_in_between_and_lets_leases_be_kept() -> None:
+    turns, moved = overdue(lost_after=1000)
+
+    assert 12 == moved
+    assert {1, 2, 3} < set(turns)
+
+
+def test_who_leads_no_more_fires_nothing_of_what_it_has_planned() -> None:
+    _, moved = overdue(lost_after=1)
+
+    assert 0 < moved < 12
 
 
 @contextmanager

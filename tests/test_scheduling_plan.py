@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -96,7 +96,10 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_becomes_of_ticks(case: Case) -> None:
-    schedule = every(MINUTE, misfire=case.misfire, catch_up=3, grace=1.5 * MINUTE, overlap=case.overlap)
+    catch_up = 3 if case.misfire is Misfire.CATCH_UP else None
+    schedule = every(
+        MINUTE, misfire=case.misfire, catch_up=catch_up, grace=1.5 * MINUTE, overlap=case.overlap
+    )
     waiting = None if case.waiting is None else at(case.waiting)
     due = DueSchedule(record=record(schedule, next_at=at(1), waiting=waiting), busy=case.busy)
 
@@ -182,8 +185,14 @@ def test_more_than_the_limit_is_left_for_the_next_looks() -> None:
     assert (CATCH_UP_LIMIT - 2, 3) == (missed, looks)
 
 
+def made(period: timedelta, misfire: Misfire, catch_up: int, **options: Any) -> Schedule:
+    return every(
+        period, misfire=misfire, catch_up=catch_up if misfire is Misfire.CATCH_UP else None, **options
+    )
+
+
 SCHEDULES = st.builds(
-    every,
+    made,
     st.integers(1, 600).map(lambda seconds: timedelta(seconds=seconds)),
     start=st.none() | st.integers(-600, 600).map(lambda seconds: START + timedelta(seconds=seconds)),
     misfire=st.sampled_from(Misfire),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from taskharbor import OptionError, cron, every
 from taskharbor.schedule import Cron, Every, Misfire, Overlap, Schedule
-from taskharbor.scheduling import ticks, zone
-from taskharbor.scheduling.times import COUNT_LIMIT, late
+from taskharbor.scheduling import crontab, ticks, zone
+from taskharbor.scheduling.times import CATCH_UP_MOST, COUNT_LIMIT, late
 
 PARIS, NEW_YORK, LORD_HOWE = "Europe/Paris", "America/New_York", "Australia/Lord_Howe"
 
@@ -156,7 +157,7 @@ def test_ticks_are_those_minutes_whose_wall_matches_and_the_same_backwards(
     found = list(takewhile(lambda tick: tick < before, ticks(schedule, after)))
 
     assert sorted(set(found)) == found
-    assert found == list(late(schedule, after, before, COUNT_LIMIT).latest)
+    assert found == list(late(schedule, after, before, CATCH_UP_MOST).latest)
     minute, hour = expression.split()[:2]
     if minute.startswith("*") or hour.startswith("*"):
         assert _by_trying_each_minute(expression, tz, after, before) == found
@@ -197,14 +198,29 @@ def _fits(field: str, value: int, greatest: int) -> bool:
     return value in wanted
 
 
+def test_times_that_clocks_always_leap_over_are_refused_and_not_looked_for_without_end() -> None:
+    never = Schedule(trigger=Cron("*/5 2 * 3 0L", PARIS))  # the last Sunday of March, when 2:00 is 3:00
+
+    with pytest.raises(OptionError, match="clocks leap over each such time there"):
+        cron("*/5 2 * 3 0L", tz=PARIS)
+
+    with mock.patch.object(crontab, "change_between", wraps=crontab.change_between) as changes:
+        assert [] == list(ticks(never, instant("2026-01-01")))
+        assert 0 == late(never, instant("2025-01-01"), instant("2026-01-01"), 1).number
+    assert changes.call_count < 500
+    assert ["03-29 01:00"] == shown(cron("5 2 * 3 0L", tz=PARIS), "2026-01-01", 1)
+
+
 def test_a_year_of_seconds_is_counted_without_being_walked_through() -> None:
     start, end = instant("2025-01-01"), instant("2026-01-01")
 
     by_period = late(every(timedelta(seconds=1)), start, end, 2)
     by_cron = late(cron("* * * * * *", tz=PARIS), start, end, 2)
+    kept = late(cron("* * * * * *", tz=PARIS), start, end, COUNT_LIMIT + 1)
 
     assert 365 * 86_400 - 1 == by_period.number
-    assert COUNT_LIMIT == by_cron.number
+    assert COUNT_LIMIT == by_cron.number == 1000  # each took its time on the loop that keeps leases
+    assert COUNT_LIMIT + 1 == kept.number == len(kept.latest)
     assert (
         [end - timedelta(seconds=2), end - timedelta(seconds=1)] == by_period.latest == list(by_cron.latest)
     )
@@ -265,6 +281,7 @@ def test_a_machine_without_a_database_of_zones_is_told_what_to_install(
         ({"misfire": "never"}, "misfire='never': expected one of 'skip', 'once', 'catch_up'"),
         ({"overlap": "no"}, "overlap='no': expected one of"),
         ({"catch_up": 0}, "catch_up=0: expected a whole number from 1 to 10,000"),
+        ({"catch_up": 5}, "catch_up=5: goes with misfire='catch_up', and misfire is 'once'"),
         ({"grace": timedelta(seconds=-1)}, "grace: expected a timedelta from 0"),
         ({"until": datetime(2026, 1, 1)}, "has no time zone"),  # noqa: DTZ001
     ],
@@ -274,6 +291,17 @@ def test_a_policy_that_cannot_be_is_refused(options: dict[str, object], told: st
         cron("@daily", **options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     assert told in str(caught.value)
+
+
+def test_a_tick_is_on_time_for_a_minute_or_until_the_next_one_if_that_is_sooner() -> None:
+    made = {
+        2: (every(timedelta(seconds=2)), cron("*/2 * * * * *")),
+        60: (every(timedelta(hours=1)), cron("* * * * *"), cron("30 0 8 * * *"), cron("0 0 29 2 *")),
+        90: (every(timedelta(seconds=2), grace=timedelta(seconds=90)),),
+    }
+
+    for seconds, schedules in made.items():
+        assert {timedelta(seconds=seconds)} == {schedule.grace for schedule in schedules}
 
 
 @pytest.mark.parametrize("period", [timedelta(0), timedelta(milliseconds=999), timedelta(seconds=-5)])

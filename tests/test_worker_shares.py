@@ -189,6 +189,7 @@ def test_reserved_slots_are_never_taken_by_others_whatever_starts_and_ends(
             {"aging": timedelta(minutes=5), "aging_share": 0},
             "aging_share=0: expected a number above 0 and at most 1",
         ),
+        ({"aging_share": 0.5}, "aging_share=0.5: goes with aging, which was not given"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_was_expected(given: dict[str, object], why: str) -> None:

@@ -376,6 +376,10 @@ def _schedules_create(tour: Tour) -> None:
     told = tour.told("schedules", "create", "often", "mail.send", "to=b", "count=2", "--every", "5m")
 
     assert '{"to":"b","count":2}' in told
+    late = tour.run(
+        "schedules", "create", "late", "mail.send", "to=c", "--every", "5m", "--catch-up", "5"
+    ).err
+    assert "--catch-up goes with --misfire catch_up" in late
     refused = tour.run("schedules", "create", "often", "mail.send", "to=c", "--every", "5m").err
     assert "there already; pass replace=True (--replace)" in refused
     tour.told("schedules", "create", "often", "mail.send", "to=c", "--cron", "@daily", "--replace")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypedDict
 
-import msgspec
 import typer
 from msgspec import UNSET
 
@@ -18,10 +17,20 @@ from taskharbor.cli.schedule_view import for_people, for_programs
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import duration, instant, pairs
 from taskharbor.errors import OptionError
-from taskharbor.schedule import DEFAULT_GRACE, Misfire, Overlap, Schedule
+from taskharbor.schedule import Misfire, Overlap, Schedule
 from taskharbor.scheduling import cron, every
 
 _SHOWN = 3
+
+
+class _Policies(TypedDict):
+    """What `cron` and `every` both take."""
+
+    misfire: Misfire
+    catch_up: int | None
+    grace: timedelta | None
+    overlap: Overlap
+    until: datetime | None
 
 
 def create(
@@ -76,13 +85,23 @@ def create(
         Misfire, typer.Option("--misfire", help="What becomes of ticks that are later than --grace.")
     ] = Misfire.ONCE,
     catch_up: Annotated[
-        int,
-        typer.Option("--catch-up", metavar="N", min=1, help="With --misfire catch_up, so many jobs at most."),
-    ] = 100,
+        int | None,
+        typer.Option(
+            "--catch-up",
+            metavar="N",
+            min=1,
+            help="With --misfire catch_up, so many jobs at most.",
+            show_default="100",
+        ),
+    ] = None,
     grace: Annotated[
         timedelta | None,
         typer.Option(
-            "--grace", metavar="DURATION", parser=duration, help="How late is on time.", show_default="1m"
+            "--grace",
+            metavar="DURATION",
+            parser=duration,
+            help="How late is on time.",
+            show_default="1m, or the time between two ticks, if that is shorter",
         ),
     ] = None,
     overlap: Annotated[
@@ -116,14 +135,16 @@ def create(
     _url: UrlOption = None,
 ) -> None:
     """Create a schedule, and show its next ticks."""
-    schedule = msgspec.structs.replace(
-        _times(expression, period, tz, start),
-        misfire=misfire,
-        catch_up=catch_up,
-        grace=DEFAULT_GRACE if grace is None else grace,
-        overlap=overlap,
-        until=until,
-    )
+    if catch_up is not None and misfire is not Misfire.CATCH_UP:
+        raise OptionError("--catch-up goes with --misfire catch_up")
+    policies: _Policies = {
+        "misfire": misfire,
+        "catch_up": catch_up,
+        "grace": grace,
+        "overlap": overlap,
+        "until": until,
+    }
+    schedule = _schedule(expression, period, tz, start, policies)
     options = Options(
         queue=UNSET if queue is None else queue,
         priority=UNSET if priority is None else priority,
@@ -142,13 +163,15 @@ def create(
             line(text)
 
 
-def _times(expression: str | None, period: timedelta | None, tz: str, start: datetime | None) -> Schedule:
+def _schedule(
+    expression: str | None, period: timedelta | None, tz: str, start: datetime | None, policies: _Policies
+) -> Schedule:
     if (expression is None) == (period is None):
         raise OptionError("schedules create: say when, either --cron EXPRESSION or --every DURATION")
     if period is not None:
         if tz != "UTC":
             raise OptionError("--tz goes with --cron; --every counts real time, whatever clocks on walls do")
-        return every(period, start=start)
+        return every(period, start=start, **policies)
     if start is not None:
         raise OptionError("--start goes with --every")
-    return cron(expression or "", tz=tz)
+    return cron(expression or "", tz=tz, **policies)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import NamedTuple, cast
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import UNSET
 from taskharbor.call import Call, Options, Signature
 from taskharbor.codec import CodecError, JsonCodec
 from taskharbor.errors import OptionError, TaskHarborError, nearest
-from taskharbor.schedule import DEFAULT_GRACE, Misfire, Overlap, Schedule
+from taskharbor.schedule import Misfire, Overlap, Schedule
 from taskharbor.scheduling import cron, every
 from taskharbor.settings.text import duration
 from taskharbor.task import Registry, TaskDefinition
@@ -33,7 +34,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime | None = None
     until: datetime | None = None
     misfire: Misfire = Misfire.ONCE
-    catch_up: int = 100
+    catch_up: int | None = None
     grace: str | None = None
     overlap: Overlap = Overlap.ALLOW
     queue: str | None = None
@@ -66,7 +67,7 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
         OptionError: it cannot be; says where, what was expected and what came.
     """
     if not isinstance(entry, dict):
-        raise OptionError(f"{where}: expected a table with `task` and `cron` or `every`, got {entry!r:.80}")
+        raise OptionError(f"{where}: expected a table with `task` and `cron` or `every`, got {type(entry).__name__}")
     table = cast("dict[object, object]", entry)
     for key in table:
         if key not in _KEYS:
@@ -74,7 +75,10 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
                 f"{where}: there is no key {key!r}{nearest(str(key), _KEYS)}; there are {', '.join(_KEYS)}"
             )
     try:
+        _check_plain(table)
         read = msgspec.convert(table, _Entry)
+    except RecursionError as error:
+        raise OptionError(f"{where}: it is nested too deeply, or stands within itself") from error
     except msgspec.ValidationError as error:
         raise OptionError(f"{where}: {_placed(str(error))}") from error
     told = f"{where}, task {read.task!r}"
@@ -86,10 +90,22 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
         raise OptionError(f"{told}: {error}") from error
 
 
+def _check_plain(value: object) -> None:
+    """Refuse what JSON would silently have as null, and raise RecursionError for what stands within itself."""
+    if isinstance(value, float) and not isfinite(value):
+        raise OptionError(f"{value}: expected a number that is one, neither nan nor inf")
+    if isinstance(value, dict):
+        for each in cast("dict[object, object]", value).values():
+            _check_plain(each)
+    elif isinstance(value, list):
+        for each in cast("list[object]", value):
+            _check_plain(each)
+
+
 def _schedule(read: _Entry) -> Schedule:
     if (read.cron is None) == (read.every is None):
         raise OptionError("say when, by either `cron` or `every`")
-    grace = DEFAULT_GRACE if read.grace is None else _duration(read.grace, "grace")
+    grace = None if read.grace is None else _duration(read.grace, "grace")
     if read.every is not None:
         if read.tz != "UTC":
             raise OptionError("tz: goes with `cron`; `every` counts real time, whatever clocks on walls do")
@@ -150,7 +166,7 @@ def _arguments(task: TaskDefinition, given: Mapping[str, object]) -> msgspec.Str
         return task.coder(_JSON).decode_arguments(msgspec.json.encode(fields))
     except CodecError as error:
         raise OptionError(f"arguments{error.path.removeprefix('$')}: {error}") from error
-    except TypeError as error:  # a value of the file's format that no payload has
+    except (TypeError, OverflowError) as error:  # a value of the file's format that no payload has
         raise OptionError(f"arguments: {error}") from error
 
 

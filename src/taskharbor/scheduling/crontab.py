@@ -32,15 +32,22 @@ ALIASES = {
 }
 _FIELDS = "five fields (minute hour day-of-month month day-of-week), or six (a second before them)"
 _WITH_SECONDS = 6
+_LONGEST = 1000
+"""Characters of an expression: more than six fields with each of their values take."""
 _NEAR = timedelta(days=2)
 """No zone has ever moved its clocks by more than a day: what is further from a wall than this is not near it in any
 offset. And no zone moves them twice within it."""
+_BEGIN = datetime(2000, 1, 1)  # noqa: DTZ001 - a wall
+_GIVE_UP = timedelta(days=50 * 366)
+"""So long without a tick there is none: as long as cronsim looks for a date."""
+_TRIED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
+"""From where an expression is tried before it is taken."""
 _MICRO = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
 
 
-def check(expression: str) -> None:
-    """Refuse an expression that cannot be read, or that has no ticks.
+def check(expression: str, zone: tzinfo) -> None:
+    """Refuse an expression that cannot be read, or that has no ticks in a zone.
 
     Raises:
         OptionError: as said.
@@ -49,10 +56,12 @@ def check(expression: str) -> None:
         raise OptionError(f"cron({expression!r}): expected {_FIELDS}, such as '0 8 * * 1-5'")
     if expression.strip().startswith("@") and expression.strip().lower() not in ALIASES:
         raise OptionError(f"cron({expression!r}): expected {_FIELDS}, or one of {', '.join(ALIASES)}")
+    if len(expression) > _LONGEST:
+        raise OptionError(f"cron({expression[:40]!r}...): expected at most {_LONGEST:,} characters")
     from cronsim import CronSimError
 
     try:
-        walls = _walls(expression, datetime(2000, 1, 1))  # noqa: DTZ001 - a wall
+        walls = _walls(expression, _BEGIN)
     except CronSimError as error:
         hint = ", or one that none of these months has" if "day-of-month" in str(error) else ""
         raise OptionError(
@@ -62,10 +71,24 @@ def check(expression: str) -> None:
         raise OptionError(
             f"cron({expression!r}): no day in fifty years is such a date; nothing would ever be fired"
         )
+    if next(forwards(expression, zone, _TRIED_FROM), None) is None:
+        raise OptionError(
+            f"cron({expression!r}, tz={str(zone)!r}): clocks leap over each such time there; nothing would ever be "
+            "fired; give the minute and the hour as numbers ('0 2 ...'): such a time comes right after the leap"
+        )
+
+
+def first_gap(expression: str) -> timedelta:
+    """Return the time between the first two walls of an expression from 2000 on; the longest there is if it has one."""
+    walls = _walls(expression, _BEGIN)
+    first, second = next(walls, None), next(walls, None)
+    return timedelta.max if first is None or second is None else second - first
 
 
 def forwards(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
-    """Yield the ticks after an instant, in UTC and in order; there are none after the year 9999."""
+    """Yield the ticks after an instant, in UTC and in order; there are none after the year 9999, nor after fifty years
+    without any.
+    """
     walk = _fixed_forwards if _is_fixed(expression) else _running_forwards
     try:
         yield from walk(expression, zone, after)
@@ -123,8 +146,9 @@ def _fixed_backwards(expression: str, zone: tzinfo, upto: datetime) -> Iterator[
 def _running_forwards(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
     """Stretch by stretch of one offset: within one, instants and walls go alike."""
     last, offset = after, offset_at(zone, after)
+    last_tick = after
     walls = _walls(expression, shown(last, offset))
-    while (wall := next(walls, None)) is not None:
+    while (wall := next(walls, None)) is not None and last - last_tick < _GIVE_UP:
         tick = wall.replace(tzinfo=UTC) - offset
         near = min(tick, last + _NEAR)
         if offset_at(zone, near) != offset:
@@ -138,13 +162,14 @@ def _running_forwards(expression: str, zone: tzinfo, after: datetime) -> Iterato
             walls = _walls(expression, shown(last, offset))
         else:
             yield tick
-            last = tick
+            last = last_tick = tick
 
 
 def _running_backwards(expression: str, zone: tzinfo, upto: datetime) -> Iterator[datetime]:
     last, offset = upto, offset_at(zone, upto)
+    last_tick = upto
     walls = _walls(expression, shown(last, offset), reverse=True)
-    while (wall := next(walls, None)) is not None:
+    while (wall := next(walls, None)) is not None and last_tick - last < _GIVE_UP:
         tick = wall.replace(tzinfo=UTC) - offset
         near = max(tick, last - _NEAR)
         if offset_at(zone, near) != offset:
@@ -157,4 +182,4 @@ def _running_backwards(expression: str, zone: tzinfo, upto: datetime) -> Iterato
             walls = _walls(expression, shown(last, offset), reverse=True)
         else:
             yield tick
-            last = tick
+            last = last_tick = tick

@@ -9,9 +9,18 @@ from typing import Literal, TypeVar
 from taskharbor.clock import aware
 from taskharbor.errors import OptionError
 from taskharbor.outcome import checked_wait
-from taskharbor.schedule import DEFAULT_GRACE, Cron, Every, Misfire, Overlap, Schedule, Trigger
-from taskharbor.scheduling.crontab import check
-from taskharbor.scheduling.times import COUNT_LIMIT
+from taskharbor.schedule import (
+    DEFAULT_CATCH_UP,
+    DEFAULT_GRACE,
+    Cron,
+    Every,
+    Misfire,
+    Overlap,
+    Schedule,
+    Trigger,
+)
+from taskharbor.scheduling.crontab import check, first_gap
+from taskharbor.scheduling.times import CATCH_UP_MOST
 from taskharbor.scheduling.zone import zone_of
 
 _SHORTEST = timedelta(seconds=1)
@@ -23,8 +32,8 @@ def cron(
     *,
     tz: str = "UTC",
     misfire: Misfire | Literal["skip", "once", "catch_up"] = Misfire.ONCE,
-    catch_up: int = 100,
-    grace: timedelta = DEFAULT_GRACE,
+    catch_up: int | None = None,
+    grace: timedelta | None = None,
     overlap: Overlap | Literal["allow", "skip", "queue_one"] = Overlap.ALLOW,
     until: datetime | None = None,
 ) -> Schedule:
@@ -43,16 +52,19 @@ def cron(
         expression: the times.
         tz: on whose clocks; a name of the IANA database.
         misfire: what becomes of ticks that are later than `grace`, as after an outage.
-        catch_up: how many of those, the latest, have their jobs with `"catch_up"`: 1 to 10,000.
-        grace: how late a tick still is on time.
+        catch_up: with `misfire="catch_up"` only, how many of those, the latest, have their jobs: 1 to 10,000; None is
+            100.
+        grace: how late a tick still is on time, and has its job whatever `misfire` says. None is a minute, or the time
+            between the first two ticks of an expression with seconds, if that is shorter.
         overlap: what becomes of a tick while the last job of this schedule has not ended.
         until: no tick is after this instant; aware.
 
     Raises:
-        OptionError: the expression cannot be read or is of no date, the zone is unknown, or another value cannot be.
+        OptionError: the expression cannot be read, is of no date, or only of times that clocks in that zone leap over;
+            the zone is unknown, or another value cannot be.
     """
-    check(expression)
-    zone_of(tz)
+    check(expression, zone_of(tz))
+    grace = _default_grace(first_gap(expression)) if grace is None else grace
     return _schedule(f"cron({expression!r})", Cron(expression, tz), misfire, catch_up, grace, overlap, until)
 
 
@@ -61,8 +73,8 @@ def every(
     *,
     start: datetime | None = None,
     misfire: Misfire | Literal["skip", "once", "catch_up"] = Misfire.ONCE,
-    catch_up: int = 100,
-    grace: timedelta = DEFAULT_GRACE,
+    catch_up: int | None = None,
+    grace: timedelta | None = None,
     overlap: Overlap | Literal["allow", "skip", "queue_one"] = Overlap.ALLOW,
     until: datetime | None = None,
 ) -> Schedule:
@@ -73,8 +85,10 @@ def every(
         start: the first tick; aware. None counts from 1970-01-01T00:00Z, so that `every(timedelta(hours=1))` is on the
             hour, in each process and after each start.
         misfire: what becomes of ticks that are later than `grace`, as after an outage.
-        catch_up: how many of those, the latest, have their jobs with `"catch_up"`: 1 to 10,000.
-        grace: how late a tick still is on time.
+        catch_up: with `misfire="catch_up"` only, how many of those, the latest, have their jobs: 1 to 10,000; None is
+            100.
+        grace: how late a tick still is on time, and has its job whatever `misfire` says. None is a minute, or the
+            period, if that is shorter.
         overlap: what becomes of a tick while the last job of this schedule has not ended.
         until: no tick is after this instant; aware.
 
@@ -85,25 +99,38 @@ def every(
     if not isinstance(period, timedelta) or checked_wait(period, where) < _SHORTEST:
         raise OptionError(f"{where}: expected a timedelta of at least a second, such as timedelta(minutes=5)")
     first = None if start is None else aware(start, f"{where}: start")
+    grace = _default_grace(period) if grace is None else grace
     return _schedule(where, Every(period, first), misfire, catch_up, grace, overlap, until)
+
+
+def _default_grace(period: timedelta) -> timedelta:
+    """Return how late is on time where nobody says it: no more than a tick, so that an outage makes no run of jobs."""
+    return min(DEFAULT_GRACE, period)
 
 
 def _schedule(
     where: str,
     trigger: Trigger,
     misfire: Misfire | str,
-    catch_up: int,
+    catch_up: int | None,
     grace: timedelta,
     overlap: Overlap | str,
     until: datetime | None,
 ) -> Schedule:
-    if type(catch_up) is not int or not 1 <= catch_up <= COUNT_LIMIT:
+    misfire = _one_of(Misfire, misfire, f"{where}: misfire")
+    if catch_up is None:
+        catch_up = DEFAULT_CATCH_UP
+    elif type(catch_up) is not int or not 1 <= catch_up <= CATCH_UP_MOST:
         raise OptionError(
-            f"{where}: catch_up={catch_up!r}: expected a whole number from 1 to {COUNT_LIMIT:,}"
+            f"{where}: catch_up={catch_up!r}: expected a whole number from 1 to {CATCH_UP_MOST:,}"
+        )
+    elif misfire is not Misfire.CATCH_UP:
+        raise OptionError(
+            f"{where}: catch_up={catch_up}: goes with misfire='catch_up', and misfire is {misfire.value!r}"
         )
     return Schedule(
         trigger=trigger,
-        misfire=_one_of(Misfire, misfire, f"{where}: misfire"),
+        misfire=misfire,
         catch_up=catch_up,
         grace=checked_wait(grace, f"{where}: grace"),
         overlap=_one_of(Overlap, overlap, f"{where}: overlap"),

@@ -13,6 +13,7 @@ from taskharbor.worker.patience import Patience
 from taskharbor.worker.preparing import Plans
 from taskharbor.worker.settings import WorkerSettings
 from taskharbor.worker.shares import Aging
+from taskharbor.worker.sharing import AGING_SHARE
 
 
 class Reserving:
@@ -39,7 +40,8 @@ class Reserving:
         self._worker = worker
         self._on_refresh = on_refresh
         self._stopping = stopping
-        self._aging = None if settings.aging is None else Aging(settings.aging, settings.aging_share)
+        share = AGING_SHARE if settings.aging_share is None else settings.aging_share
+        self._aging = None if settings.aging is None else Aging(settings.aging, share)
 
     async def ask(self, ask: Ask) -> Reservation | None:
         """Return the store's answer, however long it takes; None if the worker stops before there is one."""

@@ -48,8 +48,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     aging: timedelta | None = None
     """Give `aging_share` of what is taken to jobs that have been due for longer than this, whatever their priority; the
     longest due first. None: strict priorities, which may starve the last of them."""
-    aging_share: float = 0.1
-    """Above 0, at most 1."""
+    aging_share: float | None = None
+    """With `aging` only: above 0, at most 1. None: 0.1."""
     stall: timedelta = timedelta(seconds=60)
     """An event loop that has not turned for so long is blocked: all stacks are dumped, and see `owns_process`."""
     owns_process: bool = False

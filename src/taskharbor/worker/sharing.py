@@ -11,6 +11,8 @@ from taskharbor.errors import OptionError, nearest
 _MOST = 1000
 """A greater weight says the same as this, but lets the others wait for long."""
 _SHORTEST = timedelta(milliseconds=1)
+AGING_SHARE = 0.1
+"""With aging, unless it says otherwise."""
 
 
 def check_shares(
@@ -62,7 +64,7 @@ def _check_room(reserved: Mapping[str, int], concurrency: int, queues: Sequence[
         )
 
 
-def check_aging(after: timedelta | None, share: float) -> None:
+def check_aging(after: timedelta | None, share: float | None) -> None:
     """Refuse aging that cannot be.
 
     Raises:
@@ -70,5 +72,9 @@ def check_aging(after: timedelta | None, share: float) -> None:
     """
     if after is not None and (not isinstance(after, timedelta) or after < _SHORTEST):
         raise OptionError(f"aging={after!r}: expected a timedelta of at least 1 ms, or None")
+    if share is None:
+        return
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise OptionError(f"aging_share={share!r}: expected a number above 0 and at most 1")
+    if after is None:
+        raise OptionError(f"aging_share={share!r}: goes with aging, which was not given")
