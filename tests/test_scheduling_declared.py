@@ -76,6 +76,26 @@ def test_a_declared_call_comes_with_each_tick_and_the_handler_knows_which() -> N
     assert shop.contexts[0].run_at == shop.contexts[0].tick
 
 
+def test_a_schedules_own_queue_is_served_by_workers_of_its_application(tmp_path: Path) -> None:
+    shop = Shop()
+    file = tmp_path / "schedules.toml"
+    file.write_text(
+        "[[schedules]]\ntask = 'report'\nname = 'file'\nqueue = 'rare'\nevery = '1h'\narguments = {region = 'us'}"
+    )
+    shop.harbor.schedule(shop.report.options(queue="slow").s("eu"), HOURLY)
+    shop.harbor.schedule_file(file)
+
+    with shop.harbor as harbor:
+        harbor.run_until_idle()
+        shop.clock.advance(HOUR)
+        harbor.run_until_idle()
+        with harbor.worker_thread():
+            (worker,) = harbor.workers.list()
+
+    assert [("eu", 1), ("us", 1)] == sorted(shop.ran)
+    assert ["default", "rare", "reports", "slow"] == list(worker.queues)
+
+
 def test_who_listens_hears_of_the_jobs_of_ticks() -> None:
     shop = Shop()
     shop.harbor.schedule(shop.report.s("eu"), HOURLY)
@@ -357,6 +377,29 @@ def test_a_wrong_entry_is_refused_with_file_entry_and_path(tmp_path: Path, text:
         ("jobs.toml", "schedule = []", OptionError, "no key 'schedule' (did you mean 'schedules'?)"),
         ("jobs.toml", "schedules = 3", OptionError, "expected a list of entries ([[schedules]] before each)"),
         ("jobs.ini", "", OptionError, "named *.toml, *.yaml or *.yml"),
+        ("jobs.yaml", "schedules: [secret]", OptionError, "schedules[0]: expected a table with `task` and"),
+        ("jobs.yaml", f"schedules: {'[' * 3000}{']' * 3000}", DeploymentError, "it is nested too deeply"),
+        ("jobs.toml", f"schedules = {'[' * 3000}{']' * 3000}", DeploymentError, "it is nested too deeply"),
+        ("jobs.yaml", f"schedules: {'9' * 5000}", DeploymentError, "is no YAML"),
+        ("jobs.toml", f"schedules = {'9' * 5000}", DeploymentError, "is no TOML"),
+        (
+            "jobs.yaml",
+            "schedules: [{task: a, arguments: &a {x: *a}}]",
+            OptionError,
+            "or stands within itself",
+        ),
+        (
+            "jobs.yaml",
+            "schedules: [{task: a, arguments: {x: [.nan]}}]",
+            OptionError,
+            "nan: expected a finite",
+        ),
+        (
+            "jobs.toml",
+            "schedules = [{task = 'a', meta = {x = -inf}}]",
+            OptionError,
+            "-inf: expected a finite",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused(
@@ -371,6 +414,7 @@ def test_a_wrong_file_is_refused(
 
     assert str(tmp_path / name) in str(caught.value)
     assert told in str(caught.value)
+    assert "secret" not in str(caught.value).removeprefix(str(tmp_path))
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

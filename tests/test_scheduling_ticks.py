@@ -204,7 +204,7 @@ def test_times_that_clocks_always_leap_over_are_refused_and_not_looked_for_witho
     with pytest.raises(OptionError, match="clocks leap over each such time there"):
         cron("*/5 2 * 3 0L", tz=PARIS)
 
-    with mock.patch.object(crontab, "change_between", wraps=crontab.change_between) as changes:
+    with mock.patch.object(crontab, "change_between", wraps=zone.change_between) as changes:
         assert [] == list(ticks(never, instant("2026-01-01")))
         assert 0 == late(never, instant("2025-01-01"), instant("2026-01-01"), 1).number
     assert changes.call_count < 500
@@ -232,6 +232,11 @@ def test_schedules_are_plain_values() -> None:
     assert Cron("0 8 * * *", PARIS) == made.trigger
     assert (Misfire.SKIP, Overlap.QUEUE_ONE) == (made.misfire, made.overlap)
     assert Every(timedelta(hours=1)) == every(timedelta(hours=1)).trigger
+
+
+def test_an_expression_longer_than_any_is_refused_before_it_is_read() -> None:
+    with pytest.raises(OptionError, match="expected at most 1,000 characters"):
+        cron(f"1-59/1 {'9' * 5000} * * *")
 
 
 @pytest.mark.parametrize(

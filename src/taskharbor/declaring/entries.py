@@ -20,6 +20,8 @@ from taskharbor.task import Registry, TaskDefinition
 from taskharbor.task.reading import Kind
 
 _JSON = JsonCodec()
+_DEEPEST = 100
+"""Levels of an entry; no task takes more, and Python itself gives up at a few hundred."""
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,18 +69,18 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
         OptionError: it cannot be; says where, what was expected and what came.
     """
     if not isinstance(entry, dict):
-        raise OptionError(f"{where}: expected a table with `task` and `cron` or `every`, got {type(entry).__name__}")
+        raise OptionError(
+            f"{where}: expected a table with `task` and `cron` or `every`, got {type(entry).__name__}"
+        )
     table = cast("dict[object, object]", entry)
     for key in table:
         if key not in _KEYS:
             raise OptionError(
                 f"{where}: there is no key {key!r}{nearest(str(key), _KEYS)}; there are {', '.join(_KEYS)}"
             )
+    _check_plain(table, where)
     try:
-        _check_plain(table)
         read = msgspec.convert(table, _Entry)
-    except RecursionError as error:
-        raise OptionError(f"{where}: it is nested too deeply, or stands within itself") from error
     except msgspec.ValidationError as error:
         raise OptionError(f"{where}: {_placed(str(error))}") from error
     told = f"{where}, task {read.task!r}"
@@ -90,16 +92,17 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
         raise OptionError(f"{told}: {error}") from error
 
 
-def _check_plain(value: object) -> None:
-    """Refuse what JSON would silently have as null, and raise RecursionError for what stands within itself."""
+def _check_plain(value: object, where: str, depth: int = 0) -> None:
+    """Refuse what JSON would silently have as null, and what stands within itself, as YAML can say."""
     if isinstance(value, float) and not isfinite(value):
-        raise OptionError(f"{value}: expected a number that is one, neither nan nor inf")
-    if isinstance(value, dict):
-        for each in cast("dict[object, object]", value).values():
-            _check_plain(each)
-    elif isinstance(value, list):
-        for each in cast("list[object]", value):
-            _check_plain(each)
+        raise OptionError(f"{where}: {value}: expected a finite number, which JSON can tell")
+    if not isinstance(value, dict | list):
+        return
+    if depth > _DEEPEST:
+        raise OptionError(f"{where}: it is nested more than {_DEEPEST} levels deep, or stands within itself")
+    inside = cast("dict[object, object] | list[object]", value)
+    for inner in inside.values() if isinstance(inside, dict) else inside:
+        _check_plain(inner, where, depth + 1)
 
 
 def _schedule(read: _Entry) -> Schedule:

@@ -67,8 +67,11 @@ def _toml(path: Path, text: str) -> object:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DeploymentError(f"{path} is no TOML: {error}; correct it") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # its own is a ValueError, as is that of a number with 5,000 digits
+        raise DeploymentError(f"{path} is no TOML: {_why(error)}; correct it") from error
 
 
 def _yaml(path: Path, text: str) -> object:
@@ -82,5 +85,9 @@ def _yaml(path: Path, text: str) -> object:
     load = cast("Callable[[str], object]", yaml.safe_load)
     try:
         return load(text)
-    except yaml.YAMLError as error:
-        raise DeploymentError(f"{path} is no YAML: {error}; correct it") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DeploymentError(f"{path} is no YAML: {_why(error)}; correct it") from error
+
+
+def _why(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
