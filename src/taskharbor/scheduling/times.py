@@ -13,9 +13,12 @@ from taskharbor.schedule import Cron, Every, Schedule
 from taskharbor.scheduling import crontab, intervals
 from taskharbor.scheduling.zone import zone_of
 
-COUNT_LIMIT = 10_000
-"""Late ticks of a cron expression that one look counts, and that any schedule catches up with. After a year's outage a
-schedule of each second has 31 million: that many are not walked through to write down how many they were."""
+CATCH_UP_MOST = 10_000
+"""Late ticks that any schedule catches up with."""
+COUNT_LIMIT = 1_000
+"""Late ticks of a cron expression that one look counts, unless it is to keep more. After a year's outage a schedule of
+each second has 31 million: that many are not walked through to write down how many they were, and the first looks after
+an outage are those for which the most waits."""
 _MICRO = timedelta(microseconds=1)
 
 
@@ -23,7 +26,7 @@ class Late(NamedTuple):
     """Ticks that were not dealt with in time."""
 
     number: int
-    """Of a cron expression at most `COUNT_LIMIT`, even if they are more."""
+    """Of a cron expression at most `COUNT_LIMIT`, or as many as were asked for, even if they are more."""
     latest: Sequence[datetime]
     """As many of the latest as were asked for, in order."""
 
@@ -50,7 +53,8 @@ def ticks(schedule: Schedule, after: datetime) -> Iterator[datetime]:
 def late(schedule: Schedule, after: datetime, before: datetime, keep: int) -> Late:
     """Count the ticks between two instants, both excluded, and return the latest of them.
 
-    Takes as long for a year as for an hour: it walks back from the end, no further than `COUNT_LIMIT` ticks.
+    Takes as long for a year as for a day: it walks back from the end, no further than `COUNT_LIMIT` ticks, or `keep` if
+    that is more.
     """
     upto = before - _MICRO if schedule.until is None else min(before - _MICRO, schedule.until.astimezone(UTC))
     if upto <= after:
@@ -67,10 +71,10 @@ def _late_of_period(trigger: Every, after: datetime, upto: datetime, keep: int) 
 
 
 def _late_of_cron(trigger: Cron, after: datetime, upto: datetime, keep: int) -> Late:
-    count = 0
+    count, most = 0, max(COUNT_LIMIT, keep)
     latest: deque[datetime] = deque()
     for tick in crontab.backwards(trigger.expression, zone_of(trigger.tz), upto):
-        if tick <= after or count == COUNT_LIMIT:
+        if tick <= after or count == most:
             break
         count += 1
         if count <= keep:

@@ -47,7 +47,7 @@ class Leading:
         self._worker = worker
         self._monotonic = monotonic
         self._leadership = Leadership(worker) if leadership is None else leadership
-        self._scheduler = Scheduler(self._leadership, told)
+        self._scheduler = Scheduler(self._leadership, told, monotonic=monotonic)
         self._work: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._rounds: list[asyncio.Future[int]] = []

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple, TypeAlias
 
-from taskharbor.driver import DueSchedules, Enqueued, EnqueueStatus, Firing, ScheduleDue, ScheduleFire, Store
+from taskharbor.driver import (
+    DueSchedules,
+    Enqueued,
+    EnqueueStatus,
+    Fired,
+    Firing,
+    ScheduleDue,
+    ScheduleFire,
+    Store,
+)
 from taskharbor.job import NewJob
 from taskharbor.scheduling import plan
 from taskharbor.upkeep.leadership import Leadership
@@ -21,6 +32,9 @@ _LOOK: Final = 500
 """Schedules of one look."""
 _JOBS: Final = 1000
 """Jobs of one request, but for a single schedule's that has more."""
+_PLANNING_SECONDS: Final = 0.05
+"""So long others that share the loop wait for plans: leases are kept on it, and the lead. What is planned by then is
+fired, and they have their turn."""
 _FRUITLESS: Final = 3
 """So many looks that have changed nothing are enough, until the next time."""
 
@@ -37,9 +51,16 @@ class Pass(NamedTuple):
 class Scheduler:
     """Fires schedules while its worker leads."""
 
-    def __init__(self, leadership: Leadership, told: Told = lambda _jobs, _answers: None) -> None:
+    def __init__(
+        self,
+        leadership: Leadership,
+        told: Told = lambda _jobs, _answers: None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Prepare it; `told` hears of the jobs of each firing, with the store's answers."""
         self._leadership = leadership
+        self._monotonic = monotonic
         self._told = told
         self._broken: dict[str, int] = {}
         """Schedules that could not be planned, with the revision for which that was logged."""
@@ -58,16 +79,19 @@ class Scheduler:
         while (fence := self._leadership.fence) is not None:
             # Those passed over stand first, and would leave no room for others.
             found = await store.schedule_due(ScheduleDue(limit=_LOOK + len(self._broken)))
-            firings = self._planned(found)
+            firings: list[Firing] = []
             moved = 0
-            for some in _requests(firings):
-                answers = await store.schedule_fire(ScheduleFire(firings=some, fence=fence))
-                moved += sum(answer.moved for answer in answers)
-                jobs += sum(len(answer.jobs) for answer in answers)
-                for firing, answer in zip(some, answers, strict=True):
-                    if answer.jobs:
-                        self._told(firing.jobs, answer.jobs)
-                        self._warn_of_conflict(firing, answer.jobs)
+            for planned in self._planned(found):
+                firings += planned
+                for some in _requests(planned):
+                    fence = self._leadership.fence
+                    if fence is None:
+                        return Pass(jobs, None)
+                    answers = await store.schedule_fire(ScheduleFire(firings=some, fence=fence))
+                    moved += sum(answer.moved for answer in answers)
+                    jobs += sum(len(answer.jobs) for answer in answers)
+                    self._tell(some, answers)
+                await asyncio.sleep(0)
             if not firings:
                 return Pass(jobs, found.next_in)
             if not moved:
@@ -81,6 +105,12 @@ class Scheduler:
                 if next_in is None or next_in > timedelta(0):
                     return Pass(jobs, next_in)
         return Pass(jobs, None)
+
+    def _tell(self, firings: Sequence[Firing], answers: Sequence[Fired]) -> None:
+        for firing, answer in zip(firings, answers, strict=True):
+            if answer.jobs:
+                self._told(firing.jobs, answer.jobs)
+                self._warn_of_conflict(firing, answer.jobs)
 
     def _warn_of_conflict(self, firing: Firing, answers: Sequence[Enqueued]) -> None:
         """Say that a key keeps ticks out which mean another request: nobody is there to be told by an error."""
@@ -102,9 +132,14 @@ class Scheduler:
             )
         self._conflicts[firing.name] = answer.job_id
 
-    def _planned(self, found: DueSchedules) -> list[Firing]:
+    def _planned(self, found: DueSchedules) -> Iterator[list[Firing]]:
+        """Yield what is planned, in parts that take no longer than `_PLANNING_SECONDS` and one plan."""
         planned: list[Firing] = []
+        begun = self._monotonic()
         for due in found.due:
+            if planned and self._monotonic() - begun >= _PLANNING_SECONDS:
+                yield planned
+                planned, begun = [], self._monotonic()
             record = due.record
             try:
                 planned.append(plan(due, found.now))
@@ -117,7 +152,8 @@ class Scheduler:
                         record.name,
                     )
                 self._broken[record.name] = record.revision
-        return planned
+        if planned:
+            yield planned
 
 
 def _requests(firings: Sequence[Firing]) -> Iterator[Sequence[Firing]]:
