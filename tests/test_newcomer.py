@@ -216,7 +216,7 @@ def test_a_queue_that_no_task_declares_is_told_at_start(caplog: pytest.LogCaptur
     with Harbor("memory://", registry=registry) as harbor:
         harbor.run_until_idle(queues=["defualt"])
 
-    assert "'defualt', which no task here declares (did you mean 'default'?)" in caplog.text
+    assert "'defualt', which no task or schedule here declares (did you mean 'default'?)" in caplog.text
 
 
 PROGRAM = """

@@ -358,6 +358,11 @@ def _schedules_list(tour: Tour) -> None:
     (line,) = tour.lines("schedules", "list")
     assert ("nightly", line["next_at"]) == (line["name"], *line["upcoming"])
     assert "0 3 * * * (Europe/Paris)" in tour.told("schedules", "list")
+    with tour.harbor.worker_thread(queues=["elsewhere"]):
+        assert (
+            "No live worker serves the queue 'mail': jobs of nightly wait"
+            in tour.run("schedules", "list").err
+        )
     assert [] == tour.lines("schedules", "list", "--application", "elsewhere")
 
 
@@ -368,7 +373,9 @@ def _schedules_show(tour: Tour) -> None:
     (line,) = tour.lines("schedules", "show", "nightly", "--count", "2")
 
     assert ({"to": "a", "count": 1}, 2) == (line["call"]["arguments"], len(line["upcoming"]))
-    assert "03:00:00 CE" in tour.told("schedules", "show", "nightly")
+    shown = tour.run("schedules", "show", "nightly")
+    assert "03:00:00 CE" in shown.out
+    assert "No live worker serves the queue 'mail'" in shown.err
 
 
 @visit("schedules create")
@@ -376,6 +383,8 @@ def _schedules_create(tour: Tour) -> None:
     told = tour.told("schedules", "create", "often", "mail.send", "to=b", "count=2", "--every", "5m")
 
     assert '{"to":"b","count":2}' in told
+    with tour.harbor.worker_thread():
+        assert "" == tour.run("schedules", "show", "often").err
     late = tour.run(
         "schedules", "create", "late", "mail.send", "to=c", "--every", "5m", "--catch-up", "5"
     ).err

@@ -12,8 +12,8 @@ from taskharbor.call import Call, Options, Signature
 from taskharbor.cli.arguments import from_words
 from taskharbor.cli.completing import complete_task
 from taskharbor.cli.listing import JsonOption
-from taskharbor.cli.output import json_line, line
-from taskharbor.cli.schedule_view import for_people, for_programs
+from taskharbor.cli.output import json_line, line, note
+from taskharbor.cli.schedule_view import for_people, for_programs, unserved
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import duration, instant, pairs
 from taskharbor.errors import OptionError
@@ -161,6 +161,8 @@ def create(
             return
         for text in for_people(harbor, made, _SHOWN):
             line(text)
+        for remark in unserved([made], harbor.workers.list()):
+            note(remark)
 
 
 def _schedule(

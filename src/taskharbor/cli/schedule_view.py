@@ -13,12 +13,15 @@ from taskharbor.cli.output import json_text, told_time
 from taskharbor.cli.readable import compact
 from taskharbor.cli.values import told_age, told_duration
 from taskharbor.codec import found_codec
+from taskharbor.driver import WorkerInfo
 from taskharbor.errors import PayloadError, UnknownTaskError
 from taskharbor.harbor import Harbor
 from taskharbor.schedule import Cron, Misfire, Schedule, ScheduleRecord
 from taskharbor.scheduling import ticks
 
 HEADERS = ("schedule", "task", "when", "next", "in", "last", "fired", "kept out", "state")
+_NAMED = 3
+"""Schedules that a remark names, at most."""
 
 
 def row(record: ScheduleRecord, now: datetime) -> Sequence[str]:
@@ -64,6 +67,16 @@ def told_state(record: ScheduleRecord, now: datetime) -> str:
     if record.waiting_tick is not None:
         return f"the tick of {told_time(record.waiting_tick)} waits for job {record.last_job}"
     return ""
+
+
+def unserved(records: Sequence[ScheduleRecord], workers: Sequence[WorkerInfo]) -> Iterator[str]:
+    """Yield a remark for each queue of these schedules that no live worker serves."""
+    waiting = [record for record in records if record.paused_at is None and not record.ended]
+    served = {queue for worker in workers for queue in worker.queues}
+    for queue in sorted({record.job.queue for record in waiting} - served):
+        names = [record.name for record in waiting if record.job.queue == queue]
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        yield f"No live worker serves the queue {queue!r}: jobs of {', '.join(names[:_NAMED])}{more} wait there."
 
 
 def for_programs(

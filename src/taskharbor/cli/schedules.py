@@ -16,7 +16,7 @@ from taskharbor.cli.exits import Exit
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import confirm, json_line, line, note
 from taskharbor.cli.schedule_create import create
-from taskharbor.cli.schedule_view import HEADERS, for_people, for_programs, row, told_when
+from taskharbor.cli.schedule_view import HEADERS, for_people, for_programs, row, told_when, unserved
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed
@@ -61,7 +61,7 @@ def list_schedules(
     """List schedules, with their next tick and what became of those before."""
     with opened(ctx) as harbor:
         found = harbor.schedules.list(application=application)
-        leaders = harbor.workers.leaders()
+        leaders, workers = harbor.workers.leaders(), harbor.workers.list()
         if as_json:
             for record in found:
                 json_line(for_programs(harbor, record, 1, whole=False))
@@ -73,6 +73,8 @@ def list_schedules(
         note("There is no schedule.")
     if found and not leaders:
         note("Nobody fires them: no worker leads. Start one.")
+    for remark in unserved(found, workers) if workers else ():
+        note(remark)
 
 
 @commands.command("show")
@@ -257,3 +259,5 @@ def _tell(harbor: Harbor, record: ScheduleRecord, count: int, *, as_json: bool) 
         return
     for text in for_people(harbor, record, count):
         line(text)
+    for remark in unserved([record], harbor.workers.list()):
+        note(remark)

@@ -26,7 +26,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     queues: Sequence[str] | None = None
-    """Which queues to serve; None means `default` and every queue that a registered task declares."""
+    """Which queues to serve; None means `default` and every queue that a registered task, or a declared
+    schedule, names."""
     concurrency: int = 50
     """How many handlers may run at once, whatever their kind."""
     handler_processes: int = 2
@@ -89,7 +90,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         check_aging(self.aging, self.aging_share)
 
     def queues_served(self, declared: Iterable[str]) -> tuple[str, ...]:
-        """Return the queues to serve, when the tasks declare these. Warns of those that no task declares.
+        """Return the queues to serve, when tasks and schedules declare these. Warns of those that none declares.
 
         Raises:
             OptionError: a weight or reserved slots for a queue that is none of them, or no slot left for the others.
@@ -102,7 +103,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         for queue in self.queues:
             if queue not in known:
                 logger.warning(
-                    "serving queue %r, which no task here declares%s", queue, nearest(queue, known)
+                    "serving queue %r, which no task or schedule here declares%s",
+                    queue,
+                    nearest(queue, known),
                 )
         return tuple(self.queues)
 

@@ -123,7 +123,13 @@ class Worker:
         declared = None if application.declares is None else application.declares()
         deps = await self._stack.enter_async_context(opened(application.lifespan, application.registry))
         store = await self._reached(lambda: self._stack.enter_async_context(application.driver.connect()))
-        queues = settings.queues_served(definition.options.queue for definition in application.registry)
+        schedules = () if declared is None else declared.schedules
+        queues = settings.queues_served(
+            [
+                *(definition.options.queue for definition in application.registry),
+                *(schedule.job.queue for schedule in schedules),
+            ]
+        )
         self._furnish(store, queues, deps)
         await self._reached(self._register.announce)
         if declared is not None and self._declares:
