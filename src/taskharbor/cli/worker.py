@@ -32,7 +32,7 @@ def worker(
             metavar="NAMES",
             envvar="TASKHARBOR_QUEUES",
             help="Queues to serve; with commas, or repeated.",
-            show_default="default, and every queue that a task declares",
+            show_default="default, and every queue that a task or a schedule declares",
         ),
     ] = None,
     concurrency: Annotated[

@@ -54,7 +54,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     queues: Annotated[
         tuple[str, ...] | None,
-        Meta(description="Queues to serve; by default `default`, and every queue that a task declares."),
+        Meta(
+            description="Queues to serve; by default `default`, and every queue that a task or a schedule declares."
+        ),
     ] = None
     concurrency: Annotated[
         Some, Meta(description="How many handlers may run at once in each worker process.")
