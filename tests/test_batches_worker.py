@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Generator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,9 @@ def test_a_full_batch_is_reserved_beyond_the_free_slots_and_several_run_at_once(
     ],
     ids=["plain", "weights", "reserved"],
 )
+@pytest.mark.parametrize("retry", [Retry(), ONCE], ids=["", "once"])
 def test_a_batch_that_gathers_gives_way_when_others_wait_for_its_slot(
-    settings: WorkerOptions, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    settings: WorkerOptions, retry: Retry, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It starts with what it has, however long it would have waited."""
     monkeypatch.setattr(intake, "_LONGEST_WAIT_SECONDS", 0.05)
@@ -145,7 +147,7 @@ def test_a_batch_that_gathers_gives_way_when_others_wait_for_its_slot(
     def work(numbers: list[int]) -> None:
         pool.calls.append(numbers)
 
-    @task(registry=registry)
+    @task(registry=registry, retry=retry)
     async def single() -> None: ...
 
     settings["queues"] = ["default", "other"]
@@ -158,13 +160,58 @@ def test_a_batch_that_gathers_gives_way_when_others_wait_for_its_slot(
     assert [[1]] == pool.calls
 
 
-def test_until_idle_waits_for_no_batch_that_begins_when_nothing_more_comes(url: str, pool: Pool) -> None:
-    """The last job is reserved with the others, and gathers once a slot is left for it."""
-    registry = Registry()
+@pytest.mark.parametrize(
+    "settings",
+    [
+        WorkerOptions(concurrency=2),
+        WorkerOptions(concurrency=2, weights={"default": 3, "other": 1}),
+        WorkerOptions(concurrency=3, reserved={"other": 1}),
+    ],
+    ids=["plain", "weights", "reserved"],
+)
+def test_a_batch_that_gathers_keeps_no_other_jobs_from_workers_that_have_slots_for_them(
+    settings: WorkerOptions, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More is reserved than there are slots, for what may join it; what does not is handed back at once."""
+    monkeypatch.setattr(intake, "_LONGEST_WAIT_SECONDS", 3600)
+    registry, started = Registry(), threading.Semaphore(0)
+
+    @task(batch=Batch(size=100, wait=HOUR), registry=registry)
+    def gather(numbers: list[int]) -> None: ...
+
+    @task(registry=registry)
+    def hold() -> None:
+        started.release()
+        assert pool.go_on.wait(ENOUGH.total_seconds())
+
+    settings["queues"] = ["default", "other"]
+    with Harbor("memory://", registry=registry) as harbor, harbor.worker_thread(**settings):
+        gather.enqueue(1)
+        eventually(lambda: len(running(harbor)) == 1, "it is held")
+        harbor.enqueue_many([hold.s() for _ in range(20)])
+        assert started.acquire(timeout=20)
+        with harbor.worker_thread(concurrency=19):
+            assert all(started.acquire(timeout=20) for _ in range(19))
+            pool.go_on.set()
+
+
+def test_until_idle_waits_for_no_batch_that_begins_when_nothing_more_comes(
+    url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last job is reserved with the others, and gathers while the worker sleeps, once a slot is left for it."""
+    registry, sleep = Registry(), intake.Intake._sleep
+
+    async def noted_sleep(self: intake.Intake, next_due_in: timedelta | None) -> None:
+        if self._quiet and not self._woken.is_set():
+            pool.begun.set()
+        await sleep(self, next_due_in)
+
+    monkeypatch.setattr(intake.Intake, "_sleep", noted_sleep)
 
     @task(batch=Batch(size=2, wait=HOUR), registry=registry)
     def work(numbers: list[int]) -> None:
         pool.calls.append(numbers)
+        await_event(pool.begun)
 
     with Harbor(url, registry=registry) as harbor:
         harbor.enqueue_many([work.s(number) for number in range(5)])

@@ -13,7 +13,7 @@ from functools import partial
 from taskharbor.driver import Driver, Reservation, Store
 from taskharbor.job import Delivery
 from taskharbor.outcome import Cancelled, Outcome, Released
-from taskharbor.worker.asking import asking_for
+from taskharbor.worker.asking import Ask, asking_for
 from taskharbor.worker.batch_plan import BatchPlan
 from taskharbor.worker.batching import Batching
 from taskharbor.worker.execution import Execution
@@ -104,6 +104,8 @@ class Intake:
             finish=finish,
             slot_left=lambda solo: self.slots_left((), solo=solo),
         )
+        self._batched = 0
+        """Jobs that came into a batch."""
         self._reconsidering = False
         self._quiet: list[tuple[timedelta, asyncio.Event]] = []
         """Who waits until nothing is due within so long."""
@@ -209,7 +211,7 @@ class Intake:
                 if answer is None:
                     return
                 go_on = self._asking.answered(ask, answer)
-                self._note(answer, quiet=quiet_before and not go_on)
+                self._note(ask, answer, quiet=quiet_before and not go_on)
                 if not go_on:
                     self._start_batches_if_quiet()
                 if not (self._stopping or go_on):
@@ -236,19 +238,40 @@ class Intake:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._room.wait(), self._asking.pause)
 
-    def _note(self, answer: Reservation, *, quiet: bool) -> None:
+    def _note(self, ask: Ask, answer: Reservation, *, quiet: bool) -> None:
         """Take up an answer; `quiet` if nothing was in hand before it, and no other queue is to be asked at once."""
         if answer.deliveries:
             self._leases.add(answer.deliveries[0].token, len(answer.deliveries))
             self._buffer.extend(self._asking.in_order(answer.deliveries))
+            batched = self._batched
             self.start_some()
             self._hand_back_guarded()
+            if ask.joining and len(self._buffer) > self._asking.ahead:
+                self._hand_back_crowd(joined=self._batched - batched)
             if self._buffer:
                 self._reconsider_later()
         elif quiet and self.idle and not answer.held_back:
             for horizon, event in self._quiet:
                 if answer.next_due_in is None or answer.next_due_in > horizon:
                     event.set()
+        if self._others_wait:
+            self._reconsider_later()
+
+    @property
+    def _others_wait(self) -> bool:
+        """Return whether jobs that are still in the store wait for the slot of a batch that gathers."""
+        return (self._asking.held_back or self._asking.crowded) and not self._batching.idle
+
+    def _hand_back_crowd(self, *, joined: int) -> None:
+        """Keep no more than usual of what was taken to join a batch and did not: others may have slots for it."""
+        crowd = len(self._buffer) - self._asking.ahead
+        for _ in range(crowd):
+            delivery = self._buffer.pop()
+            self._asking.gave_back(delivery)
+            self._finish(delivery, Released())
+        if joined < crowd:
+            self._asking.crowded = True
+        self._woken.set()  # they are due, and come back here with the next slot: no time to sleep
 
     def _hand_back_guarded(self) -> None:
         """Keep no guarded job waiting in the buffer: the plain ones of its reserve have taken the slots (rule 4)."""
@@ -270,7 +293,7 @@ class Intake:
     def _reconsider(self) -> None:
         """Hand back what has been waiting behind long jobs: another worker may have slots for it."""
         self._reconsidering = False
-        if not self._buffer or self._stopping:
+        if self._stopping or not (self._buffer or self._others_wait):
             return
         standing = self._asking.standing()
         self._hand_back(
@@ -278,7 +301,7 @@ class Intake:
         )
         if standing is None or standing:
             self._batching.start_all()  # others wait for slots
-        if self._buffer:
+        if self._buffer or self._others_wait:
             self._reconsider_later()
 
     def _reconsider_later(self) -> None:
@@ -323,6 +346,7 @@ class Intake:
             return
         plan = prepared.plan
         if plan.batch is not None and isinstance(plan, BatchPlan):
+            self._batched += 1
             self._batching.take(prepared, plan, plan.batch)
             return
         self._execution.take_slot(solo=delivery.solo, queue=delivery.queue)

@@ -44,6 +44,7 @@ class Apart:
         self._paces = {queue: Pace(settings.prefetch) for queue in queues}
         self._empties = Empties()
         self.held_back = False
+        self.crowded = False
         self.partial = False
         self._own = True
         """The last reserve was one into reserved slots."""
@@ -82,13 +83,17 @@ class Apart:
         free = self._slots.shared_free
         if self.held_back:
             return free > 0 and not self._buffer
-        ahead = self._ahead()
-        return len(self._buffer) <= ahead // 2 and (free > 0 or ahead > 0 or bool(self._execution.joining))
+        ahead = self.ahead
+        return len(self._buffer) <= ahead // 2 and (free > 0 or ahead > 0 or self._joining > 0)
+
+    @property
+    def _joining(self) -> int:
+        """Return how many to ask for beyond the slots: what joins a batch that gathers takes none."""
+        return 0 if self.crowded else min(self._execution.joining, MOST_IN_BATCH)
 
     def _ask_shared(self) -> Ask:
         free, ahead = self._slots.shared_free, {} if self.held_back else self._targets()
-        # What joins a batch that gathers takes no slot.
-        joining = min(self._execution.joining, MOST_IN_BATCH)
+        joining = self._joining
         limit = max(free + self._most(ahead) + joining - len(self._buffer), 1)
         joined = dict.fromkeys(self._execution.joined_queues, joining)
         waiting = Counter([delivery.queue for delivery in self._buffer])
@@ -105,9 +110,10 @@ class Apart:
         guarded = free + self._execution.joining_guarded
         if self._shares is not None:
             rooms = self._shares.quotas(limit, empty=self._empties.now(), rooms=rooms)
-        return Ask([QueueTake(queue, room) for queue, room in rooms.items() if room], limit, guarded)
+        return Ask([QueueTake(queue, room) for queue, room in rooms.items() if room], limit, guarded, joining)
 
-    def _ahead(self) -> int:
+    @property
+    def ahead(self) -> int:
         return self._most(self._targets())
 
     def _targets(self) -> dict[str, int]:
@@ -125,6 +131,8 @@ class Apart:
             self._shares.took(taken, empty=self._empties.now())
         if not self._own:
             self.held_back = answer.held_back
+            more = answer.held_back or len(answer.deliveries) >= ask.limit
+            self.crowded = self.crowded and more and self._execution.joining > 0
         if answer.held_back or len(answer.deliveries) >= ask.limit:
             return True
         empty = self._empties.now()
@@ -149,8 +157,8 @@ class Apart:
 
     def woken(self, queue: str) -> bool:
         self._empties.forget(queue)
-        ahead = self._paces[queue].target() > 0 or queue in self._execution.joined_queues
-        return ahead or self._slots.free_to(queue) > 0
+        joins = queue in self._execution.joined_queues and not self.crowded
+        return joins or self._paces[queue].target() > 0 or self._slots.free_to(queue) > 0
 
     def slept(self) -> None:
         self._empties.clear()

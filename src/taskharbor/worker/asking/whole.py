@@ -32,6 +32,11 @@ class Open:
         self._buffer = buffer
         self._pace = Pace(settings.prefetch)
         self.held_back = False
+        self.crowded = False
+
+    @property
+    def ahead(self) -> int:
+        return self._pace.target()
 
     @property
     def wants_more(self) -> bool:
@@ -39,23 +44,28 @@ class Open:
         if self.held_back:
             return execution.free + execution.joining_guarded > buffered
         target = self._pace.target()
-        return buffered <= target // 2 and (execution.free > 0 or target > 0 or execution.joining > 0)
+        return buffered <= target // 2 and (execution.free > 0 or target > 0 or self._joining > 0)
+
+    @property
+    def _joining(self) -> int:
+        """Return how many to ask for beyond the slots: what joins a batch that gathers takes none."""
+        return 0 if self.crowded else min(self._execution.joining, MOST_IN_BATCH)
 
     def next(self) -> Ask:
-        limit, guarded = self._room()
-        return Ask([QueueTake(queue, limit) for queue in self._queues], limit, guarded)
+        limit, guarded, joining = self._room()
+        return Ask([QueueTake(queue, limit) for queue in self._queues], limit, guarded, joining)
 
-    def _room(self) -> tuple[int, int]:
+    def _room(self) -> tuple[int, int, int]:
         self._pace.measure()
-        free, buffered = self._execution.free, len(self._buffer)
-        # What joins a batch that gathers takes no slot.
-        joining, guarded = self._execution.joining, self._execution.joining_guarded
-        limit = max(free + self._pace.target() + min(joining, MOST_IN_BATCH) - buffered, 1)
-        return limit, max(free + guarded - buffered, 0)
+        free, buffered, joining = self._execution.free, len(self._buffer), self._joining
+        limit = max(free + self._pace.target() + joining - buffered, 1)
+        return limit, max(free + self._execution.joining_guarded - buffered, 0), joining
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
         self.held_back = answer.held_back
-        return answer.held_back or len(answer.deliveries) >= ask.limit
+        more = answer.held_back or len(answer.deliveries) >= ask.limit
+        self.crowded = self.crowded and more and self._execution.joining > 0
+        return more
 
     def in_order(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         return deliveries
@@ -99,9 +109,9 @@ class Weighted(Open):
         self._empties = Empties()
 
     def next(self) -> Ask:
-        limit, guarded = self._room()
+        limit, guarded, joining = self._room()
         quotas = self._shares.quotas(limit, empty=self._empties.now())
-        return Ask([QueueTake(queue, quota) for queue, quota in quotas.items()], limit, guarded)
+        return Ask([QueueTake(queue, quota) for queue, quota in quotas.items()], limit, guarded, joining)
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
         taken = Counter([delivery.queue for delivery in answer.deliveries])

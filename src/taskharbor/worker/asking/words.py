@@ -18,6 +18,8 @@ class Ask(msgspec.Struct, frozen=True):
     takes: Sequence[QueueTake]
     limit: int
     guarded_limit: int
+    joining: int = 0
+    """How many of `limit` are wanted for batches that gather, and need no slot."""
 
 
 class Asking(Protocol):
@@ -26,12 +28,20 @@ class Asking(Protocol):
     held_back: bool
     """The last reserve ended at a guarded job for which there was no slot."""
 
+    crowded: bool
+    """Others than could join a batch that gathers stand before those that could: no more are asked for to join it."""
+
     watched: Sequence[Sequence[str]]
     """The queues, grouped by whose wake-ups need not be told apart."""
 
     @property
     def wants_more(self) -> bool:
         """Return whether there is room for something that may be there."""
+        ...
+
+    @property
+    def ahead(self) -> int:
+        """Return how many unstarted jobs to hold beyond the free slots."""
         ...
 
     @property
