@@ -184,6 +184,51 @@ def test_a_list_of_another_length_fails_all_and_says_so() -> None:
             handles[2].result()
 
 
+@pytest.mark.parametrize("in_thread", [True, False], ids=["def", "async def"])
+def test_a_list_that_lies_about_its_length_is_as_long_as_it_is(in_thread: bool) -> None:
+    """Nothing that a handler returns costs the worker a slot, or its jobs their end."""
+    registry = Registry()
+
+    class Liar(list[int | Exception]):
+        @override
+        def __len__(self) -> int:
+            return 3
+
+    def lossy(numbers: list[int]) -> list[int | Exception]:
+        return Liar([1, 2])
+
+    async def alossy(numbers: list[int]) -> list[int | Exception]:
+        return Liar([1, 2])
+
+    declared = task(batch=BY_FOUR, retry=Retry(max_attempts=1), registry=registry, name="lossy")
+    batched = declared(lossy) if in_thread else declared(alossy)
+    with Harbor("memory://", registry=registry) as harbor:
+        handles = harbor.enqueue_many([batched.s(number) for number in range(3)])
+        harbor.run_until_idle(concurrency=1)
+
+        assert ["dead"] * 3 == states(handles)
+        with pytest.raises(JobFailed, match="returned 2 elements for 3 jobs"):
+            handles[2].result()
+
+
+def test_an_exception_class_in_the_list_is_no_exception_and_says_so() -> None:
+    registry = Registry()
+
+    @task(batch=BY_FOUR, registry=registry)
+    def wrong(numbers: list[int]) -> list[int | Exception]:
+        return [ValueError if number == 2 else number for number in numbers]  # type: ignore[misc] # pyright: ignore[reportReturnType]
+
+    with InlineHarbor(registry=registry) as harbor:
+        handles = [wrong.enqueue(number) for number in (1, 2, 3)]
+        harbor.drain()
+
+        assert ["succeeded", "dead", "succeeded"] == states(handles)
+        with pytest.raises(
+            JobFailed, match=r"is an exception class; return an instance, as ValueError\(...\)"
+        ):
+            handles[1].result()
+
+
 def test_a_result_of_another_type_fails_its_job_alone() -> None:
     registry = Registry()
 

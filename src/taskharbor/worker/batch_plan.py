@@ -74,11 +74,25 @@ class BatchPlan(TaskPlan):
                 "list with one element a job, each a result or an exception",
                 task=task,
             )
-        elements = cast("Sequence[object]", returned)
+        elements = list(cast("Sequence[object]", returned))  # what it holds, whatever length it tells
         if len(elements) != jobs:
             raise PayloadError(
                 f"the batch handler of task {task!r} returned {len(elements)} elements for {jobs} jobs, so nobody can "
                 "say which is whose; expected one for each, in order: a result, or an exception",
                 task=task,
             )
-        return [Raised(one) if isinstance(one, BaseException) else one for one in elements]
+        return [self._share(one) for one in elements]
+
+    def _share(self, element: object) -> Share:
+        if isinstance(element, BaseException):
+            return Raised(element)
+        if isinstance(element, type) and issubclass(element, BaseException):
+            name = element.__qualname__
+            return Raised(
+                UnfitResult(
+                    f"the batch handler of task {self.definition.name!r} returned {name} for this job, which is an "
+                    f"exception class; return an instance, as {name}(...)",
+                    task=self.definition.name,
+                )
+            )
+        return element

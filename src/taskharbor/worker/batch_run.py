@@ -6,7 +6,7 @@ to: until then a job is only told (`ctx.jobs[i].cancelled`), since its neighbour
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias, cast
 
@@ -50,7 +50,7 @@ class BatchRun(Work):
         self._inside: Sequence[Run] = ()
         self._context: BatchContext[object] | None = None
         self._passes: Passes | None = None
-        self._shares: Sequence[Share] | None = None
+        self._shares: Mapping[Run, Share] | None = None
         self._error: BaseException | None = None
 
     def add(self, run: Run) -> None:
@@ -125,7 +125,7 @@ class BatchRun(Work):
             begin(self)
             self._inside = self._passes.enter()
             if self._inside:
-                self._shares = self._plan.shares(self._handler(), len(self._inside))
+                self._shares = self._shared_out(self._handler())
         except BaseException as error:  # noqa: BLE001 - nothing a handler raises may end the worker
             self._error = error
         self._leave()
@@ -148,7 +148,7 @@ class BatchRun(Work):
             begin(self)
             self._inside = await passes.aenter()
             if self._inside:
-                self._shares = plan.shares(await self._coroutine(), len(self._inside))
+                self._shares = self._shared_out(await self._coroutine())
         except BaseException as error:  # noqa: BLE001
             self._error = error
         await passes.aleave(self._ends())
@@ -169,11 +169,13 @@ class BatchRun(Work):
     def _coroutine(self) -> Awaitable[object]:
         return cast("Awaitable[object]", self._handler())  # its signature says that it is async
 
+    def _shared_out(self, returned: object) -> Mapping[Run, Share]:
+        return dict(zip(self._inside, self._plan.shares(returned, len(self._inside)), strict=True))
+
     def _ends(self) -> Callable[[Run], Share]:
         """Return how to look up what the handler's part of a run came to."""
         if self._shares is not None:
-            shares = dict(zip(self._inside, self._shares, strict=True))
-            return shares.__getitem__
+            return self._shares.__getitem__
         error = Raised(self._error or JobInterrupt("the batch was interrupted"))
         return lambda _: error
 
