@@ -261,6 +261,23 @@ def test_a_generation_that_is_given_decides() -> None:
         assert (DeclareStatus.OUTDATED, 7) == _told(older.declare_schedules())
 
 
+def test_a_worker_tells_that_its_number_is_too_small_or_borne_by_another_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = Shop()
+
+    with caplog.at_level(logging.WARNING, "taskharbor.upkeep"):
+        for number, name in ((5, "one"), (4, "one"), (5, "one"), (5, "two")):
+            with shop.version(application="shop", generation=number) as version:
+                version.schedule(shop.report.s("eu"), HOURLY, name=name)
+                version.run_until_idle()
+
+    outdated, contested = caplog.messages
+    assert "generation 5 is there, and this worker's is 4" in outdated
+    assert "raise its generation" in outdated
+    assert "two different sets of schedules of application 'shop' bear generation 5" in contested
+
+
 def _told(declared: Declared) -> tuple[DeclareStatus, int]:
     return declared.status, declared.generation
 
@@ -350,7 +367,13 @@ ENTRY = 'task = "report"\nevery = "1h"\narguments = {region = "eu"}\n'
         (ENTRY + "tz = 'Europe/Paris'", "tz: goes with `cron`"),
         (ENTRY + "priority = 'high'", "priority: expected `int | null`, got `str`"),
         (ENTRY + "priority = 10", "priority=10: expected 0 (first) to 9 (last)"),
-        (ENTRY + "misfire = 'never'", "misfire: invalid enum value 'never'"),
+        (ENTRY + "misfire = 'never'", "misfire: expected one of skip, once, catch_up, got 'never'"),
+        (ENTRY.replace('"1h"', "5"), "every: expected a duration such as '5m', got 5"),
+        (ENTRY + "start = 2030-01-01T06:00:00", "start: 2030-01-01T06:00:00 has no offset from UTC"),
+        (
+            ENTRY.replace('every = "1h"', 'cron = "0 0 30 2 *"'),
+            "bad day-of-month; expected a day from 1 to 31",
+        ),
         ("every = '1h'", "missing required field `task`"),
     ],
 )

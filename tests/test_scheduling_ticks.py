@@ -244,7 +244,7 @@ def test_an_expression_longer_than_any_is_refused_before_it_is_read() -> None:
     [
         ("61 * * * *", "bad minute; expected five fields"),
         ("* * * *", "wrong number of fields"),
-        ("0 0 30 2 *", "bad day-of-month, or one that none of these months has"),
+        ("0 0 30 2 *", "bad day-of-month; expected a day from 1 to 31 that at least one of its months has"),
         ("0 0 31 4,6,9,11 *", "bad day-of-month"),
         ("0 0 * * MON#6", "bad day-of-week"),
         ("@reboot", "one of @yearly"),

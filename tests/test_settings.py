@@ -251,7 +251,7 @@ def test_folders_above_that_may_not_be_looked_into_are_passed_by(
             "[worker]\nconcurrency = '3'",
             "concurrency = '3': expected a whole number from 1 to 100,000; Expected `int`",
         ),
-        ("[worker]\nconcurrency = 0", "Expected `int` >= 1"),
+        ("[worker]\nconcurrency = 0", "concurrency = 0: expected a whole number from 1 to 100,000"),
         ("generation = 9223372036854775808", "expected a whole number from 1 to 9,007,199,254,740,991"),
         ("[worker]\nqueues = 'mail'", "queues = 'mail': expected a list of names"),
         ("[worker]\nqueues = []", "it is empty"),

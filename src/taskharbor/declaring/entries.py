@@ -79,6 +79,7 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
                 f"{where}: there is no key {key!r}{nearest(str(key), _KEYS)}; there are {', '.join(_KEYS)}"
             )
     _check_plain(table, where)
+    _check_words(table, where)
     try:
         read = msgspec.convert(table, _Entry)
     except msgspec.ValidationError as error:
@@ -90,6 +91,23 @@ def read_entry(entry: object, registry: Registry, where: str) -> Declared:
         return Declared(Signature(call), _schedule(read), read.name, read.description)
     except (TaskHarborError, ValueError) as error:
         raise OptionError(f"{told}: {error}") from error
+
+
+def _check_words(table: Mapping[object, object], where: str) -> None:
+    """Refuse, in words of the file, what its parser has taken for something else."""
+    for key in ("every", "grace"):
+        if key in table and not isinstance(table[key], str):
+            raise OptionError(f"{where}: {key}: expected a duration such as '5m', got {table[key]!r:.80}")
+    for key, choices in (("misfire", Misfire), ("overlap", Overlap)):
+        if key in table and table[key] not in list(choices):
+            raise OptionError(f"{where}: {key}: expected one of {', '.join(choices)}, got {table[key]!r:.80}")
+    for key in ("start", "until"):
+        given = table.get(key)
+        if isinstance(given, datetime) and given.tzinfo is None:
+            raise OptionError(
+                f"{where}: {key}: {given.isoformat()} has no offset from UTC; expected a time such as "
+                f"{given.isoformat()}Z"
+            )
 
 
 def _check_plain(value: object, where: str, depth: int = 0) -> None:

@@ -63,10 +63,10 @@ def check(expression: str, zone: tzinfo) -> None:
     try:
         walls = _walls(expression, _BEGIN)
     except CronSimError as error:
-        hint = ", or one that none of these months has" if "day-of-month" in str(error) else ""
-        raise OptionError(
-            f"cron({expression!r}): {str(error).lower()}{hint}; expected {_FIELDS}, such as '0 8 * * 1-5'"
-        ) from error
+        wanted = f"{_FIELDS}, such as '0 8 * * 1-5'"
+        if "day-of-month" in str(error):
+            wanted = "a day from 1 to 31 that at least one of its months has, L or LW"
+        raise OptionError(f"cron({expression!r}): {str(error).lower()}; expected {wanted}") from error
     if next(walls, None) is None:
         raise OptionError(
             f"cron({expression!r}): no day in fifty years is such a date; nothing would ever be fired"

@@ -153,7 +153,9 @@ def _converted(name: str, value: object, where: str, *, strict: bool = True) -> 
     try:
         found: object = msgspec.convert(value, type_of(name), strict=strict, builtin_types=(timedelta,))
     except msgspec.ValidationError as error:
-        raise _refusal(name, value, where, str(error)) from error
+        said = str(error).partition(" - at `")[0]
+        # Of bounds the kind of setting tells; of types, what was got.
+        raise _refusal(name, value, where, said if ", got " in said else "") from error
     if isinstance(found, timedelta) and not SHORTEST.get(name, timedelta(0)) <= found <= _LONGEST:
         least = told_duration(SHORTEST.get(name, timedelta(0)))
         raise _refusal(name, value, where, f"it has to be at least {least} and at most {_LONGEST.days}d")
@@ -178,10 +180,10 @@ def _check_names(name: str, value: object, where: str, found: Sequence[str] | No
             raise _refusal(name, value, where, str(error)) from error
 
 
-def _refusal(name: str, value: object, where: str, why: str) -> OptionError:
+def _refusal(name: str, value: object, where: str, why: str = "") -> OptionError:
     # Whatever the setting: a URL may stand at the wrong one, and `why` may quote it.
     shown = str(value) if isinstance(value, (int, float)) else repr(redacted(told(name, value)))
-    return OptionError(f"{where} = {shown}: expected {kind_of(name)}; {redacted(why)}")
+    return OptionError(f"{where} = {shown}: expected {kind_of(name)}{'; ' if why else ''}{redacted(why)}")
 
 
 def told(name: str, value: object) -> str:
