@@ -900,8 +900,8 @@ MUTATIONS = [
     Mutation(
         "4.23",
         MEMORY + "leader.py",
-        "last is None or last.expires <= now:",
-        "last is None or True:",
+        "last is None or last.expires <= now or",
+        "last is None or True or",
         "whoever asks leads",
     ),
 ]

@@ -103,7 +103,7 @@ BY_CASES = [
     broken(
         LEADER, "leader", "since = (SELECT now FROM clock),\n", "\n", "a new leader leads since the old one"
     ),
-    broken(LEADER, "leader", "AND l.expires_at <= (SELECT now FROM clock) RET", "RET", "anybody takes over"),
+    broken(LEADER, "leader", "(l.expires_at <= (SELECT now FROM clock)\n", "(true\n", "anybody takes over"),
     broken(
         LEADER,
         "leader",
@@ -196,14 +196,14 @@ BY_SCENARIOS = [
         ),
         (
             "declaring",
-            "        yield Query(_LOCK)\n        status",
-            "        status",
+            "        yield Query(_LOCK)\n        judged",
+            "        judged",
             "two declare at once",
             scenarios.test_workers_that_declare_at_once_come_one_after_the_other,
         ),
         (
             "declaring",
-            "        status, generation = yield from _judged(request)  # another may have declared meanwhile\n",
+            "        judged = yield from _judged(request)  # another may have declared meanwhile\n",
             "",
             "who has waited declares what is there",
             scenarios.test_workers_that_declare_the_same_at_once_declare_it_once,

@@ -209,8 +209,8 @@ IN_MEMORY = [
     _memory(
         LEADERS,
         "leader",
-        "last is None or last.expires <= now:",
-        "last is None:",
+        "last is None or last.expires <= now or",
+        "last is None or",
         "a leader that died leads for ever",
     ),
     _memory(
@@ -319,11 +319,15 @@ IN_SQLITE = [
     ),
     _sqlite(LEADERS, "leader", "last_fence + 1, step.now", "last_fence, step.now", "a fence is given twice"),
     _sqlite(
-        LEADERS, "leader", "expires_at > step.now and worker", "worker", "a leader that died leads for ever"
+        LEADERS, "leader", "step.now < expires_at <=", "expires_at <=", "a leader that died leads for ever"
     ),
     _sqlite(LEADERS, "leader", "AND worker = ?3 ", "AND ?3 <> '' ", "anybody ends a leadership"),
     _sqlite(
-        LEADERS, "leader", "goes_on = last_until > step.now", "goes_on = False", "who goes on is a new one"
+        LEADERS,
+        "leader",
+        "last_worker == request.worker and last_until > step.now",
+        "False",
+        "who goes on is a new one",
     ),
     _sqlite(LEADERS, "leader", "WHERE expires_at > ? ORDER", "WHERE ? ORDER", "who led once is listed"),
 ]

@@ -241,7 +241,7 @@ def test_a_leader_of_yesterday_fires_nothing_and_hears_of_the_new_one() -> None:
             await leadership.ask(store)
             await ground.create(every(5 * SECOND, start=START))
             await asyncio.sleep(11)
-            await store.leader_take(LeaderTake(role=UPKEEP, worker="two", ttl=HOUR))
+            await store.leader_take(LeaderTake(role=UPKEEP, worker="two", ttl=10 * SECOND))
             fired = await Scheduler(leadership).fire_due(store)
         return fired.jobs, leadership.fence, await ground.fired()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from taskharbor.driver import Capability, LeaderList, LeaderRelease, Leadership, LeaderTake
+from taskharbor.driver import AHEAD, Capability, LeaderList, LeaderRelease, Leadership, LeaderTake
 from taskharbor_conformance.bench import DAY, SECOND, Bench
 from taskharbor_conformance.case import case
 from taskharbor_conformance.concurrency import STORES, in_threads
@@ -77,6 +77,20 @@ async def when_a_leaders_time_is_over_another_leads_with_a_greater_fence(bench: 
     assert ("b", bench.now, bench.now + TTL) == (second.worker, second.since, second.expires_at)
     assert first.fence < second.fence
     assert second == late, "who led before is told so when it comes back"
+
+
+@case("4.23")
+async def a_lease_given_while_the_clock_was_ahead_is_not_waited_for(bench: Bench) -> None:
+    await take(bench, "a", ttl=DAY)
+    ahead = await take(bench, "a", ttl=2 * (AHEAD + TTL))
+    waited_for = await take(bench, "b", ttl=AHEAD + 2 * TTL)
+    followed = await take(bench, "b")
+    late = await take(bench, "a")
+
+    assert ahead == waited_for, "it ends no later than so much after the other's would"
+    assert ("b", bench.now, bench.now + TTL) == (followed.worker, followed.since, followed.expires_at)
+    assert ahead.fence < followed.fence
+    assert followed == late
 
 
 @case("4.23")

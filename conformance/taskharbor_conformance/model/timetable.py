@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskharbor.driver import (
+    AHEAD,
     CreateStatus,
     Declared,
     DeclareStatus,
@@ -114,6 +115,7 @@ class Timetable:
             added=added,
             changed=changed,
             removed=removed,
+            contested=request.generation is not None and request.generation == present,
         )
 
     def create(self, new: NewSchedule, *, replace: bool) -> CreateStatus:
@@ -203,7 +205,8 @@ class Timetable:
     def lead(self, worker: str, ttl: timedelta) -> BookLeader:
         """Lead if nobody else does, and return who leads."""
         now, last = self.book.now, self.leader
-        if last is None or last.until <= now:
+        ahead = last is not None and last.worker != worker and last.until > now + ttl + AHEAD
+        if last is None or last.until <= now or ahead:
             self.leader = BookLeader(worker, 0 if last is None else last.fence, now, now + ttl)
         elif last.worker == worker:
             last.until = now + ttl

@@ -73,6 +73,7 @@ from taskharbor.driver.event import (
 )
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowFind, FlowGet
 from taskharbor.driver.leader import (
+    AHEAD,
     UPKEEP,
     LeaderList,
     LeaderRelease,
@@ -124,6 +125,7 @@ from taskharbor.driver.store import (
 from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
 
 __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put constants first
+    "AHEAD",
     "Admission",
     "AgedTake",
     "BlockingDriver",

@@ -17,12 +17,16 @@ from taskharbor.driver.request import Request
 
 UPKEEP = "upkeep"
 """The role of whoever fires schedules and prunes."""
+AHEAD = timedelta(minutes=1)
+"""By how much a lease may end later than one that is asked for now, and still be waited for."""
 
 
 class LeaderTake(Request, frozen=True, kw_only=True):
     """Lead, if nobody else does, or go on leading: until so long after now. While another leads nothing is written.
 
-    Who comes back after the end of its own lease is a new leader, with a fence of its own.
+    Who comes back after the end of its own lease is a new leader, with a fence of its own. So is who finds the lease of
+    another to end later than `AHEAD` after its own would: that one was given while the store's clock was ahead, for
+    those who ask for a role ask for about as long.
     """
 
     role: str

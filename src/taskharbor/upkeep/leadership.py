@@ -38,6 +38,10 @@ class Leadership:
             return None
         return self._fence
 
+    def leads(self) -> bool:
+        """Return whether this worker leads, as far as it knows."""
+        return self.fence is not None
+
     async def ask(self, store: Store) -> bool:
         """Lead if nobody else does, or go on leading; return whether this worker leads.
 

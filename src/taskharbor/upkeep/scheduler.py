@@ -76,7 +76,7 @@ class Scheduler:
             StoreUnavailable: the store cannot be reached. What was fired stays fired, and no tick twice.
         """
         jobs = fruitless = 0
-        while (fence := self._leadership.fence) is not None:
+        while self._leadership.leads():
             # Those passed over stand first, and would leave no room for others.
             found = await store.schedule_due(ScheduleDue(limit=_LOOK + len(self._broken)))
             firings: list[Firing] = []

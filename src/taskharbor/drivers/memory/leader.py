@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import LeaderList, LeaderRelease, Leadership, LeaderTake
+from taskharbor.driver import AHEAD, LeaderList, LeaderRelease, Leadership, LeaderTake
 from taskharbor.drivers.memory.rows import Leader
 from taskharbor.drivers.memory.tables import Tables
+
+_AHEAD = duration_micros(AHEAD)
 
 
 def leader_take(tables: Tables, request: LeaderTake, now: int) -> Leadership:
     """Lead if nobody else does, and return who leads."""
     last, until = tables.leaders.get(request.role), now + duration_micros(request.ttl)
-    if last is None or last.expires <= now:
+    if (
+        last is None
+        or last.expires <= now
+        or (last.worker != request.worker and last.expires > until + _AHEAD)
+    ):
         fence = 1 if last is None else last.fence + 1
         tables.leaders[request.role] = Leader(request.worker, fence, now, until)
     elif last.worker == request.worker:

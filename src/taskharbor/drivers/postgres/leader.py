@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskharbor.clock import from_micros
-from taskharbor.driver import LeaderList, LeaderRelease, Leadership, LeaderTake
+from taskharbor.clock import duration_micros, from_micros
+from taskharbor.driver import AHEAD, LeaderList, LeaderRelease, Leadership, LeaderTake
 from taskharbor.drivers.postgres.routine import Query, Routine, Row
 from taskharbor.drivers.postgres.rows import interval_of, micros_of, micros_text
 from taskharbor.drivers.postgres.step import Step
@@ -21,17 +21,21 @@ _COLUMNS = f"l.role, l.worker, l.fence, {micros_of('l.since')}, {micros_of('l.ex
 # only where he is taking the same lead, or firing with the fence that is to be outdone.
 _TAKE = f"""WITH {_CLOCK},
 there AS MATERIALIZED (SELECT * FROM taskharbor.leader WHERE role = $2::text),
-term AS MATERIALIZED (SELECT now + {interval_of("$4::text::bigint")} AS ends FROM clock),
+term AS MATERIALIZED (SELECT now + {interval_of("$4::text::bigint")} AS ends,
+    now + {interval_of(f"($4::text::bigint + {duration_micros(AHEAD)})")} AS latest FROM clock),
 kept AS (UPDATE taskharbor.leader l SET expires_at = (SELECT ends FROM term)
     WHERE l.role = $2::text AND l.worker = $3::text AND l.expires_at > (SELECT now FROM clock) RETURNING {_COLUMNS}),
 taken AS (UPDATE taskharbor.leader l SET worker = $3::text, fence = l.fence + 1, since = (SELECT now FROM clock),
         expires_at = (SELECT ends FROM term)
-    WHERE l.role = $2::text AND l.expires_at <= (SELECT now FROM clock) RETURNING {_COLUMNS}),
+    WHERE l.role = $2::text AND (l.expires_at <= (SELECT now FROM clock)
+        OR l.worker <> $3::text AND l.expires_at > (SELECT latest FROM term)) RETURNING {_COLUMNS}),
 begun AS (INSERT INTO taskharbor.leader AS l (role, worker, fence, since, expires_at)
     SELECT $2::text, $3::text, 1, c.now, t.ends FROM clock c, term t WHERE NOT EXISTS (SELECT FROM there)
     ON CONFLICT DO NOTHING RETURNING {_COLUMNS})
 SELECT * FROM kept UNION ALL SELECT * FROM taken UNION ALL SELECT * FROM begun
-UNION ALL SELECT {_COLUMNS} FROM there l WHERE l.worker <> $3::text AND l.expires_at > (SELECT now FROM clock)"""
+UNION ALL SELECT {_COLUMNS} FROM there l
+    WHERE l.worker <> $3::text AND l.expires_at > (SELECT now FROM clock)
+    AND l.expires_at <= (SELECT latest FROM term)"""
 _RELEASE = f"""UPDATE taskharbor.leader SET expires_at = {_NOW}
     WHERE role = $2::text AND worker = $3::text AND expires_at > {_NOW} RETURNING role"""
 _LIST = f"SELECT {_COLUMNS} FROM taskharbor.leader l WHERE l.expires_at > {_NOW} ORDER BY l.role"

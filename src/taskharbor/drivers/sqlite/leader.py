@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import LeaderList, LeaderRelease, Leadership, LeaderTake
+from taskharbor.driver import AHEAD, LeaderList, LeaderRelease, Leadership, LeaderTake
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import Step
 
@@ -19,11 +19,13 @@ _LED = (
     "SELECT role, worker, fence, since, expires_at FROM taskharbor_leader WHERE expires_at > ? ORDER BY role"
 )
 
+_AHEAD = duration_micros(AHEAD)
+
 
 def another_leads(step: Step, request: LeaderTake) -> Routine[Leadership | None]:
     """Return who leads, without writing, if that is not the caller."""
     for worker, fence, since, expires_at in (yield Query(_LAST, (request.role,))):
-        if expires_at > step.now and worker != request.worker:
+        if worker != request.worker and step.now < expires_at <= _end(step, request) + _AHEAD:
             return _leadership(request.role, worker, fence, since, expires_at)
     return None
 
@@ -33,12 +35,16 @@ def leader_take(step: Step, request: LeaderTake) -> Routine[Leadership]:
     other = yield from another_leads(step, request)
     if other is not None:
         return other
-    fence, since, until = 1, step.now, step.now + duration_micros(request.ttl)
-    for _, last_fence, last_since, last_until in (yield Query(_LAST, (request.role,))):
-        goes_on = last_until > step.now
+    fence, since, until = 1, step.now, _end(step, request)
+    for last_worker, last_fence, last_since, last_until in (yield Query(_LAST, (request.role,))):
+        goes_on = last_worker == request.worker and last_until > step.now
         fence, since = (last_fence, last_since) if goes_on else (last_fence + 1, step.now)
     yield Query(_LEAD, (request.role, request.worker, fence, since, until))
     return _leadership(request.role, request.worker, fence, since, until)
+
+
+def _end(step: Step, request: LeaderTake) -> int:
+    return step.now + duration_micros(request.ttl)
 
 
 def leader_release(step: Step, request: LeaderRelease) -> Routine[bool]:
