@@ -162,6 +162,9 @@ async def where_generations_are_given_numbers_alone_decide(bench: Bench) -> None
         (DECLARED, 20),
         (OUTDATED, 20),
     ] == [(answer.status, answer.generation) for answer in told]
+    assert [4] == [number for number, answer in enumerate(told) if answer.contested], (
+        "two sets bear the number 7"
+    )
     assert ["app/one"] == await names_of(bench)
     assert ([], [], []) == (list(told[6].added), list(told[6].changed), list(told[6].removed))
 

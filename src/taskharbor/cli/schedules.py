@@ -194,7 +194,7 @@ def declare(
         if dry_run:
             _show_declared(harbor, as_json=as_json)
             return
-        declared = harbor.declare_schedules(force=force)
+        declared, given = harbor.declare_schedules(force=force), harbor.declared_generation
     if as_json:
         json_line(declared)
     else:
@@ -206,15 +206,28 @@ def declare(
             for name in names:
                 line(f"{name}  {what}")
     if declared.status is DeclareStatus.OUTDATED:
-        note(
-            f"Nothing was changed: generation {declared.generation} is there, and this set was declared before it. If "
-            "this is the version to run (a rollback, a revert), say --force; or number your generations, and give it a "
-            "greater number."
-        )
+        note(_told_outdated(declared.generation, given))
         raise typer.Exit(Exit.FAILED)
     if not as_json:
         word = "up to date" if declared.status is DeclareStatus.CURRENT else "declared"
         note(f"Schedules {word}, generation {declared.generation}.")
+    if declared.contested:
+        note(
+            f"Two different sets bear generation {declared.generation}, and this one stands now; number each "
+            "deployment."
+        )
+
+
+def _told_outdated(present: int, given: int | None) -> str:
+    if given is not None:
+        return (
+            f"Nothing was changed: generation {present} is there, and this is generation {given}. If this is the "
+            f"version to run, raise its generation above {present}; numbers alone decide, whatever --force says."
+        )
+    return (
+        f"Nothing was changed: generation {present} is there, and this set was declared before it. If this is the "
+        "version to run (a rollback, a revert), say --force; or number your generations, and give it a greater number."
+    )
 
 
 def _show_declared(harbor: Harbor, *, as_json: bool) -> None:

@@ -83,6 +83,11 @@ class Declarations:
         """Add those of a file, which is read when they are declared."""
         self._files.append(Path(path).absolute())
 
+    @property
+    def generation(self) -> int | None:
+        """Return the number that was given, here or by a setting; None if the store counts."""
+        return self._scope().generation
+
     def schedules(self) -> list[NewSchedule]:
         """Return the whole set, sorted, with the names that the store has them under.
 

@@ -58,11 +58,21 @@ class Declaring:
         """
         return self._declarations.schedules()
 
+    @property
+    def declared_generation(self) -> int | None:
+        """Return the generation of what is declared here, as given or set; None if the store counts.
+
+        Raises:
+            OptionError: what a setting says cannot be.
+        """
+        return self._declarations.generation
+
     def declare_schedules(self, *, force: bool = False) -> Declared:
         """Store what is declared here, as each worker does when it starts, and return what was changed.
 
         Args:
-            force: although a later version of the application has declared since, as after a rollback.
+            force: although a later version of the application has declared since, as after a rollback. Where a
+                generation is given, that alone decides.
 
         Raises:
             OptionError: two have one name, or what a file or a setting says cannot be.

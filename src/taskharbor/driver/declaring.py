@@ -25,6 +25,16 @@ class Declaration(NamedTuple):
     generation: int
 
 
+class Judged(NamedTuple):
+    """What becomes of a declaration."""
+
+    status: DeclareStatus
+    generation: int
+    """The present one after it."""
+    contested: bool
+    """Another set has borne its number."""
+
+
 class Changes(NamedTuple):
     """What is to be written so that an application's schedules are those that it declares, each list by name."""
 
@@ -32,27 +42,36 @@ class Changes(NamedTuple):
     changed: list[ScheduleRecord]
     removed: list[str]
 
-    def answer(self, status: DeclareStatus, generation: int) -> Declared:
+    def answer(self, judged: Judged) -> Declared:
         """Return it as the caller is told of it."""
         return Declared(
-            status=status,
-            generation=generation,
+            status=judged.status,
+            generation=judged.generation,
+            contested=judged.contested,
             added=[record.name for record in self.added],
             changed=[record.name for record in self.changed],
             removed=self.removed,
         )
 
 
-def judge(
-    request: ScheduleDeclare, *, present: Declaration | None, known: Container[bytes]
-) -> tuple[DeclareStatus, int]:
-    """Return what becomes of a declaration, and the generation that is the present one after it.
+def judge(request: ScheduleDeclare, *, present: Declaration | None, known: Container[bytes]) -> Judged:
+    """Return what becomes of a declaration.
 
     Args:
         request: the declaration.
         present: the one that the store has, if the application has declared before.
         known: holds the digests of all that are remembered; of the request's own is enough.
     """
+    status, generation = _judged(request, present, known)
+    contested = (
+        status is DeclareStatus.DECLARED and present is not None and request.generation == present.generation
+    )
+    return Judged(status, generation, contested)
+
+
+def _judged(
+    request: ScheduleDeclare, present: Declaration | None, known: Container[bytes]
+) -> tuple[DeclareStatus, int]:
     given = request.generation
     if present is None:
         return DeclareStatus.DECLARED, 1 if given is None else given

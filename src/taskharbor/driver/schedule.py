@@ -68,6 +68,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     changed: Sequence[str] = ()
     removed: Sequence[str] = ()
     """Names, each list sorted."""
+    contested: bool = False
+    """Another set was declared under the very number that was given, and is replaced: two deployments have one."""
 
 
 class ScheduleCreate(Request, frozen=True, kw_only=True):

@@ -24,6 +24,15 @@ async def declare(store: Store, request: ScheduleDeclare) -> None:
     """
     answer = await store.schedule_declare(request)
     nameless = request.application == DEFAULT_APPLICATION
+    if answer.status is DeclareStatus.OUTDATED and request.generation is not None:
+        logger.warning(
+            "the schedules of application %r stay as they are: generation %d is there, and this worker's is %d. That "
+            "is right while an old version is being replaced. If this is the version to run, raise its generation",
+            request.application,
+            answer.generation,
+            request.generation,
+        )
+        return
     if answer.status is DeclareStatus.OUTDATED:
         logger.warning(
             "the schedules of application %r stay as they are: generation %d is there, and this worker's set was "
@@ -34,6 +43,13 @@ async def declare(store: Store, request: ScheduleDeclare) -> None:
             _NAMELESS if nameless else "",
         )
         return
+    if answer.contested:
+        logger.warning(
+            "two different sets of schedules of application %r bear generation %d, and this worker's stands now: "
+            "number each deployment",
+            request.application,
+            answer.generation,
+        )
     if answer.added or answer.changed:
         logger.info(
             "schedules of application %r, generation %d: %d added, %d changed",

@@ -43,7 +43,8 @@ def schedule_declare(tables: Tables, request: ScheduleDeclare, now: int) -> Decl
     if digests:
         digest = next(reversed(digests))
         present = Declaration(digest, digests[digest])
-    status, generation = judge(request, present=present, known=digests)
+    judged = judge(request, present=present, known=digests)
+    status, generation, _ = judged
     if status is not DeclareStatus.DECLARED:
         return Declared(status=status, generation=generation)
     digests.pop(request.digest, None)
@@ -55,7 +56,7 @@ def schedule_declare(tables: Tables, request: ScheduleDeclare, now: int) -> Decl
         tables.schedules[record.name] = record
     for name in change.removed:
         del tables.schedules[name]
-    return change.answer(status, generation)
+    return change.answer(judged)
 
 
 def schedule_create(tables: Tables, request: ScheduleCreate, now: int) -> Sequence[CreateStatus]:

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import CreateStatus, Declared, DeclareStatus, ScheduleCreate, ScheduleDeclare
-from taskharbor.driver.declaring import DECLARATIONS, Declaration, changes, first_record, judge, rewritten
+from taskharbor.driver.declaring import (
+    DECLARATIONS,
+    Declaration,
+    Judged,
+    changes,
+    first_record,
+    judge,
+    rewritten,
+)
 from taskharbor.drivers.postgres.routine import Query, Routine, text_array
 from taskharbor.drivers.postgres.rows import micros_of
 from taskharbor.drivers.postgres.schedule_rows import COLUMNS, add, change, record_of
@@ -42,10 +50,11 @@ _READ_CLOCK = f"SELECT {micros_of('coalesce($1::text::timestamptz, clock_timesta
 
 def schedule_declare(step: Step, request: ScheduleDeclare) -> Routine[Declared]:
     """Make an application's schedules those declared here."""
-    status, generation = yield from _judged(request)
-    if status is DeclareStatus.DECLARED:
+    judged = yield from _judged(request)
+    if judged.status is DeclareStatus.DECLARED:
         yield Query(_LOCK)
-        status, generation = yield from _judged(request)  # another may have declared meanwhile
+        judged = yield from _judged(request)  # another may have declared meanwhile
+    status, generation, _ = judged
     if status is not DeclareStatus.DECLARED:
         return Declared(status=status, generation=generation)
     application = request.application
@@ -58,10 +67,10 @@ def schedule_declare(step: Step, request: ScheduleDeclare) -> Routine[Declared]:
     if written.removed:
         yield Query(_REMOVE, (text_array(written.removed),))
     yield Query(_FORGET, (application,))
-    return written.answer(status, generation)
+    return written.answer(judged)
 
 
-def _judged(request: ScheduleDeclare) -> Routine[tuple[DeclareStatus, int]]:
+def _judged(request: ScheduleDeclare) -> Routine[Judged]:
     rows = yield Query(_PRESENT, (request.application, request.digest.hex()))
     for generation, digest, there in rows:
         present = Declaration(bytes.fromhex(digest), generation)

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import CreateStatus, Declared, DeclareStatus, ScheduleCreate, ScheduleDeclare
-from taskharbor.driver.declaring import DECLARATIONS, Declaration, changes, first_record, judge, rewritten
+from taskharbor.driver.declaring import (
+    DECLARATIONS,
+    Declaration,
+    Judged,
+    changes,
+    first_record,
+    judge,
+    rewritten,
+)
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import Step, json_text
 from taskharbor.drivers.sqlite.schedule_rows import COLUMNS, record_of, remove, write
@@ -30,11 +38,11 @@ _NAMED = f"""SELECT {COLUMNS} FROM taskharbor_schedule s
 
 def nothing_declared(step: Step, request: ScheduleDeclare) -> Routine[Declared | None]:
     """Return the answer, without writing, if the declaration changes nothing."""
-    status, generation = yield from _judged(request)
+    status, generation, _ = yield from _judged(request)
     return None if status is DeclareStatus.DECLARED else Declared(status=status, generation=generation)
 
 
-def _judged(request: ScheduleDeclare) -> Routine[tuple[DeclareStatus, int]]:
+def _judged(request: ScheduleDeclare) -> Routine[Judged]:
     last = yield Query(_PRESENT, (request.application,))
     known = yield Query(_KNOWN, (request.application, request.digest))
     present = Declaration(*last[0]) if last else None
@@ -43,7 +51,8 @@ def _judged(request: ScheduleDeclare) -> Routine[tuple[DeclareStatus, int]]:
 
 def schedule_declare(step: Step, request: ScheduleDeclare) -> Routine[Declared]:
     """Make an application's schedules those declared here."""
-    status, generation = yield from _judged(request)
+    judged = yield from _judged(request)
+    status, generation, _ = judged
     if status is not DeclareStatus.DECLARED:
         return Declared(status=status, generation=generation)
     yield Query(_FORGET, (request.application, request.digest))
@@ -55,7 +64,7 @@ def schedule_declare(step: Step, request: ScheduleDeclare) -> Routine[Declared]:
     change = changes(request, stored, from_micros(step.now))
     yield from write([*change.added, *change.changed])
     yield from remove(change.removed)
-    return change.answer(status, generation)
+    return change.answer(judged)
 
 
 def schedule_create(step: Step, request: ScheduleCreate) -> Routine[Sequence[CreateStatus]]:
