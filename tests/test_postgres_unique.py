@@ -32,7 +32,7 @@ from taskharbor.drivers.postgres.settle import job_settle_together
 from taskharbor.drivers.postgres.uniqueness import try_enqueue, worth_a_try
 from taskharbor.flow import Sequel
 from taskharbor.job import LIVE, Delivery, JobState, KeyRule, NewJob, OnConflict, new_job_ids
-from taskharbor.settlement import Settlement
+from taskharbor.settlement import Settlement, SettleStatus
 from taskharbor_conformance.bench import HOUR, JobFields, burial, failure, new_job, release, success
 from tests.support.postgres_place import shared_schema
 from tests.support.postgres_walk import Blocked, Meeting, Party, Taker, meeting
@@ -40,7 +40,7 @@ from tests.test_postgres_reserve import checked_clock
 from tests.test_postgres_reserve_at_random import Story
 
 CREATED, REPLACED, EXISTING = EnqueueStatus.CREATED, EnqueueStatus.REPLACED, EnqueueStatus.EXISTING
-LOCK, CLAIM, SEQUEL = "ORDER BY coalesce(waits", "digest, ttl, was, until)", "SAVEPOINT sequel"
+LOCK, CLAIM, SEQUEL = "ORDER BY coalesce(waits", "digest, ttl, was, until)", "SAVEPOINT admission"
 """Words of the statements that lock those who hold keys, and that take the keys; and of what comes before a sequel."""
 WAITS = KeyRule(states=(JobState.READY, JobState.SCHEDULED, JobState.RETRYING, JobState.PARKED))
 LIVES = KeyRule(states=tuple(sorted(LIVE)))
@@ -351,6 +351,35 @@ def test_a_success_that_replaces_a_job_locks_it_in_order(there: Meeting) -> None
     assert [b"sequel"] == [
         bytes(row[0]) for row in there.schema.ask("SELECT payload FROM history WHERE state = 'cancelled'")
     ]
+
+
+def test_a_success_that_comes_upon_a_job_too_late_lets_go_of_what_it_has_locked(there: Meeting) -> None:
+    """The key is taken while it is being written, by a job that somebody locks before the one that succeeds."""
+    producer, worker, someone = there.party(), there.taker(), there.party()
+    first, second = new_job_ids(2)
+    stored(producer, new_job(id=second))
+    (delivery,) = there.let_go([*there.take(worker)])
+    waiting: list[Blocked[object]] = []
+
+    def both() -> object:
+        someone.begin()
+        answers = someone.verb(job_cancel, JobCancel(ids=[first, second], by="me"))
+        someone.commit()
+        return answers
+
+    def come_between() -> None:
+        stored(producer, unique(id=first, run_in=HOUR))
+        waiting.append(Blocked(someone, both))
+
+    worker.just_before(SEQUEL, come_between)
+    worker.begin()
+    told = success(delivery, sequel=Sequel(jobs=(latest(b"sequel", run_in=HOUR),)))
+    (answer,) = worker.verb(job_settle_together, JobSettle(settlements=[told]))
+    worker.commit()
+
+    assert SettleStatus.SETTLED == answer.status
+    assert [CancelStatus.CANCELLED, CancelStatus.REQUESTED] == waiting[0].answer()
+    assert [b"sequel"] == [bytes(row[0]) for row in there.schema.ask("SELECT payload FROM job")]
 
 
 KEYS = [f"key-{number}" for number in range(5)]

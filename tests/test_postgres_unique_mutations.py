@@ -138,6 +138,16 @@ SCENARIOS = [
     (
         broken(
             "unique",
+            "uniqueness",
+            "            raise Unforeseen\n",
+            "            pass\n",
+            "a success locks one job after another, whatever their order",
+        ),
+        unique.test_a_success_that_comes_upon_a_job_too_late_lets_go_of_what_it_has_locked,
+    ),
+    (
+        broken(
+            "unique",
             "leaving",
             "\n    WHERE k.ctid = n.spot AND k.job_id = n.id)",
             "\n    WHERE k.task = (SELECT task FROM gone LIMIT 1))",

@@ -88,6 +88,9 @@ class SettleStatus(StrEnum):
     """This token settled it before; nothing was written again."""
     STALE = "stale"
     """The lease is gone; nothing changed."""
+    HELD = "held"
+    """Nothing changed, since somebody's transaction that has not ended holds what this needs: a job, or the key of one
+    that it brings. To be asked again later, for as long as it takes."""
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):

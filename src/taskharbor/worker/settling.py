@@ -17,6 +17,7 @@ from taskharbor.errors import StoreUnavailable
 from taskharbor.job import PAYLOAD_LIMIT, Delivery
 from taskharbor.outcome import LACKING, Outcome
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus, settlement
+from taskharbor.worker.later import Later
 from taskharbor.worker.patience import Patience
 from taskharbor.worker.reporting import Reporting
 from taskharbor.worker.run import Run
@@ -35,6 +36,7 @@ _FEW = 3
 """Refusals of a batch, while other verbs are answered, after which others do not wait for it any more."""
 # Held by name: hashing or looking up an enum member costs as much as the rest of the line.
 _SUCCEED = SettleKind.SUCCEED
+_HELD = SettleStatus.HELD
 _TROUBLE = frozenset({SettleKind.RETRY, SettleKind.BURY, SettleKind.STRAY})
 
 
@@ -60,6 +62,7 @@ class Settling:
         self._sight = sight
         self._on_settled = on_settled
         self._sifting = Sifting(store, self._answered, worker=worker, observed=sight.observed)
+        self._later = Later(store, self._answered, self._sifting.add, _portion)
         self._waiting: list[Settlement] = []
         self._heavy = False
         """Some that wait are so large that a batch has to be weighed."""
@@ -106,6 +109,7 @@ class Settling:
         """Stop asking a store that does not answer: what is not written is left to the leases' expiry."""
         self._gave_up = True
         self._sifting.give_up()
+        self._later.give_up()
 
     async def run(self) -> None:
         """Write batches until cancelled."""
@@ -127,8 +131,8 @@ class Settling:
             self._answered(batch, answers)
 
     async def sift(self) -> None:
-        """Write what the store has refused, or leave it, until cancelled."""
-        await self._sifting.run()
+        """Write what the store has refused or put off, or leave it, until cancelled."""
+        await asyncio.gather(self._sifting.run(), self._later.run())
 
     def _next_batch(self) -> list[Settlement]:
         count = _count_within(self._waiting, BATCH_BYTES) if self._heavy else _BATCH
@@ -137,6 +141,13 @@ class Settling:
         return batch
 
     def _answered(self, batch: Sequence[Settlement], answers: Sequence[Settled]) -> None:
+        if any([answer.status is _HELD for answer in answers]):  # noqa: C419 - quicker
+            pairs = list(zip(batch, answers, strict=True))
+            self._later.add([written for written, answer in pairs if answer.status is _HELD])
+            batch = [written for written, answer in pairs if answer.status is not _HELD]
+            answers = [answer for answer in answers if answer.status is not _HELD]
+            if not batch:
+                return
         self.pending -= len(batch)
         self._telling.ended(batch, answers)
         self._on_settled(batch, answers)
@@ -170,6 +181,10 @@ class Settling:
             return [Settled(SettleStatus.STALE)] * len(batch)
         except Exception:  # noqa: BLE001 - whatever it is, the sifting finds out which of them it is about, and tells
             return None
+
+
+def _portion(settlements: Sequence[Settlement]) -> int:
+    return _count_within(settlements, BATCH_BYTES)
 
 
 def _count_within(settlements: Sequence[Settlement], size: int) -> int:

@@ -33,8 +33,8 @@ _LOCK = f"""SELECT id::text FROM taskharbor.job WHERE id = ANY ($1::text::uuid[]
     ORDER BY {LOCK_ORDER} FOR UPDATE"""
 
 
-def lock_ahead(step: Step, settlements: Sequence[Settlement]) -> Routine[None]:
-    """Lock whatever these settlements concern, if that is more than one statement's.
+def lock_ahead(step: Step, settlements: Sequence[Settlement]) -> Routine[set[str]]:
+    """Lock whatever these settlements concern, if that is more than one statement's, and return which jobs are.
 
     So are jobs whose keys are wanted by what the successes bring: it may replace them, or look at where they stand.
     """
@@ -45,7 +45,7 @@ def lock_ahead(step: Step, settlements: Sequence[Settlement]) -> Routine[None]:
     falls = any(s.kind in _FALLS for s in settlements)
     waits = {job_id for s in settlements if s.sequel is not None for job_id in s.sequel.waits}
     if not holders and (len(settlements) == 1 or not (falls or waits)):
-        return
+        return set()
     told = [s for s in settlements if s.kind in _FALLS or s.kind is SettleKind.SUCCEED]
     cells = plain_array([s.job_id for s in told]), plain_array([s.kind for s in told])
     concerned = yield Query(_CONCERNED, cells)
@@ -55,6 +55,7 @@ def lock_ahead(step: Step, settlements: Sequence[Settlement]) -> Routine[None]:
     flows = [flow for what, flow in concerned if what == "flow"]
     if len(flows) > 1:
         yield from locked_flows(flows)
+    return jobs
 
 
 _FALLS = {SettleKind.BURY, SettleKind.CANCEL}

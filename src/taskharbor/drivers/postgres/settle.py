@@ -9,12 +9,13 @@ may come to more than that, as where a step falls or has a sequel, is written in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import timedelta
 from typing import TypeAlias
 
 import msgspec
 
-from taskharbor.driver import JobSettle
+from taskharbor.driver import JobSettle, looks_at_holder
 from taskharbor.drivers.postgres.falling import LEFT_OVER, cancel_steps, fall, read
 from taskharbor.drivers.postgres.foresight import lock_ahead
 from taskharbor.drivers.postgres.routine import (
@@ -39,6 +40,7 @@ from taskharbor.drivers.postgres.settling import (
 )
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import STRAY_LOCK, parked_strays
+from taskharbor.drivers.postgres.uniqueness import Unforeseen
 from taskharbor.flow import Sequel
 from taskharbor.job import JobState
 from taskharbor.settlement import Settled, SettleKind, Settlement, SettleStatus
@@ -51,6 +53,8 @@ _SUCCEED = SettleKind.SUCCEED
 TOGETHER = Settled(SettleStatus.STALE)
 """Stands for an answer, by its identity: this settlement is to be written by `job_settle_together`."""
 _ROWS = 2000
+_ANEW = 10
+"""How often at most. After that a deadlock is risked, which the server would end."""
 
 _Name: TypeAlias = tuple[str, int]
 """A delivery: id of the job, and token."""
@@ -86,6 +90,15 @@ def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
 def job_settle_together(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
     """Write down how deliveries ended and return one answer each, in order; in a transaction."""
     return (yield from _job_settle(step, request.settlements, _together))
+
+
+def job_settle_unless_held(
+    step: Step, request: JobSettle, *, patience: timedelta
+) -> Routine[Sequence[Settled]]:
+    """Do the same, but wait no longer than this for any lock; it is an error if that is not enough."""
+    milliseconds = int(patience / timedelta(milliseconds=1))
+    yield Query("SELECT set_config('lock_timeout', $1::text, true)", (str(milliseconds),))
+    return (yield from job_settle_together(step, request))
 
 
 def _job_settle(step: Step, settlements: Sequence[Settlement], settle: _Settle) -> Routine[Sequence[Settled]]:
@@ -141,19 +154,40 @@ def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
 
 
 def _together(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
-    """Write settlements of different jobs with all that they bring with them, whether or not they are steps."""
-    yield from lock_ahead(step, settlements)
+    """Write settlements of different jobs with all that they bring with them, whether or not they are steps.
+
+    All jobs are locked before any key. Where somebody takes a key meanwhile that one of these wants, so that another
+    job would have to be locked, all is undone and begun anew: he who is waited for never waits for us.
+    """
+    if not any(
+        s.sequel is not None and any(looks_at_holder(job) for job in s.sequel.jobs) for s in settlements
+    ):
+        return (yield from _written(step, settlements))
+    yield Query("SAVEPOINT settlement")
+    for _ in range(_ANEW):
+        try:
+            return (yield from _written(step, settlements))
+        except Unforeseen:
+            yield Query("ROLLBACK TO SAVEPOINT settlement")
+    return (yield from _written(step, settlements, in_order=False))
+
+
+def _written(step: Step, settlements: Sequence[Settlement], *, in_order: bool = True) -> Routine[_States]:
+    locked = yield from lock_ahead(step, settlements)
+    foreseen = locked if in_order else None
     states: _States = {}
     successes = [settlement for settlement in settlements if settlement.kind is _SUCCEED]
     others = [settlement for settlement in settlements if settlement.kind is not _SUCCEED]
     if successes:
-        states.update((yield from _steps(step, successes, STEPS_TOGETHER)))
+        states.update((yield from _steps(step, successes, STEPS_TOGETHER, foreseen)))
     if others:
         states.update((yield from _others(step, others, ANY_TOGETHER)))
     return states
 
 
-def _steps(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_States]:
+def _steps(
+    step: Step, settlements: Sequence[Settlement], sql: str, foreseen: Collection[str] | None = None
+) -> Routine[_States]:
     """Write successes, of steps among others."""
     rows = yield Query(sql, common_cells(step, settlements))
     told = {settlement.job_id: settlement for settlement in settlements}
@@ -175,7 +209,7 @@ def _steps(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[_
             if awaited:
                 step.wakes.jobs.append(job_id)
     if brings:
-        yield from write_sequels(step, brings, risen)
+        yield from write_sequels(step, brings, risen, foreseen)
     for flow in sorted(absorbing):
         yield from cancel_steps(step, flow, reason=LEFT_OVER, verb=None, by="")
     return states

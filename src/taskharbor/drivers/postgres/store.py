@@ -67,6 +67,7 @@ from taskharbor.driver import (
     WorkerList,
 )
 from taskharbor.drivers.postgres import (
+    apart,
     control,
     declaring,
     enqueue,
@@ -133,8 +134,21 @@ class PostgresStore:
     async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
         if not request.settlements:
             return []
+        if apart.wants_keys(request):
+            return await apart.settle_briefly(self._ask_together, request)
+        try:
+            return await self._settle(request)
+        except StoreUnavailable as error:
+            if not apart.can_be_parted(error, request):
+                raise
+        return await apart.settle_apart(self._ask_together, request)
+
+    async def _ask_together(self, verb: apart.Verb, request: JobSettle) -> Sequence[Settled]:
+        return await self._desk.ask(verb, request, together=True)
+
+    async def _settle(self, request: JobSettle) -> Sequence[Settled]:
         if settle.needs_transaction(request):
-            return await self._desk.ask(settle.job_settle_together, request, together=True)
+            return await self._ask_together(settle.job_settle_together, request)
         answers = await self._desk.ask(settle.job_settle, request)
         rest = [
             settlement
@@ -144,7 +158,7 @@ class PostgresStore:
         if not rest:  # as a rule
             return answers
         whole = JobSettle(settlements=rest, now=request.now)
-        later = iter(await self._desk.ask(settle.job_settle_together, whole, together=True))
+        later = iter(await self._ask_together(settle.job_settle_together, whole))
         return [next(later) if answer is settle.TOGETHER else answer for answer in answers]
 
     async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:

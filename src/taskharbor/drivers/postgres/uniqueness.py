@@ -73,10 +73,25 @@ def try_enqueue(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
     return found.answers
 
 
-def enqueue_ruled(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
-    """Store jobs and flows, replace others, and return one answer each. Within a transaction."""
+class Unforeseen(Exception):
+    """A job would have to be locked after others: what has been locked is to be let go first."""
+
+
+def enqueue_ruled(
+    step: Step, request: JobEnqueue, foreseen: Collection[str] | None = None
+) -> Routine[list[Enqueued]]:
+    """Store jobs and flows, replace others, and return one answer each. Within a transaction.
+
+    Args:
+        step: what a verb works with.
+        request: what is asked.
+        foreseen: jobs that this transaction has locked: no others are locked after them. None if it has locked none.
+
+    Raises:
+        Unforeseen: another one would have to be.
+    """
     yield Query(_BEGIN)
-    found, seen = yield from _admit(step, request)
+    found, seen = yield from _admit(step, request, foreseen)
     if found.replaced:
         holders = {holder.job_id: holder for holder in seen.holders.values()}
         yield from replace(step, found.replaced, holders, seen.now)
@@ -93,7 +108,9 @@ def holders_of(step: Step, jobs: Collection[NewJob]) -> Routine[set[str]]:
     return {holder.job_id for holder in found.holders.values()}
 
 
-def _admit(step: Step, request: JobEnqueue) -> Routine[tuple[Admission, Held]]:
+def _admit(
+    step: Step, request: JobEnqueue, foreseen: Collection[str] | None
+) -> Routine[tuple[Admission, Held]]:
     """Decide for a request, and have its jobs hold their keys."""
     jobs, flows = request.jobs, request.flows
     asked = [*(job for job in jobs if job.key is not None), *(job for flow in flows for job in flow.keyed)]
@@ -112,6 +129,8 @@ def _admit(step: Step, request: JobEnqueue) -> Routine[tuple[Admission, Held]]:
             now=seen.now,
         )
         locked, concerned = concerned, {*found.replaced, *found.handed_over.values()}
+        if foreseen is not None and not concerned.issubset(foreseen):
+            raise Unforeseen
         if concerned != locked:  # as at first, if there are any
             if locked:
                 yield Query(_BEGIN_ANEW)
