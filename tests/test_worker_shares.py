@@ -44,6 +44,20 @@ def test_what_is_taken_of_busy_queues_is_never_two_rounds_off_their_weights(
 
 
 @settings(deadline=None)
+@given(weights_of_some, limits)
+def test_each_queue_can_be_asked_for_one_at_least(weights: dict[str, int], limits: list[int]) -> None:
+    """However small the reserve and its share of it."""
+    shares = Shares(weights)
+
+    for limit in limits:
+        quotas = shares.quotas(limit, each=1)
+
+        assert set(weights) == set(quotas)
+        assert all(1 <= quota <= limit for quota in quotas.values())
+        shares.took(shares.quotas(limit))
+
+
+@settings(deadline=None)
 @given(weights_of_some, st.lists(st.integers(1, 200), min_size=30, max_size=60), st.data())
 def test_a_queue_without_work_leaves_its_share_and_saves_none_up(
     weights: dict[str, int], limits: list[int], data: st.DataObject

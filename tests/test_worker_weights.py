@@ -178,6 +178,25 @@ def test_empty_queues_cost_one_reserve_and_a_short_one_a_second(options: WorkerO
         go_on.set()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"concurrency": 1}, {"concurrency": 2, "reserved": {"q0": 1}}],
+    ids=["weights", "both"],
+)
+def test_an_idle_worker_with_more_queues_than_slots_asks_for_all_of_them_at_once(
+    options: WorkerOptions,
+) -> None:
+    """And not for one after the other, each by its share of a single slot."""
+    driver, queues = TroubledDriver(), [f"q{number}" for number in range(10)]
+    driver.poll_interval = 60_000 * MS
+    told: WorkerOptions = {"queues": queues, "weights": {"q0": 20}, "prefetch": 0, "lease": LEASE, **options}
+
+    with Harbor(driver, registry=Registry()) as harbor, harbor.worker_thread(**told):
+        eventually(lambda: driver.count("lease_extend") >= 3, "a few heartbeats")
+
+        assert 1 == driver.count("job_reserve")
+
+
 def test_reserved_slots_are_never_taken_by_others(url: str) -> None:
     """Not by a flood of another queue's jobs, of a higher priority and long; its own start at once beside them."""
     registry, started, go_on = Registry(), threading.Semaphore(0), threading.Event()

@@ -37,7 +37,12 @@ class Shares:
         self._most_behind = _MOST_ROUNDS / min(weights.values())
 
     def quotas(
-        self, limit: int, *, empty: Collection[str] = (), rooms: Mapping[str, int] | None = None
+        self,
+        limit: int,
+        *,
+        empty: Collection[str] = (),
+        rooms: Mapping[str, int] | None = None,
+        each: int = 0,
     ) -> dict[str, int]:
         """Return at most how many jobs to ask of each queue, when `limit` are wanted in all.
 
@@ -46,6 +51,7 @@ class Shares:
             empty: queues that had nothing due a moment ago. The others' quotas come to `limit` without them; they are
                 asked all the same, each for its share of `limit`.
             rooms: at most how many of each queue there is room for; None for as many as one likes.
+            each: ask every queue with room for so many at least. The quotas may come to more than `limit` then.
 
         Returns:
             Queues by name, without those that are asked for none.
@@ -58,6 +64,8 @@ class Shares:
         for name in some:
             if name not in busy:
                 found[name] = min(ceil(limit * self._weights[name] / whole), open_to[name])
+        for name in some if each else ():
+            found[name] = max(found[name], min(each, open_to[name]))
         return {name: quota for name, quota in found.items() if quota > 0}
 
     def took(self, taken: Mapping[str, int], *, empty: Collection[str] = ()) -> None:

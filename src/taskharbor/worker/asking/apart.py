@@ -46,6 +46,8 @@ class Apart:
         self.held_back = False
         self.crowded = False
         self.partial = False
+        self._afresh = True
+        """Nothing is known to be due: one look at all queues tells more than one at each by its share."""
         self._own = True
         """The last reserve was one into reserved slots."""
 
@@ -109,7 +111,7 @@ class Apart:
         }
         guarded = free + self._execution.joining_guarded
         if self._shares is not None:
-            rooms = self._shares.quotas(limit, empty=self._empties.now(), rooms=rooms)
+            rooms = self._shares.quotas(limit, empty=self._empties.now(), rooms=rooms, each=int(self._afresh))
         return Ask([QueueTake(queue, room) for queue, room in rooms.items() if room], limit, guarded, joining)
 
     @property
@@ -130,6 +132,7 @@ class Apart:
         if self._shares is not None:
             self._shares.took(taken, empty=self._empties.now())
         if not self._own:
+            self._afresh = False
             self.held_back = answer.held_back
             more = answer.held_back or len(answer.deliveries) >= ask.limit
             self.crowded = self.crowded and more and self._execution.joining > 0
@@ -162,6 +165,7 @@ class Apart:
 
     def slept(self) -> None:
         self._empties.clear()
+        self._afresh = True
         self._own = True
 
     def look(self) -> None:

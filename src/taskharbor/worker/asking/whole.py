@@ -107,13 +107,16 @@ class Weighted(Open):
         self.watched: Sequence[Sequence[str]] = [[queue] for queue in queues]
         self._shares = shares
         self._empties = Empties()
+        self._afresh = True
+        """Nothing is known to be due: one look at all queues tells more than one at each by its share."""
 
     def next(self) -> Ask:
         limit, guarded, joining = self._room()
-        quotas = self._shares.quotas(limit, empty=self._empties.now())
+        quotas = self._shares.quotas(limit, empty=self._empties.now(), each=int(self._afresh))
         return Ask([QueueTake(queue, quota) for queue, quota in quotas.items()], limit, guarded, joining)
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
+        self._afresh = False
         taken = Counter([delivery.queue for delivery in answer.deliveries])
         self._empties.note(ask, answer, taken)
         self._shares.took(taken, empty=self._empties.now())
@@ -131,3 +134,4 @@ class Weighted(Open):
 
     def slept(self) -> None:
         self._empties.clear()
+        self._afresh = True
