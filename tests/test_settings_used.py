@@ -78,7 +78,8 @@ def test_what_a_worker_is_not_told_it_takes_from_the_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(
-        folder, "[worker]\nconcurrency = 3\nlease = '10s'\ngrace = '7s'\nqueues = ['mail']\nprefetch = 4\n"
+        folder,
+        "[worker]\nconcurrency = 3\nlease = '10s'\ngrace = '7s'\nqueues = ['mail']\nprefetch = 4\n"
         "weights = {mail = 3}\nreserved = {mail = 1}\naging = '5m'",
     )
     monkeypatch.setenv("TASKHARBOR_LEASE", "20s")
