@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from taskharbor.driver import (
     UPKEEP,
+    CreateStatus,
     Declared,
     DeclareStatus,
     EnqueueStatus,
@@ -36,7 +37,7 @@ from taskharbor.driver import (
 )
 from taskharbor.drivers.postgres import Place, PostgresDriver
 from taskharbor.drivers.postgres.declaring import schedule_create, schedule_declare
-from taskharbor.drivers.postgres.firing import parts, schedule_fire
+from taskharbor.drivers.postgres.firing import Pauses, parts, schedule_fire
 from taskharbor.drivers.postgres.leader import leader_list, leader_take
 from taskharbor.drivers.postgres.schedule import (
     schedule_delete,
@@ -464,7 +465,58 @@ def test_names_that_two_create_at_once_are_created_once(met: Meeting) -> None:
         assert ["existing"] == asked.result(20)
 
 
+def test_a_schedule_whose_answer_of_creation_is_lost_was_created(ground: Ground) -> None:
+    ground.do("DELETE FROM job; DELETE FROM schedule")
+    asked = ScheduleCreate(schedules=[new_schedule("a")])
+
+    async def work(place: Place) -> list[CreateStatus]:
+        driver = PostgresDriver(place)
+        try:
+            async with driver.connect() as store:
+                await store.schedule_due(ScheduleDue())
+                proxy.lose(COMMIT, Cut.ANSWER)
+                return [*await store.schedule_create(asked), *await store.schedule_create(asked)]
+        finally:
+            driver.close()
+
+    with proxy_to(ground.conninfo) as proxy:
+        answers = asyncio.run(work(Place(conninfo=proxy.conninfo, schema=ground.schema, prepare=False)))
+
+    assert 1 == proxy.cuts
+    assert [CreateStatus.CREATED, CreateStatus.EXISTING] == answers
+
+
 # --- keys that others hold
+
+
+def test_schedules_whose_keys_are_held_are_left_alone_longer_and_longer() -> None:
+    clock = [0.0]
+    pauses = Pauses(lambda: clock[0])
+    firings = [Firing(name=f"k{number}", revision=1, jobs=[new_job(key="k")]) for number in range(9)]
+    found = list(parts(ScheduleFire(firings=[*firings, Firing(name="plain", revision=1)], fence=7)))
+    asked: list[list[str]] = []
+    for clock[0] in (0.0, 0.0, 0.1, 0.3, 0.5, 1.0):
+        pauses.begin()
+        asked.append([])
+        for part in found:
+            if not pauses.keeps(part):
+                asked[-1].append(part.request.firings[0].name)
+                (pauses.held if part.keyed else pauses.fired)(part)
+
+    assert ["plain", "k0", "k1", "k2", "k3", "k4"] == asked[0]
+    assert ["plain", "k5", "k6", "k7", "k8"] == asked[1]
+    assert [["plain"], ["plain", "k0", "k1", "k2", "k3", "k4"]] == asked[2:4]
+    assert ["plain", "k5", "k6", "k7", "k8"] == asked[4]
+    assert ["plain", "k0", "k1", "k2", "k3", "k4"] == asked[5]
+
+
+def test_a_schedule_that_is_fired_by_hand_waits_for_its_key() -> None:
+    pauses = Pauses(lambda: 0.0)
+    (part,) = parts(ScheduleFire(firings=[Firing(name="k", revision=1, jobs=[new_job(key="k")])]))
+    pauses.held(part)
+
+    assert not pauses.keeps(part)
+    assert schedule_fire is part.verb
 
 
 def test_firings_with_keys_come_last_and_alone() -> None:

@@ -16,9 +16,10 @@ from typing import TypeAlias
 from psycopg.errors import LockNotAvailable
 
 from taskharbor.driver import JobSettle
+from taskharbor.drivers.postgres import settle
+from taskharbor.drivers.postgres.desk import AsyncDesk
 from taskharbor.drivers.postgres.routine import Routine
 from taskharbor.drivers.postgres.sequel import names_wanted
-from taskharbor.drivers.postgres.settle import job_settle_unless_held
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import Settled, SettleStatus
@@ -31,34 +32,64 @@ _MOST = 40
 """Refusals, after which what has not been asked is held as well: a whole table may be locked."""
 _HELD = Settled(SettleStatus.HELD)
 
-Verb: TypeAlias = Callable[[Step, JobSettle], Routine[Sequence[Settled]]]
-Ask: TypeAlias = Callable[[Verb, JobSettle], Awaitable[Sequence[Settled]]]
+_Verb: TypeAlias = Callable[[Step, JobSettle], Routine[Sequence[Settled]]]
+_Ask: TypeAlias = Callable[[_Verb, JobSettle], Awaitable[Sequence[Settled]]]
 """Has a verb's routine carried out in a transaction."""
 
 
-def wants_keys(request: JobSettle) -> bool:
+async def job_settle(desk: AsyncDesk, request: JobSettle) -> Sequence[Settled]:
+    """Return one answer each, in order. As a rule, that is one statement."""
+    together = partial(desk.ask, together=True)
+    if _wants_keys(request):
+        return await _settle_briefly(together, request)
+    try:
+        return await _settle(desk, request)
+    except StoreUnavailable as error:
+        if not _can_be_parted(error, request):
+            raise
+    return await _settle_apart(together, request)
+
+
+async def _settle(desk: AsyncDesk, request: JobSettle) -> Sequence[Settled]:
+    """Settle all by one statement, and what that leaves in a transaction."""
+    if settle.needs_transaction(request):
+        return await desk.ask(settle.job_settle_together, request, together=True)
+    answers = await desk.ask(settle.job_settle, request)
+    rest = [
+        settlement
+        for settlement, answer in zip(request.settlements, answers, strict=True)
+        if answer is settle.TOGETHER
+    ]
+    if not rest:  # as a rule
+        return answers
+    whole = JobSettle(settlements=rest, now=request.now)
+    later = iter(await desk.ask(settle.job_settle_together, whole, together=True))
+    return [next(later) if answer is settle.TOGETHER else answer for answer in answers]
+
+
+def _wants_keys(request: JobSettle) -> bool:
     """Return whether some of these bring jobs with keys."""
     return any(names_wanted(s.sequel) for s in request.settlements if s.sequel is not None)
 
 
-def can_be_parted(error: BaseException, request: JobSettle) -> bool:
+def _can_be_parted(error: BaseException, request: JobSettle) -> bool:
     """Return whether it was refused since a lock was waited for in vain, and may be settled apart."""
     if not (isinstance(error, StoreUnavailable) and isinstance(error.__cause__, LockNotAvailable)):
         return False
     return len({s.job_id for s in request.settlements}) == len(request.settlements)
 
 
-async def settle_briefly(ask: Ask, request: JobSettle) -> Sequence[Settled]:
+async def _settle_briefly(ask: _Ask, request: JobSettle) -> Sequence[Settled]:
     """Settle all together; where somebody's lock is in the way, apart."""
     try:
-        return await ask(partial(job_settle_unless_held, patience=_PATIENCE), request)
+        return await ask(partial(settle.job_settle_unless_held, patience=_PATIENCE), request)
     except StoreUnavailable as error:
-        if not can_be_parted(error, request):
+        if not _can_be_parted(error, request):
             raise
-    return await settle_apart(ask, request)
+    return await _settle_apart(ask, request)
 
 
-async def settle_apart(ask: Ask, request: JobSettle) -> Sequence[Settled]:
+async def _settle_apart(ask: _Ask, request: JobSettle) -> Sequence[Settled]:
     """Settle what can be settled, and answer the rest with `HELD`. No job is named twice."""
     answers: dict[str, Settled] = {}
     names = {s.job_id: names_wanted(s.sequel) for s in request.settlements}
@@ -74,9 +105,9 @@ async def settle_apart(ask: Ask, request: JobSettle) -> Sequence[Settled]:
             continue
         part = JobSettle(settlements=group, now=request.now)
         try:
-            found = await ask(partial(job_settle_unless_held, patience=_LITTLE), part)
+            found = await ask(partial(settle.job_settle_unless_held, patience=_LITTLE), part)
         except StoreUnavailable as error:
-            if not can_be_parted(error, part):
+            if not _can_be_parted(error, part):
                 raise
             refusals += 1
             if len(group) == 1:

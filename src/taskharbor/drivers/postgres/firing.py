@@ -6,8 +6,9 @@ read: nobody leads anew until this is committed, and so nothing is written by a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from time import monotonic as _monotonic
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -44,6 +45,11 @@ UPDATE taskharbor.schedule s SET revision = s.revision + 1, last_tick = coalesce
     FROM said f WHERE s.name = f.name"""
 
 LEFT = Fired(moved=False)
+_BRIEFLY = "SELECT set_config('lock_timeout', '50ms', true)"
+_VAIN = 5
+"""Keys that are waited for in vain in one request; then others have their turn."""
+_FIRST_SECONDS = 0.2
+_LONGEST_SECONDS = 5.0
 
 
 class _Move(NamedTuple):
@@ -60,7 +66,13 @@ class Part(NamedTuple):
     """Where in the whole request they stand."""
     request: ScheduleFire
     keyed: bool
-    """Some key may be held by somebody's open transaction, and is waited for then; in vain perhaps."""
+    """Some key may be held by somebody's open transaction, and is waited for then, in vain perhaps: a leader hardly
+    waits, and others as long as for any lock."""
+
+    @property
+    def verb(self) -> Callable[[Step, ScheduleFire], Routine[Sequence[Fired]]]:
+        """What is asked."""
+        return schedule_fire_briefly if self.keyed and self.request.fence is not None else schedule_fire
 
 
 def parts(request: ScheduleFire) -> Iterator[Part]:
@@ -88,6 +100,51 @@ def parts(request: ScheduleFire) -> Iterator[Part]:
 
 def _part(request: ScheduleFire, places: Sequence[int], *, keyed: bool = False) -> Part:
     return Part(places, replace(request, firings=[request.firings[place] for place in places]), keyed)
+
+
+class Pauses:
+    """Schedules whose keys were held: each is left alone for a while, a longer one each time.
+
+    They are due all that time. They are not to take the time of others, though, however many they are.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = _monotonic) -> None:
+        """Prepare it; `monotonic` is the clock, in seconds."""
+        self._monotonic = monotonic
+        self._until: dict[str, tuple[float, float]] = {}
+        self._vain = 0
+
+    def begin(self) -> None:
+        """Begin a request."""
+        self._vain = 0
+        over = self._monotonic() - 2 * _LONGEST_SECONDS
+        self._until = {name: pause for name, pause in self._until.items() if pause[0] > over}
+
+    def keeps(self, part: Part) -> bool:
+        """Return whether a part is not asked now."""
+        if not part.keyed or part.request.fence is None:
+            return False
+        until, _ = self._until.get(part.request.firings[0].name, (0.0, 0.0))
+        return self._vain >= _VAIN or self._monotonic() < until
+
+    def held(self, part: Part) -> None:
+        """Note that its key was held."""
+        self._vain += 1
+        name = part.request.firings[0].name
+        _, before = self._until.get(name, (0.0, 0.0))
+        seconds = min(before * 2, _LONGEST_SECONDS) or _FIRST_SECONDS
+        self._until[name] = (self._monotonic() + seconds, seconds)
+
+    def fired(self, part: Part) -> None:
+        """Note that it was asked."""
+        if part.keyed:
+            self._until.pop(part.request.firings[0].name, None)
+
+
+def schedule_fire_briefly(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]:
+    """Do the same, but hardly wait for any lock: it is an error if that is not enough."""
+    yield Query(_BRIEFLY)
+    return (yield from schedule_fire(step, request))
 
 
 def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]:
@@ -133,12 +190,12 @@ def _store(step: Step, firings: Sequence[Firing]) -> Routine[list[_Move]]:
 
 def _moved(moves: Sequence[_Move]) -> Query:
     firings = [move.firing for move in moves]
-    came = [made(move.firing.jobs, move.answers) for move in moves]
+    came = [made(move.firing, move.answers) for move in moves]
     return Query(
         _MOVE,
         (
             text_array([firing.name for firing in firings]),
-            nullable_array([_text(firing.last_tick) for firing in firings]),
+            nullable_array([_text(each.last_tick) for each in came]),
             nullable_array([each.last_job for each in came]),
             plain_array([each.fired for each in came]),
             plain_array([firing.missed for firing in firings]),

@@ -79,7 +79,6 @@ from taskharbor.drivers.postgres import (
     look,
     report,
     schedule,
-    settle,
     uniqueness,
     upkeep,
 )
@@ -101,6 +100,7 @@ class PostgresStore:
 
     def __init__(self, desk: AsyncDesk) -> None:
         self._desk = desk
+        self._pauses = firing.Pauses()
         self._walker = Walker()
         self._walking = asyncio.Lock()
         self._gathering = Gathering(self._enqueue)
@@ -134,32 +134,7 @@ class PostgresStore:
     async def job_settle(self, request: JobSettle) -> Sequence[Settled]:
         if not request.settlements:
             return []
-        if apart.wants_keys(request):
-            return await apart.settle_briefly(self._ask_together, request)
-        try:
-            return await self._settle(request)
-        except StoreUnavailable as error:
-            if not apart.can_be_parted(error, request):
-                raise
-        return await apart.settle_apart(self._ask_together, request)
-
-    async def _ask_together(self, verb: apart.Verb, request: JobSettle) -> Sequence[Settled]:
-        return await self._desk.ask(verb, request, together=True)
-
-    async def _settle(self, request: JobSettle) -> Sequence[Settled]:
-        if settle.needs_transaction(request):
-            return await self._ask_together(settle.job_settle_together, request)
-        answers = await self._desk.ask(settle.job_settle, request)
-        rest = [
-            settlement
-            for settlement, answer in zip(request.settlements, answers, strict=True)
-            if answer is settle.TOGETHER
-        ]
-        if not rest:  # as a rule
-            return answers
-        whole = JobSettle(settlements=rest, now=request.now)
-        later = iter(await self._ask_together(settle.job_settle_together, whole))
-        return [next(later) if answer is settle.TOGETHER else answer for answer in answers]
+        return await apart.job_settle(self._desk, request)
 
     async def job_get(self, request: JobGet) -> Sequence[JobRecord | None]:
         return await self._desk.ask(look.job_get, request)
@@ -253,13 +228,20 @@ class PostgresStore:
 
     async def schedule_fire(self, request: ScheduleFire) -> Sequence[Fired]:
         answers = [firing.LEFT] * len(request.firings)
+        self._pauses.begin()
         for part in firing.parts(request):
+            if self._pauses.keeps(part):
+                continue
             try:
-                fired = await self._desk.ask(firing.schedule_fire, part.request, together=True)
+                fired = await self._desk.ask(part.verb, part.request, together=True)
             except StoreUnavailable as error:
                 if part.keyed and isinstance(error.__cause__, LockNotAvailable):
-                    continue  # somebody's open transaction has its key: looked at again, as it is still due
+                    self._pauses.held(
+                        part
+                    )  # by somebody's open transaction: looked at again, as it is still due
+                    continue
                 raise
+            self._pauses.fired(part)
             for place, answer in zip(part.places, fired, strict=True):
                 answers[place] = answer
         return answers
