@@ -96,6 +96,8 @@ def schedule_create(step: Step, request: ScheduleCreate) -> Routine[Sequence[Cre
         elif request.replace and there.application is None:
             after[schedule.name] = rewritten(there, schedule, None, now) or there
             answers.append(CreateStatus.REPLACED)
+        elif step.repeated and there.application is None and rewritten(there, schedule, None, now) is None:
+            answers.append(CreateStatus.CREATED)  # by the first asking, whose answer was lost
         else:
             answers.append(CreateStatus.EXISTING)
     yield from add([record for name, record in after.items() if name not in before])
