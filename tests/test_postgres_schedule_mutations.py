@@ -41,7 +41,13 @@ BY_CASES = [
     broken(SCHEDULE, "schedule", "waiting_tick = NULL, rev", "rev", "a tick waits through a pause"),
     broken(SCHEDULE, "schedule", "AND s.paused_at IS NOT NULL)", ")", "what was not paused is resumed"),
     broken(SCHEDULE, "schedule", "gone AS (DELETE", "gone AS (SELECT 1), n AS (SELECT", "nothing is deleted"),
-    broken(SCHEDULE, "declaring", "and there.application is None", "", "a declared one is replaced by hand"),
+    broken(
+        SCHEDULE,
+        "declaring",
+        "request.replace and there.application is None",
+        "request.replace",
+        "a declared one is replaced by hand",
+    ),
     broken(
         SCHEDULE, "declaring", "        if there is None:\n", "        if True:\n", "names are created twice"
     ),
