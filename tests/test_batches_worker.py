@@ -199,10 +199,10 @@ def test_until_idle_waits_for_no_batch_that_begins_when_nothing_more_comes(
     url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last job is reserved with the others, and gathers while the worker sleeps, once a slot is left for it."""
-    registry, sleep = Registry(), intake.Intake._sleep
+    registry, sleep = Registry(), intake.Intake._sleep  # pyright: ignore[reportPrivateUsage]
 
     async def noted_sleep(self: intake.Intake, next_due_in: timedelta | None) -> None:
-        if self._quiet and not self._woken.is_set():
+        if self._quiet and not self._woken.is_set():  # pyright: ignore[reportPrivateUsage]
             pool.begun.set()
         await sleep(self, next_due_in)
 
@@ -439,6 +439,7 @@ def test_a_layer_that_hangs_around_a_batch_is_ended_with_it_and_none_is_left_ope
 # --- on PostgreSQL, and kills
 
 
+@pytest.mark.slow
 def test_batches_on_postgresql(tmp_path: Path) -> None:
     registry, calls = Registry(), list[int]()
 

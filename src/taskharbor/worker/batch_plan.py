@@ -81,13 +81,14 @@ class BatchPlan(TaskPlan):
                 "say which is whose; expected one for each, in order: a result, or an exception",
                 task=task,
             )
-        return [self._share(one) for one in elements]
+        return [self._share(one) if isinstance(one, (BaseException, type)) else one for one in elements]
 
     def _share(self, element: object) -> Share:
         if isinstance(element, BaseException):
             return Raised(element)
-        if isinstance(element, type) and issubclass(element, BaseException):
-            name = element.__qualname__
+        kind = cast("type[object] | None", element if isinstance(element, type) else None)
+        if kind is not None and issubclass(kind, BaseException):
+            name = kind.__qualname__
             return Raised(
                 UnfitResult(
                     f"the batch handler of task {self.definition.name!r} returned {name} for this job, which is an "
