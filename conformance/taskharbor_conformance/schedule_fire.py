@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from taskharbor.driver import UPKEEP, EnqueueStatus, Firing
 from taskharbor.job import JobState, KeyRule, OnConflict, new_job_id
 from taskharbor_conformance.bench import DAY, HOUR, SECOND, Bench, Doorbell, new_job
@@ -239,13 +241,29 @@ async def a_firing_whose_key_is_taken_moves_on_without_a_job(bench: Bench) -> No
     ]
     assert [taken, other] == await bench.find_ids()
     for record in await find(bench):
-        assert (0, 1, None, bench.now, bench.now) == (
+        assert (0, 1, None, None, bench.now) == (
             record.fired,
             record.kept_out,
             record.last_job,
             record.last_tick,
             record.after,
-        )
+        ), "the last tick is one that had a job"
+
+
+@case("4.22", "4.9")
+async def the_last_tick_is_that_of_the_last_job_not_kept_out(bench: Bench) -> None:
+    await create(bench, new_schedule(job=new_job(key="k")))
+    record = await record_of(bench)
+    ticks = [bench.now - 2 * SECOND, bench.now - SECOND]
+    jobs = [replace(job_of(record), run_at=tick) for tick in ticks]
+
+    await fire(bench, firing(record, *jobs, last_tick=ticks[-1], after=bench.now))
+    first = await record_of(bench)
+    await fire(bench, firing(first, job_of(record), last_tick=bench.now, after=bench.now))
+
+    assert (1, 1, jobs[0].id, ticks[0]) == (first.fired, first.kept_out, first.last_job, first.last_tick)
+    after = await record_of(bench)
+    assert (1, 2, jobs[0].id, ticks[0]) == (after.fired, after.kept_out, after.last_job, after.last_tick)
 
 
 @case("4.22", "4.9")

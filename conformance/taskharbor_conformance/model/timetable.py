@@ -191,7 +191,8 @@ class Timetable:
                 one.last_job = answer.job_id
             elif answer.job_id != job.id:
                 one.kept_out += 1
-        one.last_tick = firing.last_tick or one.last_tick
+                continue
+            one.last_tick = firing.last_tick or one.last_tick
         one.missed += firing.missed
         one.overlapped += firing.overlapped
         one.written = True

@@ -160,7 +160,8 @@ class Firing(msgspec.Struct, frozen=True, kw_only=True):
     """In order of their ticks. Stored as `job_enqueue` would, keys and all; the step is not undone by one whose key is
     taken."""
     last_tick: datetime | None = None
-    """That of the last job; None leaves what is there, as when it is triggered by hand."""
+    """That of the last job. It becomes the schedule's if no key keeps that job out; else the `run_at` of the last that
+    is not kept out does. None leaves what is there, as when it is triggered by hand."""
     after: datetime | None = None
     """None leaves `after`, `next_at`, `ended` and `waiting_tick` as they are, as when it is triggered by hand."""
     next_at: datetime | None = None

@@ -46,6 +46,8 @@ class Made(NamedTuple):
     """Created."""
     kept_out: int
     """Not made because another job has their key."""
+    last_tick: datetime | None
+    """That of the last one that is there now; None if there is none, or it was triggered by hand."""
     last_job: str | None
     """The last that was created or replaced; None if there is none."""
 
@@ -55,22 +57,27 @@ def kept_out(job: NewJob, answer: Enqueued) -> bool:
     return answer.status not in _WRITTEN and answer.job_id != job.id
 
 
-def made(jobs: Sequence[NewJob], answers: Sequence[Enqueued]) -> Made:
+def made(firing: Firing, answers: Sequence[Enqueued]) -> Made:
     """Return what came of a firing's jobs, which were answered so."""
+    there = [job for job, answer in zip(firing.jobs, answers, strict=True) if not kept_out(job, answer)]
+    last_tick = None
+    if there and firing.last_tick is not None:
+        last_tick = firing.last_tick if there[-1] is firing.jobs[-1] else there[-1].run_at
     return Made(
         sum(answer.status is EnqueueStatus.CREATED for answer in answers),
-        sum(kept_out(job, answer) for job, answer in zip(jobs, answers, strict=True)),
+        len(firing.jobs) - len(there),
+        last_tick,
         next((answer.job_id for answer in reversed(answers) if answer.status in _WRITTEN), None),
     )
 
 
 def fired_record(record: ScheduleRecord, firing: Firing, answers: Sequence[Enqueued]) -> ScheduleRecord:
     """Return a record moved on by a firing, whose jobs were answered so."""
-    came = made(firing.jobs, answers)
+    came = made(firing, answers)
     moved = replace(
         record,
         revision=record.revision + 1,
-        last_tick=firing.last_tick or record.last_tick,
+        last_tick=came.last_tick or record.last_tick,
         last_job=came.last_job or record.last_job,
         fired=record.fired + came.fired,
         missed=record.missed + firing.missed,

@@ -17,11 +17,8 @@ _AHEAD = duration_micros(AHEAD)
 def leader_take(tables: Tables, request: LeaderTake, now: int) -> Leadership:
     """Lead if nobody else does, and return who leads."""
     last, until = tables.leaders.get(request.role), now + duration_micros(request.ttl)
-    if (
-        last is None
-        or last.expires <= now
-        or (last.worker != request.worker and last.expires > until + _AHEAD)
-    ):
+    ahead = last is not None and last.worker != request.worker and last.expires > until + _AHEAD
+    if last is None or last.expires <= now or ahead:
         fence = 1 if last is None else last.fence + 1
         tables.leaders[request.role] = Leader(request.worker, fence, now, until)
     elif last.worker == request.worker:

@@ -152,13 +152,13 @@ def schedule_fire(step: Step, request: ScheduleFire) -> Routine[Sequence[Fired]]
 
 
 def _move(firing: Firing, answers: Sequence[Enqueued]) -> tuple[Cell, ...]:
-    came = made(firing.jobs, answers)
+    came = made(firing, answers)
     return (
         firing.name,
         came.fired,
         firing.missed,
         firing.overlapped,
-        cell_of(firing.last_tick),
+        cell_of(came.last_tick),
         came.last_job,
         cell_of(firing.after),
         due_of(firing.next_at),
