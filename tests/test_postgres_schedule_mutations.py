@@ -71,9 +71,6 @@ BY_CASES = [
         "few declarations are remembered",
     ),
     broken(
-        DECLARE, "declaring", "    yield Query(_FORGET, (application,))\n", "", "all are remembered for ever"
-    ),
-    broken(
         DECLARE, "schedule_rows", "next_at = s.next_at, ended", "ended", "another trigger keeps the next tick"
     ),
     broken(DECLARE, "schedule_rows", "revision = s.revision, after", "after", "a change leaves the revision"),
