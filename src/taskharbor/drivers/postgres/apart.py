@@ -28,7 +28,7 @@ _PATIENCE = timedelta(milliseconds=300)
 """Enough for what others write at this moment; and less than it takes the server to look for a deadlock."""
 _LITTLE = timedelta(milliseconds=20)
 """Once it is known that somebody holds a lock."""
-_MOST = 40
+_MOST = 20
 """Refusals, after which what has not been asked is held as well: a whole table may be locked."""
 _HELD = Settled(SettleStatus.HELD)
 
