@@ -154,6 +154,17 @@ async def the_quota_of_a_queue_holds_for_all_its_priorities_together(bench: Benc
     assert old[:2] == await bench.take_ids(queues={"mail": 2}, aged=MANY)
 
 
+@case("4.21", "4.10")
+async def within_its_quota_a_queue_gives_what_has_been_due_for_longest(bench: Bench) -> None:
+    """Whatever was enqueued first, in whatever priority."""
+    later = await bench.enqueue(priority=9, queue="mail", run_in=60 * SECOND)
+    sooner = await bench.enqueue(priority=8, queue="mail")
+    bench.advance(2 * HOUR)
+
+    assert [sooner] == await bench.take_ids(queues={"mail": 1}, aged=MANY)
+    assert [later] == await bench.take_ids(queues={"mail": 1}, aged=MANY)
+
+
 @case("4.21", "4.15")
 async def a_paused_queue_gives_no_aged_job(bench: Bench) -> None:
     mail = await _old(bench, queue="mail")
