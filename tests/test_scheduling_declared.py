@@ -57,7 +57,8 @@ class Shop:
         return Harbor(self.driver, registry=self.registry, **options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     def names(self) -> list[str]:
-        return [record.name for record in self.harbor.schedules.list()]
+        with self.version() as harbor:
+            return [record.name for record in harbor.schedules.list()]
 
 
 def test_a_declared_call_comes_with_each_tick_and_the_handler_knows_which() -> None:

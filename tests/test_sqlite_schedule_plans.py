@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskharbor.clock import micros
-from taskharbor.driver import UPKEEP, DeclareStatus
+from taskharbor.driver import AHEAD, UPKEEP, DeclareStatus
 from taskharbor_conformance.bench import HOUR, Bench
 from taskharbor_conformance.leader import take
 from taskharbor_conformance.timetables import (
@@ -166,7 +166,7 @@ def test_who_only_looks_needs_no_write_lock(tmp_path: Path) -> None:
     async def prepare(bench: Bench) -> None:
         await declare(bench, new_schedule("app/a"))
         await tick(bench, "app/a")
-        await take(bench, "leader", UPKEEP, ttl=HOUR)
+        await take(bench, "leader", UPKEEP, ttl=AHEAD)
 
     async def look(bench: Bench) -> tuple[object, ...]:
         looked = await due(bench)
