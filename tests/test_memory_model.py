@@ -13,7 +13,7 @@ def test_any_order_of_verbs_follows_the_contract() -> None:
     run_state_machine_as_test(
         contract_machine(MemoryDriver),
         settings=settings(
-            max_examples=150,
+            max_examples=100,
             stateful_step_count=50,
             deadline=None,
             derandomize=True,

@@ -25,7 +25,7 @@ def test_any_order_of_verbs_follows_the_contract() -> None:
     run_state_machine_as_test(
         contract_machine(make_place),
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
