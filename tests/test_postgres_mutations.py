@@ -276,8 +276,8 @@ RESERVE: Sequence[tuple[Mutation, Callable[[Meeting], None]]] = [
             scenarios.test_a_quota_counts_over_all_priorities,
         ),
         (
-            "(lane <> {SOLO} OR solos = 1)",
-            "(lane <> {SOLO} OR solos >= 1)",
+            "WHERE lane <> {SOLO} OR number = (SELECT number FROM solo)",
+            "WHERE true",
             "solo jobs are taken beside one another",
             scenarios.test_of_solo_jobs_at_several_priorities_one_is_taken,
         ),
@@ -365,8 +365,8 @@ CONTRACT = [
     broken(
         "4.4",
         "reserve",
-        "<= $12::text::integer ORDER BY n",
-        "<= $12::text::integer + 1 ORDER BY n",
+        "guards + solos <= $12::text::integer",
+        "guards + solos <= $12::text::integer + 1",
         "guarded jobs are taken beyond what is allowed",
     ),
     broken(
@@ -407,8 +407,8 @@ CONTRACT = [
     broken(
         "4.10",
         "reserve",
-        "AND j.due <= (SELECT now FROM clock)",
-        "AND j.due <= (SELECT now FROM clock) + interval '1 hour'",
+        "AND j.due <= (SELECT now FROM clock)\n            ORDER",
+        "AND j.due <= (SELECT now FROM clock) + interval '1 hour'\n            ORDER",
         "jobs run early",
     ),
     broken("4.10", "storing", "greatest(w.run_at, c.now)", "w.run_at", "a run_at in the past overtakes"),

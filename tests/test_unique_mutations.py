@@ -129,10 +129,9 @@ IN_MEMORY = [
         "one attempt is spent unseen",
     ),
     _memory("4.20", "enqueue", "    row.stray = None\n", "", "what was parked stays so"),
+    _memory("4.20", "enqueue", "else micros(now)", "else micros(due_at)", "a place is taken in another lane"),
     _memory("4.20", "enqueue", 'row.stray_reason = row.reason = ""', "pass", "a reason outlives its cause"),
-    _memory(
-        "4.20", "enqueue", "    tables.make_due(row, micros(due_at), NORMAL)\n", "", "time does not move"
-    ),
+    _memory("4.20", "enqueue", "    tables.make_due(row, due, NORMAL)\n", "", "time does not move"),
     _memory(
         "4.20",
         "enqueue",
@@ -221,10 +220,17 @@ IN_SQLITE = [
     _sqlite(
         "4.20", "enqueue", "iif(lane = {SOLO}, {SOLO}, {NORMAL})", "{NORMAL}", "a solo job leaves its lane"
     ),
-    _sqlite("4.20", "enqueue", "due = excluded.due", "due = due", "time does not move"),
+    _sqlite("4.20", "enqueue", "due = {_DUE}", "due = due", "time does not move"),
     _sqlite("4.20", "enqueue", "max(guarded, excluded.guarded)", "excluded.guarded", "a crash is forgotten"),
     _sqlite("4.20", "enqueue", "max(guarded, excluded.guarded)", "guarded", "one attempt is spent unseen"),
-    _sqlite("4.20", "enqueue", "stray = 0, ", "", "what was parked stays so"),
+    _sqlite(
+        "4.20",
+        "enqueue",
+        "ELSE excluded.enqueued_at END",
+        "ELSE excluded.due END",
+        "a place is taken in another lane",
+    ),
+    _sqlite("4.20", "enqueue", "stray = 0, stray_reason", "stray_reason", "what was parked stays so"),
     _sqlite("4.20", "enqueue", "stray_reason = NULL, ", "", "a reason outlives its cause"),
     _sqlite("4.20", "enqueue", "run_at = excluded.run_at", "run_at = run_at", "the time asked for is kept"),
     _sqlite("4.20", "enqueue", "timeout = excluded.timeout", "timeout = timeout", "the timeout is kept"),

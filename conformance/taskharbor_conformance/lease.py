@@ -513,9 +513,13 @@ async def unguarded_jobs_use_up_no_guarded_slots(bench: Bench) -> None:
 
 async def _solo(bench: Bench, count: int) -> list[str]:
     """Return jobs that two workers died of, due now."""
-    ids = [await bench.enqueue(retry=AT_ONCE) for _ in range(count)]
+    return await _made_solo(bench, [await bench.enqueue(retry=AT_ONCE) for _ in range(count)])
+
+
+async def _made_solo(bench: Bench, ids: list[str]) -> list[str]:
+    """Have two workers die of jobs, which are all there are."""
     for _ in range(2):
-        for _ in range(count):
+        for _ in ids:
             await bench.start(await bench.take_one())
         await bench.lose_workers()
     return ids
@@ -579,6 +583,27 @@ async def solo_jobs_hold_up_nobody_else(bench: Bench) -> None:
     assert plain == without
     assert {*guarded} < {*allowed} < {*guarded, *solos}
     assert 2 == len(allowed)
+
+
+@case("4.4", "4.10")
+async def solo_jobs_that_are_passed_over_take_up_no_room(bench: Bench) -> None:
+    """Of several priorities: each is the first in its lane."""
+    first, *_ = await _made_solo(bench, [await bench.enqueue(retry=AT_ONCE, priority=n) for n in range(4)])
+    plain = [await bench.enqueue() for _ in range(3)]
+
+    alone = await bench.take_ids(2)
+    among_queues = await bench.take_ids(2, queues=["default", "mail"], solo=False)
+
+    assert ([first, plain[0]], plain[1:]) == (alone, among_queues)
+
+
+@case("4.4", "4.10")
+async def solo_jobs_of_other_queues_take_up_no_room(bench: Bench) -> None:
+    ids = [await bench.enqueue(retry=AT_ONCE, priority=n) for n in range(4)]
+    first, *_ = await _made_solo(bench, ids)
+    plain = await bench.enqueue(queue="mail")
+
+    assert [first, plain] == await bench.take_ids(2, queues=["default", "mail"])
 
 
 @case("4.4")

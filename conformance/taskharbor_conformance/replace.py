@@ -347,6 +347,19 @@ async def after_its_latest_a_job_keeps_its_place_however_often_it_is_replaced(be
 
 
 @case("4.20", "4.10")
+async def after_its_latest_a_job_that_comes_into_another_lane_is_due_now(bench: Bench) -> None:
+    (answer,) = await bench.enqueue_all(debounced(latest=80 * SECOND))
+    bench.advance(HOUR)
+    there_before = await bench.enqueue(queue="video")
+    bench.advance(SECOND)
+
+    await bench.enqueue_all(debounced(latest=80 * SECOND, queue="video"))
+
+    assert bench.now == (await bench.record(answer.job_id)).due_at
+    assert [there_before, answer.job_id] == await bench.take_ids(queues=["video"])
+
+
+@case("4.20", "4.10")
 async def a_fixed_time_is_held_to_the_latest_too(bench: Bench) -> None:
     old = await bench.enqueue(key="k", digest=b"")
 
@@ -371,6 +384,18 @@ async def a_time_in_the_past_overtakes_nobody(bench: Bench) -> None:
         (await bench.record(old)).run_at,
         (await bench.record(old)).due_at,
     )
+    assert [other, old] == await bench.take_ids()
+
+
+@case("4.20", "4.10")
+async def a_time_in_the_past_keeps_no_place(bench: Bench) -> None:
+    old = await bench.enqueue(key="k", digest=b"")
+    bench.advance(SECOND)
+    other = await bench.enqueue()
+    bench.advance(SECOND)
+
+    await bench.enqueue_all(replacing(run_at=bench.now - DAY))
+
     assert [other, old] == await bench.take_ids()
 
 

@@ -85,7 +85,7 @@ class KeyRule(msgspec.Struct, frozen=True, gc=False):
     """So long after it was enqueued."""
     latest: timedelta | None = None
     """A replacement puts the start off to so long after the replaced one was enqueued, at the most. Where that has
-    passed, it is due since then, and keeps its place in the order."""
+    passed, a job that is due already keeps its place in its lane, and one that comes into another lane is due now."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -41,8 +41,8 @@ class Book:
         self.keys: dict[tuple[str, str], BookKey] = {}
         self.paused: dict[str, tuple[datetime, str, str]] = {}
         self.workers: dict[str, BookWorker] = {}
-        self._fresh: set[str] = set()
-        """What the batch in hand has stored so far."""
+        self._before: dict[str, BookJob] = {}
+        """What was stored before the batch in hand."""
 
     # what a reader sees
 
@@ -73,7 +73,7 @@ class Book:
     def enqueue(self, jobs: Sequence[NewJob], *, all_or_none: bool) -> list[Enqueued]:
         """Store jobs, first those before in the same batch, and return the answers."""
         before = dict(self.jobs), dict(self.keys)
-        self._fresh.clear()
+        self._before = before[0]
         answers = [self._enqueue_one(job) for job in jobs]
         refused = [
             answer.status is EnqueueStatus.CONFLICT
@@ -118,7 +118,6 @@ class Book:
         self.jobs[new.id] = BookJob(
             new, run_at, self.now, max(run_at, self.now), guarded=new.retry.max_attempts == 1
         )
-        self._fresh.add(new.id)
         return Enqueued(EnqueueStatus.CREATED, new.id)
 
     def _meet(self, new: NewJob, holder: BookKey) -> Enqueued | None:
@@ -129,8 +128,7 @@ class Book:
             rule = rule or KeyRule(states=tuple(REPLACEABLE))
             if job is None or self.state(job) not in REPLACEABLE or not self._sees(rule, job):
                 return None
-            # What is replaced within its own batch never stood anywhere: it is as if the last had come alone.
-            self._replace(job, new, guarded=job.guarded and holder.job_id not in self._fresh)
+            self._replace(job, new)
             return Enqueued(EnqueueStatus.REPLACED, holder.job_id)
         if rule is not None and (job is None or not self._sees(rule, job)):
             return None
@@ -141,19 +139,23 @@ class Book:
         young = rule.window is not None and self.now - job.enqueued_at < rule.window
         return young or self.state(job) in rule.states
 
-    def _replace(self, job: BookJob, new: NewJob, *, guarded: bool) -> None:
+    def _replace(self, job: BookJob, new: NewJob) -> None:
+        # What stands between, of the same batch, was never stored: it is as if the last had come alone.
+        before = self._before.get(job.new.id)
         run_at = new.run_at or self.now + (new.run_in or ZERO)
         due = max(run_at, self.now)
         if new.key_rule is not None and new.key_rule.latest is not None:
             latest = job.enqueued_at + new.key_rule.latest
             run_at, due = min(run_at, latest), min(due, latest)
+            if due < self.now:
+                due = self.now if before is None or not self._stays(before, new) else before.due
         # Another book job: the batch may yet be refused, and this one is what was there before.
         self.jobs[job.new.id] = replace(
             job,
             new=msgspec.structs.replace(new, id=job.new.id),
             run_at=run_at,
             due=due,
-            guarded=guarded or new.retry.max_attempts == 1,
+            guarded=(before is not None and before.guarded) or new.retry.max_attempts == 1,
             front=False,
             stray=False,
             refused_by=frozenset(),
@@ -161,6 +163,11 @@ class Book:
             reason="",
         )
         self.keys[new.task, new.key or ""] = BookKey(job.new.id, new.digest)
+
+    def _stays(self, job: BookJob, new: NewJob) -> bool:
+        """Return whether a job that is due already stays in its lane when another takes its place."""
+        same = (job.new.queue, job.new.priority) == (new.queue, new.priority)
+        return same and job.due <= self.now and not job.stray and (job.solo or not job.front)
 
     def reserve(self, request: JobReserve) -> Taken:
         """Lease the next jobs and return what the answer should be."""

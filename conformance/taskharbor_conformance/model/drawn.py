@@ -43,15 +43,13 @@ retries = st.builds(
 
 
 not_begun = tuple(sorted(REPLACEABLE))
-far = st.none() | st.just(timedelta(days=3650))
-"""Never past: where it is, drivers may differ in which of two jobs is due first (`replacement_times`)."""
 key_rules = st.builds(
     KeyRule,
     states=st.sampled_from([not_begun, tuple(JobState)]) | st.lists(st.sampled_from(JobState)).map(tuple),
     window=st.none() | durations,
-    latest=far,
+    latest=st.none() | durations,
 )
-latests = st.none() | st.builds(KeyRule, states=st.just(not_begun), latest=far)
+latests = st.none() | st.builds(KeyRule, states=st.just(not_begun), latest=st.none() | durations)
 """Rules of those that replace, whatever waits."""
 aging = st.none() | st.builds(AgedTake, st.just(ZERO) | durations, st.integers(1, 3))
 

@@ -142,7 +142,8 @@ def replacement_times(job: NewJob, *, enqueued_at: datetime, now: datetime) -> t
     """Return the `run_at` and the `due_at` of a job whose place this one takes.
 
     They are those of a job that comes now, but never later than its rule's `latest` after `enqueued_at`. Where that has
-    passed, it is due since then: replaced again and again, it keeps its place in the order.
+    passed, `due_at` is in the past. The store then leaves the row due since when it was, if it is due already and stays
+    in its lane: replaced again and again, it keeps its place in the order. Else it is due now.
     """
     run_at = _run_at(job, now)
     due_at = max(run_at, now)

@@ -14,7 +14,7 @@ from taskharbor.driver import (
     looks_at_holder,
     replacement_times,
 )
-from taskharbor.drivers.memory.rows import NORMAL, Flow, Key, Row
+from taskharbor.drivers.memory.rows import NORMAL, SOLO, Flow, Key, Row
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.flow import NewFlow
 from taskharbor.job import NewJob
@@ -49,13 +49,22 @@ def job_enqueue(tables: Tables, request: JobEnqueue, now: int) -> Sequence[Enque
 def _replace(tables: Tables, row: Row, job: NewJob, now: datetime) -> None:
     """Put a job, which has the row's id, in the place of the one it holds; the row keeps its history."""
     row.run_at, due_at = replacement_times(job, enqueued_at=row.enqueued_at, now=now)
+    due = micros(due_at)
+    if due_at < now:
+        due = row.due if _stays(row, job, micros(now)) else micros(now)
     row.job = job
     row.guarded = row.guarded or job.retry.max_attempts == 1
     row.stray = None
     row.stray_reason = row.reason = ""
     if job.key is not None:
         tables.keys[job.task, job.key] = Key(job.id, job.digest)
-    tables.make_due(row, micros(due_at), NORMAL)
+    tables.make_due(row, due, NORMAL)
+
+
+def _stays(row: Row, job: NewJob, now: int) -> bool:
+    """Return whether a row that is due already stays in its lane when a job takes its place."""
+    there = (row.job.queue, row.job.priority, row.lane, row.stray)
+    return row.due <= now and there == (job.queue, job.priority, SOLO if row.solo else NORMAL, None)
 
 
 def _insert_flow(tables: Tables, flow: NewFlow, now: int, enqueued_at: datetime) -> None:

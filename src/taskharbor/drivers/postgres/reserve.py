@@ -77,12 +77,18 @@ _LANE = """j.queue = l.queue AND j.stray = l.stray AND j.priority = l.priority A
 _FREE = f"""(SELECT j.ctid AS spot, j.due, j.id, j.guarded FROM taskharbor.job j
             WHERE {_LANE} AND j.due <= (SELECT now FROM clock)
             ORDER BY j.due, j.id LIMIT l.room FOR UPDATE SKIP LOCKED)"""
-# A solo job is always guarded, and one is taken at most. The lanes come in order, and LIMIT asks for no more of them
-# than it needs.
+# A solo job is always guarded, and one is taken at most. So of their lanes only that is walked which has the first: a
+# second one would take up room that is another's. The lanes come in order, and LIMIT asks for no more of them than it
+# needs.
+_WAY = f"""solo AS MATERIALIZED (SELECT l.number FROM lane l
+    CROSS JOIN LATERAL (SELECT j.due, j.id FROM taskharbor.job j
+        WHERE {_LANE} AND j.due <= (SELECT now FROM clock) ORDER BY j.due, j.id LIMIT 1) j
+    WHERE l.lane = {SOLO} ORDER BY l.line, j.due, j.id LIMIT 1),
+way AS MATERIALIZED (SELECT * FROM lane WHERE lane <> {SOLO} OR number = (SELECT number FROM solo)),"""
 _COUNTED = f"""row_number() OVER w AS n, count(*) FILTER (WHERE lane = {SOLO}) OVER w AS solos,
         count(*) FILTER (WHERE guarded AND lane <> {SOLO}) OVER w AS guards"""
 _ALONE = f"""candidate AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
-        SELECT l.lane, j.* FROM lane l CROSS JOIN LATERAL {_FREE} j LIMIT $15::text::integer) f
+        SELECT l.lane, j.* FROM way l CROSS JOIN LATERAL {_FREE} j LIMIT $15::text::integer) f
     WINDOW w AS (ROWS UNBOUNDED PRECEDING)),
 walked AS (SELECT count(*) AS jobs FROM candidate),"""
 
@@ -90,7 +96,7 @@ walked AS (SELECT count(*) AS jobs FROM candidate),"""
 # Of several queues, jobs of one priority and lane are merged by due time; and some queues give only so many.
 def _merged(candidate: str, free: str = _FREE, used: str = "", elders: str = "") -> str:
     return f"""found AS MATERIALIZED (SELECT m.* FROM generate_series(0, {len(_PRIORITIES) * len(_LANES) - 1}) g(line)
-    CROSS JOIN LATERAL (SELECT l.line, l.queue, l.lane, j.* FROM lane l CROSS JOIN LATERAL {free} j
+    CROSS JOIN LATERAL (SELECT l.line, l.queue, l.lane, j.* FROM way l CROSS JOIN LATERAL {free} j
         WHERE l.line = g.line ORDER BY j.due, j.id) m LIMIT $15::text::integer{elders and f" - {elders}"}),
 {candidate} AS MATERIALIZED (SELECT {_COUNTED}, f.spot, f.lane FROM (
         SELECT *, row_number() OVER (PARTITION BY queue ORDER BY line, due, id) AS nth FROM found) f
@@ -107,10 +113,11 @@ lane AS MATERIALIZED (SELECT l.* FROM unnest($2::text::text[], $3::text::integer
     WITH ORDINALITY l(queue, stray, priority, lane, line, due, id, room, number)
     WHERE NOT EXISTS (SELECT FROM held) AND l.queue NOT IN (SELECT queue FROM taskharbor.pause)
     AND $19::text = (SELECT ids FROM kind)),
+{_WAY}
 {{candidates}}
 taken AS (UPDATE taskharbor.job j SET token = $10::text::bigint, settled = NULL, deliveries = j.deliveries + 1
-    FROM (SELECT n, spot FROM candidate WHERE (lane <> {SOLO} OR solos = 1)
-        AND guards + least(solos, 1) <= $12::text::integer ORDER BY n LIMIT $11::text::integer) c
+    FROM (SELECT n, spot FROM candidate WHERE guards + solos <= $12::text::integer
+        ORDER BY n LIMIT $11::text::integer) c
     WHERE j.ctid = c.spot RETURNING {TAKEN_COLUMNS}, j.stray, c.n, j.id AS uid),
 leased AS (INSERT INTO taskharbor.lease (token, worker, expires_at, duration, jobs, remaining)
     SELECT $10::text::bigint, $13::text, (SELECT now FROM clock) + {interval_of("$14::text::bigint")},
@@ -129,7 +136,7 @@ told AS MATERIALIZED (SELECT json_build_array(
             WHERE {_LANE} AND j.id NOT IN (SELECT uid FROM taken) ORDER BY j.due, j.id LIMIT 1) f) END,
     CASE WHEN $16::text::boolean THEN (SELECT count(*) FROM taskharbor.worker) END)::text AS words
     FROM (SELECT count(*) < $11::text::integer AND EXISTS (SELECT FROM candidate
-        WHERE guards + least(solos, 1) > $12::text::integer) AS stopped FROM taken) s)
+        WHERE guards + solos > $12::text::integer) AS stopped FROM taken) s)
 SELECT {TAKEN_NAMES}, stray, n, CASE WHEN n IS NOT DISTINCT FROM (SELECT min(n) FROM taken) THEN words END
 FROM told LEFT JOIN taken ON true"""
 # Every parameter is used in both, if only to have a type.

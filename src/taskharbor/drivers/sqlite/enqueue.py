@@ -47,8 +47,13 @@ _ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, 
 _ADD_JOBS = """INSERT INTO taskharbor_job (
     id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
     VALUES """
+# What is given as when it was enqueued is the present. What was to be due before that keeps its place, if it has one.
+_DUE = f"""CASE WHEN excluded.due >= excluded.enqueued_at THEN excluded.due
+        WHEN due <= excluded.enqueued_at AND stray = 0 AND lane IN ({SOLO}, {NORMAL})
+            AND (queue, priority) = (excluded.queue, excluded.priority) THEN due
+        ELSE excluded.enqueued_at END"""
 _IN_PLACE = f""" ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, options = excluded.options,
-    priority = excluded.priority, lane = iif(lane = {SOLO}, {SOLO}, {NORMAL}), due = excluded.due,
+    priority = excluded.priority, lane = iif(lane = {SOLO}, {SOLO}, {NORMAL}), due = {_DUE},
     guarded = max(guarded, excluded.guarded),
     stray = 0, stray_reason = NULL, run_at = excluded.run_at, timeout = excluded.timeout, payload = excluded.payload,
     digest = excluded.digest, meta = excluded.meta"""
