@@ -415,3 +415,26 @@ def test_working_until_idle_fires_what_a_jobs_end_lets_go_and_waits_for_no_tick_
 
     assert [start + HOUR, start + 3 * HOUR] == ran
     assert (2, 1, None) == (record.fired, record.overlapped, record.waiting_tick)
+
+
+def test_what_the_leaders_own_look_has_fired_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, clock, ran = Registry(), ManualClock(), list[datetime | None]()
+    a_round = Leading.round
+
+    async def after_an_own_look(leading: Leading) -> None:
+        await a_round(leading)
+        await a_round(leading)  # finds nothing: the look before it has fired all
+
+    monkeypatch.setattr(Leading, "round", after_an_own_look)
+
+    @task(registry=registry, schedule=every(HOUR))
+    def tick(ctx: Context) -> None:
+        ran.append(ctx.tick)
+
+    with Harbor(MemoryDriver(clock=clock), registry=registry) as harbor:
+        harbor.run_until_idle()
+        start = clock.now()
+        clock.advance(HOUR)
+        harbor.run_until_idle()
+
+    assert [start + HOUR] == ran

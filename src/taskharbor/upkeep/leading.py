@@ -31,7 +31,7 @@ _RELEASE_SECONDS: Final = 2.0
 
 
 class Leading:
-    """One worker's share. Everything but `round` runs on the loop that `run` was started on."""
+    """One worker's share. Everything but `jobs` belongs to the loop that `run` was started on."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Leading:
         self._scheduler = Scheduler(self._leadership, told, monotonic=monotonic)
         self._work: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
-        self._rounds: list[asyncio.Future[int]] = []
+        self._rounds: list[asyncio.Future[None]] = []
         self._ended = False
         self._follows = False
         """Another leads, as the store said last."""
@@ -67,18 +67,23 @@ class Leading:
         finally:
             self._ended = True
             await self._rest()
-            self._answer_rounds(0)
+            self._answer_rounds()
             with contextlib.suppress(Exception):  # the lease ends by itself
                 await asyncio.wait_for(self._leadership.release(store), _RELEASE_SECONDS)
 
-    async def round(self) -> int:
-        """Have all fired that is due now, and return how many jobs that made; 0 at once where another leads."""
+    @property
+    def jobs(self) -> int:
+        """Return how many jobs firing has made here so far, on any thread."""
+        return self._scheduler.jobs
+
+    async def round(self) -> None:
+        """Have all fired that is due now; returns at once where another leads."""
         if self._ended or self._follows:
-            return 0
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._rounds.append(done)
         self._look.set()
-        return await done
+        await done
 
     async def _elect(self, store: Store) -> None:
         leads = await self._leadership.ask(store)
@@ -88,7 +93,7 @@ class Leading:
             self._work = asyncio.get_running_loop().create_task(self._lead(), name="taskharbor-leading")
         elif not leads:
             await self._rest()
-            self._answer_rounds(0)
+            self._answer_rounds()
 
     async def _lead(self) -> None:
         while self._leadership.fence is not None:
@@ -109,7 +114,7 @@ class Leading:
                     raise
                 for done in rounds:
                     if not done.done():
-                        done.set_result(fired.jobs)
+                        done.set_result(None)
                 self._failed.discard("schedules")
                 wait = _LOOK_SECONDS
                 if fired.next_in is not None:
@@ -147,8 +152,8 @@ class Leading:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    def _answer_rounds(self, jobs: int) -> None:
+    def _answer_rounds(self) -> None:
         rounds, self._rounds = self._rounds, []
         for done in rounds:
             if not done.done():
-                done.set_result(jobs)
+                done.set_result(None)

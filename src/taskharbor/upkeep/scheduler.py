@@ -62,6 +62,8 @@ class Scheduler:
         self._leadership = leadership
         self._monotonic = monotonic
         self._told = told
+        self.jobs = 0
+        """Made in all, however far a pass came: stored, or there already under their ids and keys."""
         self._broken: dict[str, int] = {}
         """Schedules that could not be planned, with the revision for which that was logged."""
         self._conflicts: dict[str, str] = {}
@@ -89,7 +91,9 @@ class Scheduler:
                         return Pass(jobs, None)
                     answers = await store.schedule_fire(ScheduleFire(firings=some, fence=fence))
                     moved += sum(answer.moved for answer in answers)
-                    jobs += sum(len(answer.jobs) for answer in answers)
+                    made = sum(len(answer.jobs) for answer in answers)
+                    jobs += made
+                    self.jobs += made
                     self._tell(some, answers)
                 await asyncio.sleep(0)
             if not firings:

@@ -269,10 +269,12 @@ class Worker:
         self._raise_failure()
 
     async def _quiet(self, within: timedelta) -> None:
-        fired: int | None = 1
-        while fired:
+        made = -1
+        # Who leads looks by itself too: what it made since the intake was asked counts, not the round's own jobs.
+        while made != self._leading.jobs:
+            made = self._leading.jobs
             await self._intake.quiet(within)
-            fired = await self._keeper.lend(self._leading.round())
+            _ = await self._keeper.lend(self._leading.round())
 
     def _refuse_unentered(self) -> None:
         if not self._started:
