@@ -1,7 +1,7 @@
 """The stateful model of the contract, run against the PostgreSQL driver."""
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from taskharbor_conformance.model import contract_machine
@@ -17,6 +17,7 @@ def test_any_order_of_verbs_follows_the_contract() -> None:
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
+            phases=[Phase.generate],  # reducing an example takes longer than a test may
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )

@@ -286,6 +286,22 @@ async def the_key_is_held_with_the_new_digest_and_for_the_new_time(bench: Bench)
     assert (EXISTING, CREATED) == (within.status, after.status)
 
 
+@case("4.20", "4.1")
+async def one_that_is_asked_again_is_known_whoever_has_its_key_by_now(bench: Bench) -> None:
+    first = new_job(key="k", digest=b"1", key_rule=UNTIL_IT_ENDS)
+    second = new_job(key="l", digest=b"1", key_rule=KeyRule(window=SECOND))
+    await bench.enqueue_all(first, second)
+    bench.advance(2 * SECOND)
+    follower = new_job(key="l", digest=b"2", key_rule=KeyRule(window=SECOND))
+    await bench.enqueue_all(replacing(digest=b"2"), follower)
+
+    again = [(await bench.enqueue_all(job))[0] for job in (first, second)]
+
+    assert [(EXISTING, first.id), (EXISTING, second.id)] == [
+        (answer.status, answer.job_id) for answer in again
+    ]
+
+
 @case("4.20", "4.17")
 async def a_requeued_dead_letter_holds_its_key_as_it_was_replaced(bench: Bench) -> None:
     old = await bench.enqueue(key="k", digest=b"old")

@@ -63,10 +63,13 @@ def try_enqueue(step: Step, request: JobEnqueue) -> Routine[list[Enqueued]]:
     if found.handed_over or found.replaced:
         return []
     if not found.new:
+        # Asked again, it is known, whoever has its key by now, and with whichever arguments.
         (answer,) = found.answers
+        if job.id in (yield from stored(step, [job])):
+            answer = Enqueued(EnqueueStatus.EXISTING, job.id)
         # It may have been stored by the first asking, whose answer was lost.
         own = step.repeated and answer == Enqueued(EnqueueStatus.EXISTING, job.id)
-        return [Enqueued(EnqueueStatus.CREATED, job.id)] if own else found.answers
+        return [Enqueued(EnqueueStatus.CREATED, job.id)] if own else [answer]
     if not (yield from add(step, [job], keyed=True)):
         return []
     step.wakes.queues.add(job.queue)
