@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -754,7 +755,8 @@ def test_a_scan_has_a_number_of_its_own_given_after_it_read_the_clock(there: Mee
 def test_prepared_transactions_are_under_way_until_they_are_committed() -> None:
     with (
         make_server(max_prepared_transactions="5") as server,
-        meeting(SharedSchema(conninfo=server.conninfo)) as there,
+        closing(SharedSchema(conninfo=server.conninfo)) as schema,
+        meeting(schema) as there,
     ):
         slow, quick, worker = there.party(), there.party(), there.taker()
         there.take(worker)
@@ -772,16 +774,22 @@ def test_prepared_transactions_are_under_way_until_they_are_committed() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_server_that_was_started_anew_is_scanned_from_the_beginning() -> None:
-    with make_server() as server, meeting(SharedSchema(conninfo=server.conninfo)) as there:
+    with (
+        make_server() as server,
+        closing(SharedSchema(conninfo=server.conninfo)) as schema,
+        meeting(schema) as there,
+    ):
         producer, worker = there.party(), there.taker()
         producer.put()
         there.take(worker)
-        assert not next_is_whole(worker)
+        behind = producer.put()
+        earlier = f"UPDATE \"{there.schema.name}\".job SET due = due - interval '1 hour' WHERE token IS NULL"
+        producer.connection.execute(earlier.encode())
+        assert [] == there.take(worker)
         server.kill()
         server.start()
         again = Taker(there.schema, "again")
         again.walker = worker.walker  # as with a pool that replaced its connections unnoticed
-        there.take(again)
 
-        assert next_is_whole(again)
+        assert behind == there.take(again)
         again.connection.close()
