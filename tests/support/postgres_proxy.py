@@ -20,6 +20,9 @@ from psycopg.conninfo import conninfo_to_dict
 _READY = b"Z\x00\x00\x00\x05"
 """Begins the message by which the server says that a statement is done with; a letter follows."""
 
+_SYNC = b"S\x00\x00\x00\x04"
+"""Ends what is sent for a statement with parameters."""
+
 
 class Cut(Enum):
     """Where a connection is lost."""
@@ -105,10 +108,20 @@ class _Carrier:
             if cut is not Cut.BEFORE:
                 self._server.sendall(data)
             if cut is Cut.ON_THE_WAY:
+                self._carry_the_rest(data)
                 _close(self._client)
             return cut in (None, Cut.ANSWER)
 
         self._carry(self._client, carry)
+
+    def _carry_the_rest(self, data: bytes) -> None:
+        """Carry a statement to its end: one of several kilobytes comes in parts."""
+        while not (data.endswith(_SYNC) or _is_whole_query(data)):
+            more = self._client.recv(1 << 16)
+            if not more:
+                return
+            self._server.sendall(more)
+            data += more
 
     def carry_answers(self) -> None:
         lost = b""
@@ -130,6 +143,13 @@ class _Carrier:
                     break
         _close(self._client)
         _close(self._server)
+
+
+def _is_whole_query(data: bytes) -> bool:
+    """Return whether these are whole statements without parameters."""
+    while data[:1] == b"Q" and len(data) >= 5:
+        data = data[1 + int.from_bytes(data[1:5]) :] if len(data) > int.from_bytes(data[1:5]) else b"?"
+    return not data
 
 
 def _close(end: socket.socket) -> None:
