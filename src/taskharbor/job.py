@@ -121,6 +121,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How long the job can be looked up after it succeeded or was cancelled."""
     step: Step | None = None
     """Its place in a flow."""
+    partition: str | None = None
+    """Which line of its task it stands in (rule 25); `KEYLESS` if the task has limits, or takes turns, and no key. None
+    for jobs of tasks without any of that: they stand in the plain lanes of their queue."""
 
 
 class AttemptError(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -189,6 +192,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[AttemptError, ...] = ()
     """One a failed attempt, oldest first."""
     operations: tuple[Operation, ...] = ()
+    partition: str | None = None
+    """Which line of its task it stands in, among those that take turns."""
     flow: str | None = None
     """The flow that it is a step of."""
     waits: int = 0

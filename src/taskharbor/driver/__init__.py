@@ -4,8 +4,10 @@
     control.py     acts by hand: job_get, job_find, job_count, job_cancel, job_requeue, job_delete
     flow.py        flow_get, flow_find, flow_cancel; and how flows advance
     queue.py       queue_pause, queue_resume, queue_list
-    worker.py      the register of live workers: worker_announce, worker_forget, worker_list
-    retention.py   history_prune
+    worker.py      the register of live workers: worker_announce, worker_forget, worker_list; worker_order
+    retention.py   history_prune, retention_set, retention_list
+    limit.py       limit_declare, limit_set, limit_clear, limit_list; hold_place, hold_lift, hold_list
+    audit.py       audit_write, audit_find, audit_count: what people did
     report.py      job_report: what running jobs tell of themselves
     event.py       event_watch, event_unwatch, event_append, event_read: the feed
     cursor.py      cursors of a feed whose events are numbered
@@ -15,6 +17,8 @@
     admission.py   what job_enqueue answers: the one decision that every driver shares
     declaring.py   what schedule_declare changes, and what a schedule keeps: shared in the same way
     timetable.py   what becomes of schedules that are paused, resumed, fired: shared, too
+    limiting.py    which jobs with limits, or that take turns, a reserve takes: shared, too
+    auditing.py    what an act in the audit trail is counted as: shared, too
     listen.py      wake-ups
     driver.py      the whole: connecting, capabilities
 
@@ -33,6 +37,8 @@ finds it.
 """
 
 from taskharbor.driver.admission import Admission, Holder, admit, looks_at_holder, replacement_times
+from taskharbor.driver.audit import AUDIT_RETAIN, Audit, AuditCount, AuditFilter, AuditFind, AuditWrite
+from taskharbor.driver.auditing import AUDITED, Audited, counted
 from taskharbor.driver.control import (
     CancelStatus,
     Counted,
@@ -81,11 +87,44 @@ from taskharbor.driver.leader import (
     Leadership,
     LeaderTake,
 )
+from taskharbor.driver.limit import (
+    HoldLift,
+    HoldList,
+    HoldPlace,
+    LimitClear,
+    LimitDeclare,
+    LimitList,
+    Limits,
+    LimitSet,
+    LimitSetAnswer,
+)
+from taskharbor.driver.limiting import (
+    Allotted,
+    Candidate,
+    Gates,
+    Line,
+    Quota,
+    Rules,
+    Waiting,
+    allot,
+    in_turn,
+    line_of,
+    lines_first,
+    queues_in_turn,
+)
 from taskharbor.driver.listen import Listen, Subscription, Wake
 from taskharbor.driver.queue import QueueControl, QueueInfo, QueueList, QueuePause, QueueResume
 from taskharbor.driver.report import JobReport, JobReports
 from taskharbor.driver.request import Request
-from taskharbor.driver.retention import HistoryPrune, Pruned, Retention
+from taskharbor.driver.retention import (
+    HistoryPrune,
+    Pruned,
+    Retention,
+    RetentionList,
+    RetentionRecord,
+    RetentionRule,
+    RetentionSet,
+)
 from taskharbor.driver.schedule import (
     CreateStatus,
     Declared,
@@ -122,15 +161,33 @@ from taskharbor.driver.store import (
     Reclaimed,
     Reservation,
 )
-from taskharbor.driver.worker import WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList, WorkerRegister
+from taskharbor.driver.worker import (
+    Order,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+    WorkerOrder,
+    WorkerRegister,
+)
 
 __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put constants first
     "AHEAD",
+    "AUDITED",
+    "AUDIT_RETAIN",
     "Admission",
     "AgedTake",
+    "Allotted",
+    "Audit",
+    "AuditCount",
+    "AuditFilter",
+    "AuditFind",
+    "AuditWrite",
+    "Audited",
     "BlockingDriver",
     "CancelRequest",
     "CancelStatus",
+    "Candidate",
     "Capability",
     "Counted",
     "CreateStatus",
@@ -157,7 +214,11 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "FlowControl",
     "FlowFind",
     "FlowGet",
+    "Gates",
     "HistoryPrune",
+    "HoldLift",
+    "HoldList",
+    "HoldPlace",
     "Holder",
     "JobCancel",
     "JobControl",
@@ -183,9 +244,17 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "LeaseExtended",
     "LeaseHold",
     "LeaseReclaim",
+    "LimitClear",
+    "LimitDeclare",
+    "LimitList",
+    "LimitSet",
+    "LimitSetAnswer",
+    "Limits",
+    "Line",
     "Listen",
     "MigratingDriver",
     "Migration",
+    "Order",
     "ProducerStore",
     "Pruned",
     "QueueControl",
@@ -194,11 +263,17 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "QueuePause",
     "QueueResume",
     "QueueTake",
+    "Quota",
     "Reclaimed",
     "Request",
     "RequeueStatus",
     "Reservation",
     "Retention",
+    "RetentionList",
+    "RetentionRecord",
+    "RetentionRule",
+    "RetentionSet",
+    "Rules",
     "STATISTICS_RETAIN",
     "ScheduleCreate",
     "ScheduleDeclare",
@@ -217,14 +292,22 @@ __all__ = [  # noqa: RUF022 - plainly sorted, as everywhere; ruff would put cons
     "Subscription",
     "TransactionalDriver",
     "UPKEEP",
+    "Waiting",
     "Wake",
     "WorkerAnnounce",
     "WorkerForget",
     "WorkerInfo",
     "WorkerList",
+    "WorkerOrder",
     "WorkerRegister",
     "admit",
+    "allot",
+    "counted",
+    "in_turn",
+    "line_of",
+    "lines_first",
     "looks_at_holder",
+    "queues_in_turn",
     "replacement_times",
     "require",
 ]

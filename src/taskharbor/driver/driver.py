@@ -14,10 +14,12 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from taskharbor.driver.audit import Audit
 from taskharbor.driver.control import CancelStatus, JobCancel, JobControl, JobGet
 from taskharbor.driver.event import EventFeed
 from taskharbor.driver.flow import FlowCancel, FlowControl, FlowGet
 from taskharbor.driver.leader import Leaders
+from taskharbor.driver.limit import Limits
 from taskharbor.driver.listen import Listen
 from taskharbor.driver.queue import QueueControl
 from taskharbor.driver.report import JobReports
@@ -58,6 +60,8 @@ class Store(
     Statistics,
     Schedules,
     Leaders,
+    Limits,
+    Audit,
     Protocol,
 ):
     """Every verb, on one event loop. Any of them may raise `StoreUnavailable`; asking again is always safe."""

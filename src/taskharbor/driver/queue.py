@@ -49,12 +49,15 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
 class QueueControl(Protocol):
     """The verbs for whole queues."""
 
-    async def queue_pause(self, request: QueuePause, /) -> None:
-        """Pause queues, whether or not anything was ever put in them. Pausing again keeps the first instant."""
+    async def queue_pause(self, request: QueuePause, /) -> Sequence[bool]:
+        """Pause queues, whether or not anything was ever put in them; return of each whether it was not paused before.
+
+        Pausing again keeps the first instant.
+        """
         ...
 
-    async def queue_resume(self, request: QueueResume, /) -> None:
-        """Resume queues; those not paused are left as they are."""
+    async def queue_resume(self, request: QueueResume, /) -> Sequence[bool]:
+        """Resume queues; return of each whether it was paused."""
         ...
 
     async def queue_list(self, request: QueueList, /) -> Sequence[QueueInfo]:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from taskharbor.driver.request import Request
+from taskharbor.driver.worker import Order
 from taskharbor.flow import NewFlow
 from taskharbor.job import Delivery, NewJob
 from taskharbor.settlement import Settled, SettleKind, Settlement
@@ -86,6 +87,9 @@ class JobReserve(Request, frozen=True, kw_only=True):
     With `aged`, first of all, those that have been due for too long: the longest due first, over all queues named,
     within their limits, from the front lane and the plain one (strays too). It ends at the first guarded one beyond
     `guarded_limit`, which holds nothing else up. What is left of the limits is taken in order as ever.
+
+    Jobs with limits, or that take turns, stand in lines and not in those lanes: what is taken of them, and when, is
+    said in `taskharbor.driver.limiting` (rules 24 and 25).
     """
 
     queues: Sequence[QueueTake]
@@ -102,6 +106,9 @@ class JobReserve(Request, frozen=True, kw_only=True):
     guarded_limit: int
     solo: bool
     aged: AgedTake | None = None
+    partitioned_limit: int | None = None
+    """At most so many jobs that stand in lines, or whose queue has a limit: how many slots are free, so that nobody
+    holds ahead what another could start. None: as many as `limit` allows."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +159,8 @@ class LeaseExtended(msgspec.Struct, frozen=True, kw_only=True):
     """False: the register has no such worker (any more), and it should announce itself again."""
     watched: bool = False
     """Somebody reads the feed of events: tell what happens (`event_append`)."""
+    order: Order | None = None
+    """What a person told this worker to do, told anew each time."""
 
 
 class LeaseReclaim(Request, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -36,6 +37,24 @@ class WorkerList(Request, frozen=True, kw_only=True):
     """List the live workers."""
 
 
+class Order(StrEnum):
+    """What a worker may be told to do, from afar."""
+
+    DRAIN = "drain"
+    """Start nothing new, hand back what has not started, finish what runs, and end: as after a first signal."""
+    STOP = "stop"
+    """The same, and cancel what still runs after the grace period's end, which is now: as after a second signal."""
+
+
+class WorkerOrder(Request, frozen=True, kw_only=True):
+    """Tell workers to end. They learn of it with their next heartbeat, and no supervisor starts them again."""
+
+    workers: Sequence[str]
+    order: Order
+    by: str = ""
+    reason: str = ""
+
+
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One live worker."""
 
@@ -49,6 +68,9 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: datetime
     running: int = 0
     """Jobs it holds leases on."""
+    order: Order | None = None
+    """What it was told to do, and has been told, or will be with its next heartbeat."""
+    ordered_by: str = ""
 
 
 class WorkerRegister(Protocol):
@@ -60,6 +82,13 @@ class WorkerRegister(Protocol):
 
     async def worker_forget(self, request: WorkerForget, /) -> None:
         """Take workers off the register; leases they still hold are left to expire."""
+        ...
+
+    async def worker_order(self, request: WorkerOrder, /) -> Sequence[bool]:
+        """Give an order; return of each whether it is a live worker and the order is news, in order.
+
+        A STOP goes before a DRAIN, whichever comes first. Announcing itself again does not free a worker of it.
+        """
         ...
 
     async def worker_list(self, request: WorkerList, /) -> Sequence[WorkerInfo]:
