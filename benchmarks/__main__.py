@@ -17,6 +17,7 @@ from benchmarks import (
     drain,
     enqueue,
     latency,
+    limits,
     page,
     process,
     runner,
@@ -51,6 +52,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "around": around.theme,
         "batch": batch.theme,
         "shares": shares.theme,
+        "limits": limits.theme,
     },
     "sqlite": {
         "drain": sqlite_drain.theme,
@@ -62,6 +64,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "around": around.theme,
         "batch": batch.theme,
         "shares": shares.theme,
+        "limits": limits.theme,
         "depth": sqlite_depth.theme,
     },
     "postgres": {
@@ -75,6 +78,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "around": around.theme,
         "batch": batch.theme,
         "shares": shares.theme,
+        "limits": limits.theme,
         "idle": postgres_idle.theme,
         "soak": soak.theme,
     },
