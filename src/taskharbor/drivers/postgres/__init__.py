@@ -1,7 +1,8 @@
 """The PostgreSQL driver: the production store. `docs/postgres.md` draws its tables and tells how to run it.
 
 place        which database a URL names, and our settings in it
-schema       the tables, as numbered migrations          migrating    bringing them to a version
+schema       the tables, as numbered migrations, with     migrating    bringing them to a version
+             migrations_later, those from the sixth on
 routine      what a verb is written as                   step         what it works with
 rows         between the contract's words and the tables
 enqueue      job_enqueue                                  reserve      job_reserve, with its marks

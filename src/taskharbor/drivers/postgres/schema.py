@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 from taskharbor.driver import Migration, SchemaVersion
+from taskharbor.drivers.postgres.migrations_later import LATER
 from taskharbor.drivers.postgres.routine import Query, Routine, quoted
 
 SCHEMA = "taskharbor"
@@ -300,6 +301,7 @@ MIGRATIONS = (
 ) WITH (fillfactor = 10)""",
         ),
     ),
+    *LATER,
 )
 
 WANTED = MIGRATIONS[-1].number
