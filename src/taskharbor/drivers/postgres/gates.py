@@ -1,0 +1,50 @@
+"""The gates of lines at one instant: what runs behind them, and when they let the next one through."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from taskharbor.driver.limiting import Gates, Rules
+from taskharbor.drivers.postgres.routine import Query, Routine
+from taskharbor.drivers.postgres.rows import micros_of
+from taskharbor.drivers.postgres.step import Step
+from taskharbor.limit import Scope, ScopeKind
+
+RUNNING = """SELECT j.queue, j.task, coalesce(j.part, '') AS part, count(*) AS running
+    FROM taskharbor.lease l CROSS JOIN LATERAL pg_catalog.unnest(l.jobs) u(id)
+    CROSS JOIN LATERAL (SELECT r.queue, r.task, r.part FROM taskharbor.job r
+        WHERE r.id = u.id AND r.token = l.token LIMIT 1) j
+    WHERE l.counted GROUP BY 1, 2, 3"""
+"""How many jobs are leased of each queue, task and partition; of leases that were taken while that mattered."""
+_NOW = f"SELECT {micros_of('coalesce($1::text::timestamptz, clock_timestamp())')}"
+_GATES = f"""SELECT 'now', '', '', '', ({_NOW})
+    UNION ALL SELECT 'arrival', kind, name, key, at FROM taskharbor.arrival"""
+_COUNTED = f"{_GATES} UNION ALL SELECT 'running', queue, task, part, running FROM ({RUNNING}) r"
+
+
+class Seen(NamedTuple):
+    """What gates are made of, as read from the store."""
+
+    now: int
+    """The store's time, in microseconds."""
+    running: dict[tuple[str, str, str], int]
+    arrivals: dict[Scope, int]
+
+    def gates(self, rules: Rules) -> Gates:
+        """Return the gates."""
+        return Gates(rules, self.running, self.arrivals, self.now)
+
+
+def read_gates(step: Step, rules: Rules) -> Routine[Seen]:
+    """Return how all gates stand."""
+    now = 0
+    running: dict[tuple[str, str, str], int] = {}
+    arrivals: dict[Scope, int] = {}
+    for kind, one, two, three, number in (yield Query(_COUNTED if rules.counts else _GATES, (step.now,))):
+        if kind == "running":
+            running[one, two, three] = number
+        elif kind == "arrival":
+            arrivals[Scope(ScopeKind(one), two, three)] = number
+        else:
+            now = number
+    return Seen(now, running, arrivals)
