@@ -11,6 +11,7 @@ import psycopg
 from psycopg.errors import LockNotAvailable, QueryCanceled, SerializationFailure
 
 from taskharbor.driver import Request
+from taskharbor.drivers.postgres.audit import is_audited, with_entry
 from taskharbor.drivers.postgres.carry import acarry, carry
 from taskharbor.drivers.postgres.home import Home
 from taskharbor.drivers.postgres.place import Place
@@ -104,7 +105,7 @@ class AsyncDesk:
         together: bool = False,
         lost: Callable[[], None] | None = None,
     ) -> T:
-        """Return a verb's answer.
+        """Return a verb's answer. If it is somebody's act, that is written down in the same transaction.
 
         Args:
             verb: its routine.
@@ -116,6 +117,8 @@ class AsyncDesk:
             StoreUnavailable: the server cannot be reached, or does not take it now.
             DeploymentError: it cannot be used.
         """
+        if is_audited(request):
+            verb, together = with_entry(verb), True
         attempt = _Attempt(self._shared)
         while True:
             step = attempt.step(request)
@@ -164,6 +167,8 @@ class BlockingDesk:
 
     def ask(self, verb: Callable[[Step, Q], Routine[T]], request: Q, *, together: bool = False) -> T:
         """Return a verb's answer; the blocking form of `AsyncDesk.ask`."""
+        if is_audited(request):
+            verb, together = with_entry(verb), True
         attempt = _Attempt(self._shared)
         while True:
             step = attempt.step(request)

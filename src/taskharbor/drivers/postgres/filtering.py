@@ -9,9 +9,14 @@ from taskharbor.driver import JobFilter
 from taskharbor.drivers.postgres.routine import text_array
 
 # In this collation A to Z are all that has a case, whatever the database's locale says.
-_LOWER = 'lower({} COLLATE pg_catalog."C")'
+LOWER = 'lower({} COLLATE pg_catalog."C")'
 _LAST_ERROR = "(j.errors -> -1 ->> '{}')"
 _LOWERED = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def lowered(text: str) -> str:
+    """Return a text as `LOWER` has it."""
+    return text.translate(_LOWERED)
 
 
 class Filter:
@@ -47,7 +52,7 @@ class Filter:
         if request.error:
             self._add_error(parameter(request.error))
         if request.text:
-            self._add_text(parameter(request.text.translate(_LOWERED)), reasons)
+            self._add_text(parameter(lowered(request.text)), reasons)
 
     def add(self, condition: str) -> None:
         """Have jobs of both kinds meet a condition, too."""
@@ -59,7 +64,7 @@ class Filter:
         self.add(f"j.errors IS NOT NULL AND ({last} = {name} OR substring({last} FROM '[^.]*$') = {name})")
 
     def _add_text(self, text: str, reasons: Mapping[str, str]) -> None:
-        found = f"strpos({_LOWER}, {text}) > 0"
+        found = f"strpos({LOWER}, {text}) > 0"
         in_error = found.format(_LAST_ERROR.format("message"))
         self.live.append(f"(coalesce({found.format(reasons['live'])}, false) OR coalesce({in_error}, false))")
         self.history.append(

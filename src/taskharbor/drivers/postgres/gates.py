@@ -10,16 +10,23 @@ from taskharbor.drivers.postgres.rows import micros_of
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.limit import Scope, ScopeKind
 
-RUNNING = """SELECT j.queue, j.task, coalesce(j.part, '') AS part, count(*) AS running
+_LEASED = """SELECT j.queue, j.task, coalesce(j.part, '') AS part, count(*) AS running
     FROM taskharbor.lease l CROSS JOIN LATERAL pg_catalog.unnest(l.jobs) u(id)
     CROSS JOIN LATERAL (SELECT r.queue, r.task, r.part FROM taskharbor.job r
         WHERE r.id = u.id AND r.token = l.token LIMIT 1) j
-    WHERE l.counted GROUP BY 1, 2, 3"""
-"""How many jobs are leased of each queue, task and partition; of leases that were taken while that mattered."""
+    WHERE {which} GROUP BY 1, 2, 3"""
+LEASED = _LEASED.format(which="true")
+"""How many jobs are leased of each queue, task and partition."""
+RUNNING = _LEASED.format(which="l.counted")
+"""The same of leases that were taken while that mattered."""
 _NOW = f"SELECT {micros_of('coalesce($1::text::timestamptz, clock_timestamp())')}"
 _GATES = f"""SELECT 'now', '', '', '', ({_NOW})
     UNION ALL SELECT 'arrival', kind, name, key, at FROM taskharbor.arrival"""
 _COUNTED = f"{_GATES} UNION ALL SELECT 'running', queue, task, part, running FROM ({RUNNING}) r"
+# What is over says no more than nothing does. Whoever reserves at a rate at this moment writes it anew.
+_PRUNE = f"""WITH gone AS (DELETE FROM taskharbor.arrival WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM taskharbor.arrival WHERE at <= ({_NOW}) LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED))
+    RETURNING 1) SELECT count(*) FROM gone"""
 
 
 class Seen(NamedTuple):
@@ -48,3 +55,9 @@ def read_gates(step: Step, rules: Rules) -> Routine[Seen]:
         else:
             now = number
     return Seen(now, running, arrivals)
+
+
+def prune_arrivals(step: Step, limit: int) -> Routine[bool]:
+    """Remove arrival times that are in the past, and return whether there may be more."""
+    ((gone,),) = yield Query(_PRUNE, (step.now, str(limit)))
+    return bool(gone >= limit)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
+from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Order, Reclaimed
 from taskharbor.drivers.postgres.falling import fall, read
 from taskharbor.drivers.postgres.leaving import ENDED, FALLEN, KEYS, STEP_OF_JOB
 from taskharbor.drivers.postgres.routine import (
@@ -41,11 +41,12 @@ kept AS (UPDATE taskharbor.lease l SET expires_at = c.now + {interval_of("$4::te
     duration = $4::text::bigint, started = CASE WHEN s.started IS NULL THEN l.started ELSE array_cat(
         l.started, ARRAY(SELECT pg_catalog.unnest(s.started) EXCEPT SELECT pg_catalog.unnest(l.started))) END
     FROM clock c, said s WHERE l.token = s.token AND l.token IN (SELECT token FROM held) RETURNING l.token),
-heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text RETURNING worker)
+heard AS (UPDATE taskharbor.worker SET seen_at = c.now FROM clock c WHERE worker = $5::text
+    RETURNING worker, ordered)
 SELECT {micros_of("c.now")}, ARRAY(SELECT token FROM kept), EXISTS (SELECT FROM heard),
     (SELECT coalesce(json_agg(json_build_array(id, cancel)), '[]')::text FROM taskharbor.job
         WHERE (cancel IS NOT NULL)::integer = 1 AND cancel IS NOT NULL AND token IN (SELECT token FROM said)),
-    EXISTS (SELECT FROM taskharbor.watcher w WHERE w.until > c.now)
+    EXISTS (SELECT FROM taskharbor.watcher w WHERE w.until > c.now), (SELECT ordered FROM heard)
     FROM clock c"""
 _EXPIRED = f"""SELECT token, worker, jobs::text[], started::text[] FROM taskharbor.lease
     WHERE (expires_at <= {_NOW} AND duration <= $2::text::bigint) OR remaining <= 0 ORDER BY token"""
@@ -84,7 +85,7 @@ _cancels = msgspec.json.Decoder(list[tuple[str, str]])
 def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
     """Keep a worker's leases, write its starts, tell it of cancels."""
     pairs = [(hold.token, job_id) for hold in request.leases for job_id in (hold.started or (None,))]
-    ((now, kept, known, cancels, watched),) = yield Query(
+    ((now, kept, known, cancels, watched, order),) = yield Query(
         _EXTEND,
         (
             step.now,
@@ -101,6 +102,7 @@ def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
         cancels=[CancelRequest(job_id, reason) for job_id, reason in _cancels.decode(cancels)],
         known_worker=known,
         watched=watched,
+        order=None if order is None else Order(order),
     )
 
 

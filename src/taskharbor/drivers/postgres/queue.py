@@ -6,30 +6,44 @@ from collections.abc import Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import QueueInfo, QueueList, QueuePause, QueueResume
-from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
+from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array, text_array
 from taskharbor.drivers.postgres.rows import WAITING, micros_of
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
 
 _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _PAUSE = f"""INSERT INTO taskharbor.pause (queue, paused_at, paused_by, reason)
-    SELECT q, {_NOW}, $3::text, $4::text FROM pg_catalog.unnest($2::text::text[]) q ORDER BY q ON CONFLICT DO NOTHING"""
-_RESUME = "DELETE FROM taskharbor.pause WHERE queue = ANY ($1::text::text[])"
+    SELECT q, {_NOW}, $3::text, $4::text FROM pg_catalog.unnest($2::text::text[]) q ORDER BY q ON CONFLICT DO NOTHING
+    RETURNING queue"""
+_RESUME = "DELETE FROM taskharbor.pause WHERE queue = ANY ($1::text::text[]) RETURNING queue"
 _PAUSED = f"SELECT queue, {micros_of('paused_at')}, paused_by, reason FROM taskharbor.pause"
 _LIVE = f"""SELECT queue, CASE WHEN token IS NOT NULL THEN 'running' WHEN lane = {WAITING} THEN 'waiting'
     WHEN stray = ANY ($2::text::integer[]) THEN 'parked' WHEN due > {_NOW} THEN 'scheduled' ELSE 'ready' END AS state,
     count(*) FROM taskharbor.job GROUP BY 1, 2"""
 
 
-def queue_pause(step: Step, request: QueuePause) -> Routine[None]:
-    """Pause queues."""
-    yield Query(_PAUSE, (step.now, text_array(dict.fromkeys(request.queues)), request.by, request.reason))
+def queue_pause(step: Step, request: QueuePause) -> Routine[Sequence[bool]]:
+    """Pause queues and return of each whether it was not paused before."""
+    queues = text_array(dict.fromkeys(request.queues))
+    rows = yield Query(_PAUSE, (step.now, queues, request.by, request.reason))
+    return _told_once(request.queues, rows)
 
 
-def queue_resume(step: Step, request: QueueResume) -> Routine[None]:
-    """Resume queues."""
-    yield Query(_RESUME, (text_array(request.queues),))
+def queue_resume(step: Step, request: QueueResume) -> Routine[Sequence[bool]]:
+    """Resume queues and return of each whether it was paused."""
+    rows = yield Query(_RESUME, (text_array(request.queues),))
     step.wakes.queues.update(request.queues)
+    return _told_once(request.queues, rows)
+
+
+def _told_once(queues: Sequence[str], changed: Sequence[Row]) -> list[bool]:
+    """Return of each whether it was changed; who names one twice changed nothing the second time."""
+    left = {queue for (queue,) in changed}
+    answers: list[bool] = []
+    for queue in queues:
+        answers.append(queue in left)
+        left.discard(queue)
+    return answers
 
 
 def queue_list(step: Step, request: QueueList) -> Routine[Sequence[QueueInfo]]:

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 from psycopg.errors import LockNotAvailable
 
+from taskharbor.audit import AuditEntry, AuditTally
 from taskharbor.driver import (
+    AuditCount,
+    AuditFind,
+    AuditWrite,
     CancelStatus,
     Counted,
     CreateStatus,
@@ -26,6 +30,9 @@ from taskharbor.driver import (
     FlowFind,
     FlowGet,
     HistoryPrune,
+    HoldLift,
+    HoldList,
+    HoldPlace,
     JobCancel,
     JobCount,
     JobDelete,
@@ -43,6 +50,11 @@ from taskharbor.driver import (
     LeaseExtend,
     LeaseExtended,
     LeaseReclaim,
+    LimitClear,
+    LimitDeclare,
+    LimitList,
+    LimitSet,
+    LimitSetAnswer,
     Pruned,
     QueueInfo,
     QueueList,
@@ -51,6 +63,9 @@ from taskharbor.driver import (
     Reclaimed,
     RequeueStatus,
     Reservation,
+    RetentionList,
+    RetentionRecord,
+    RetentionSet,
     ScheduleCreate,
     ScheduleDeclare,
     ScheduleDelete,
@@ -65,19 +80,24 @@ from taskharbor.driver import (
     WorkerForget,
     WorkerInfo,
     WorkerList,
+    WorkerOrder,
 )
 from taskharbor.drivers.postgres import (
     apart,
+    audit,
     control,
     declaring,
     enqueue,
     event,
     firing,
     flow,
+    hold,
     leader,
     lease,
+    limit,
     look,
     report,
+    retention,
     schedule,
     uniqueness,
     upkeep,
@@ -91,6 +111,7 @@ from taskharbor.errors import StoreUnavailable
 from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
+from taskharbor.limit import HoldRecord, LimitRecord
 from taskharbor.schedule import ScheduleRecord
 from taskharbor.settlement import Settled
 
@@ -163,11 +184,11 @@ class PostgresStore:
     async def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
         return await self._desk.ask(flow.flow_cancel, request, together=True)
 
-    async def queue_pause(self, request: QueuePause) -> None:
-        await self._desk.ask(queues.queue_pause, request)
+    async def queue_pause(self, request: QueuePause) -> Sequence[bool]:
+        return await self._desk.ask(queues.queue_pause, request)
 
-    async def queue_resume(self, request: QueueResume) -> None:
-        await self._desk.ask(queues.queue_resume, request)
+    async def queue_resume(self, request: QueueResume) -> Sequence[bool]:
+        return await self._desk.ask(queues.queue_resume, request)
 
     async def queue_list(self, request: QueueList) -> Sequence[QueueInfo]:
         return await self._desk.ask(queues.queue_list, request)
@@ -178,11 +199,50 @@ class PostgresStore:
     async def worker_forget(self, request: WorkerForget) -> None:
         await self._desk.ask(upkeep.worker_forget, request)
 
+    async def worker_order(self, request: WorkerOrder) -> Sequence[bool]:
+        return await self._desk.ask(upkeep.worker_order, request)
+
     async def worker_list(self, request: WorkerList) -> Sequence[WorkerInfo]:
         return await self._desk.ask(upkeep.worker_list, request)
 
     async def history_prune(self, request: HistoryPrune) -> Pruned:
         return await self._desk.ask(upkeep.history_prune, request, together=True)
+
+    async def retention_set(self, request: RetentionSet) -> Sequence[bool]:
+        return await self._desk.ask(retention.retention_set, request, together=True)
+
+    async def retention_list(self, request: RetentionList) -> Sequence[RetentionRecord]:
+        return await self._desk.ask(retention.retention_list, request)
+
+    async def limit_declare(self, request: LimitDeclare) -> None:
+        await self._desk.ask(limit.limit_declare, request, together=True)
+
+    async def limit_set(self, request: LimitSet) -> LimitSetAnswer:
+        return await self._desk.ask(limit.limit_set, request, together=True)
+
+    async def limit_clear(self, request: LimitClear) -> Sequence[bool]:
+        return await self._desk.ask(limit.limit_clear, request, together=True)
+
+    async def limit_list(self, request: LimitList) -> Sequence[LimitRecord]:
+        return await self._desk.ask(limit.limit_list, request)
+
+    async def hold_place(self, request: HoldPlace) -> Sequence[bool]:
+        return await self._desk.ask(hold.hold_place, request, together=True)
+
+    async def hold_lift(self, request: HoldLift) -> Sequence[bool]:
+        return await self._desk.ask(hold.hold_lift, request, together=True)
+
+    async def hold_list(self, request: HoldList) -> Sequence[HoldRecord]:
+        return await self._desk.ask(hold.hold_list, request)
+
+    async def audit_write(self, request: AuditWrite) -> None:
+        await self._desk.ask(audit.audit_write, request)
+
+    async def audit_find(self, request: AuditFind) -> Sequence[AuditEntry]:
+        return await self._desk.ask(audit.audit_find, request)
+
+    async def audit_count(self, request: AuditCount) -> Sequence[AuditTally]:
+        return await self._desk.ask(audit.audit_count, request)
 
     async def job_report(self, request: JobReport) -> Sequence[bool]:
         return await self._desk.ask(report.job_report, request)

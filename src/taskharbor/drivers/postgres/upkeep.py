@@ -7,9 +7,21 @@ from collections.abc import Sequence
 import msgspec
 
 from taskharbor.clock import from_micros
-from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.driver import (
+    HistoryPrune,
+    Order,
+    Pruned,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+    WorkerOrder,
+)
+from taskharbor.drivers.postgres.audit import prune_audit
 from taskharbor.drivers.postgres.event import prune_events
+from taskharbor.drivers.postgres.gates import prune_arrivals
 from taskharbor.drivers.postgres.report import prune_reports
+from taskharbor.drivers.postgres.retention import apply_rules
 from taskharbor.drivers.postgres.routine import Query, Routine, text_array
 from taskharbor.drivers.postgres.rows import instant, interval_of, json_text, micros_of, micros_text
 from taskharbor.drivers.postgres.schema import SLOTS
@@ -67,9 +79,14 @@ _ANNOUNCE = f"""INSERT INTO taskharbor.worker (worker, queues, tasks, build, ttl
         ttl = excluded.ttl, host = excluded.host, pid = excluded.pid, started_at = excluded.started_at,
         seen_at = excluded.seen_at"""
 _FORGET = "DELETE FROM taskharbor.worker WHERE worker = ANY ($1::text::text[])"
+# What a worker was told stays with it, whether or not it announces itself again.
+_ORDER = f"""UPDATE taskharbor.worker SET ordered = $3::text, ordered_by = $4::text
+    WHERE worker = ANY ($2::text::text[]) AND seen_at + {interval_of("ttl")} > {_NOW}
+    AND (ordered IS NULL OR (ordered <> $3::text AND $3::text = '{Order.STOP.value}')) RETURNING worker"""
 _WORKERS = f"""SELECT w.worker, w.queues::text, w.tasks::text, w.build, w.host, w.pid, {micros_of("w.started_at")},
     {micros_of("w.seen_at")}, coalesce(
-        (SELECT sum(l.remaining) FROM taskharbor.lease l WHERE l.worker = w.worker), 0)::bigint
+        (SELECT sum(l.remaining) FROM taskharbor.lease l WHERE l.worker = w.worker), 0)::bigint, w.ordered,
+    coalesce(w.ordered_by, '')
     FROM taskharbor.worker w WHERE w.seen_at + {interval_of("w.ttl")} > {_NOW} ORDER BY w.worker"""
 
 
@@ -81,7 +98,10 @@ def history_prune(step: Step, request: HistoryPrune) -> Routine[Pruned]:
     ((flows,),) = yield Query(_DROP_FLOWS, cells)
     yield Query(_DROP_WORKERS, (step.now,))
     full = request.limit <= max(jobs, keys, flows)
-    for prune in (prune_reports, prune_statistics, prune_events):
+    if request.rules:
+        ruled, more = yield from apply_rules(step, request.limit)
+        jobs, full = jobs + ruled, full or more
+    for prune in (prune_reports, prune_statistics, prune_events, prune_audit, prune_arrivals):
         full = (yield from prune(step, request.limit)) or full
     if (yield Query(_ALONE))[0][0]:
         yield Query(_DROP_STRAYS)
@@ -150,6 +170,17 @@ def worker_forget(step: Step, request: WorkerForget) -> Routine[None]:
     yield Query(_FORGET, (text_array(request.workers),))
 
 
+def worker_order(step: Step, request: WorkerOrder) -> Routine[Sequence[bool]]:
+    """Tell workers to end, and return of each whether it is there and the order is news."""
+    cells = (step.now, text_array(request.workers), request.order.value, request.by)
+    news = {worker for (worker,) in (yield Query(_ORDER, cells))}
+    answers: list[bool] = []
+    for worker in request.workers:
+        answers.append(worker in news)
+        news.discard(worker)
+    return answers
+
+
 def worker_list(step: Step, request: WorkerList) -> Routine[Sequence[WorkerInfo]]:
     """Return the live workers sorted by name."""
     rows = yield Query(_WORKERS, (step.now,))
@@ -164,6 +195,8 @@ def worker_list(step: Step, request: WorkerList) -> Routine[Sequence[WorkerInfo]
             started_at=None if started_at is None else from_micros(started_at),
             seen_at=from_micros(seen_at),
             running=running,
+            order=None if order is None else Order(order),
+            ordered_by=ordered_by,
         )
-        for worker, queues, tasks, build, host, pid, started_at, seen_at, running in rows
+        for worker, queues, tasks, build, host, pid, started_at, seen_at, running, order, ordered_by in rows
     ]
