@@ -20,6 +20,7 @@ from taskharbor.drivers.postgres.look import STATE
 from taskharbor.drivers.postgres.report import DROP
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, micros_text, real_ids
+from taskharbor.drivers.postgres.shut import read_shut
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
 from taskharbor.flow import FLOW_ENDED, FlowState
@@ -28,7 +29,7 @@ from taskharbor.settlement import SOLO_CRASHES
 
 _LOCK = f"""SELECT id::text, token IS NOT NULL FROM taskharbor.job WHERE id = ANY ($1::text::uuid[])
     ORDER BY {LOCK_ORDER} FOR UPDATE"""
-_LOCK_STATES = f"""SELECT id::text, token IS NOT NULL, {STATE} FROM taskharbor.job j
+_LOCK_STATES = f"""SELECT id::text, token IS NOT NULL, {STATE}, j.task, j.part FROM taskharbor.job j
     WHERE id = ANY ($3::text::uuid[]) ORDER BY {LOCK_ORDER} FOR UPDATE"""
 # The flows that end if these jobs are cancelled: what runs is only asked to stop. And if they are deleted.
 _FLOWS = """SELECT DISTINCT flow::text FROM taskharbor.job
@@ -245,4 +246,10 @@ def _locked_in(
         return dict((yield Query(_LOCK, (ids,)))), set()
     parked = yield from parked_strays(step)
     rows = yield Query(_LOCK_STATES, (step.now, plain_array(sorted(parked)), ids))
-    return {row[0]: row[1] for row in rows}, {row[0] for row in rows if row[2] not in states}
+    shut = (yield from read_shut(step)) if any(row[2] == JobState.READY for row in rows) else None
+    others: set[str] = set()
+    for job_id, _, word, task, part in rows:
+        state = JobState(word)
+        if (state if shut is None else shut.shown(state, task, part)) not in states:
+            others.add(job_id)
+    return {row[0]: row[1] for row in rows}, others

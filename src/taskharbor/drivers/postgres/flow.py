@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from taskharbor.clock import from_micros
 from taskharbor.driver import CancelStatus, FlowCancel, FlowFind, FlowGet
 from taskharbor.drivers.postgres.falling import cancel_flow, lock_steps
-from taskharbor.drivers.postgres.look import STATE
+from taskharbor.drivers.postgres.look import STATE, shown_state
 from taskharbor.drivers.postgres.routine import Cell, Query, Routine, Row, plain_array, text_array
 from taskharbor.drivers.postgres.rows import micros_of, read_meta, real_ids
+from taskharbor.drivers.postgres.shut import read_shut
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
 from taskharbor.flow import FLOW_ENDED, FlowRecord, FlowState
@@ -18,8 +19,8 @@ from taskharbor.job import JobState
 _COLUMNS = f"""f.id::text, f.name, f.meta::text, f.state, f.reason, {micros_of("f.enqueued_at")},
     {micros_of("f.finished_at")}"""
 _GET = f"SELECT {_COLUMNS} FROM taskharbor.flow f WHERE f.id = ANY ($1::text::uuid[])"
-_COUNT = f"""SELECT f.id::text, s.state, s.steps FROM pg_catalog.unnest($3::text::uuid[]) f(id) CROSS JOIN LATERAL (
-    SELECT {STATE} AS state, count(*) AS steps FROM taskharbor.job j
+_COUNT = """SELECT f.id::text, s.state, s.steps FROM pg_catalog.unnest($3::text::uuid[]) f(id) CROSS JOIN LATERAL (
+    SELECT {state} AS state, count(*) AS steps FROM taskharbor.job j
         WHERE j.flow = f.id AND j.flow IS NOT NULL GROUP BY 1
     UNION ALL SELECT h.state, count(*) FROM taskharbor.history h
         WHERE h.flow = f.id AND h.flow IS NOT NULL GROUP BY 1) s"""
@@ -33,8 +34,17 @@ def flow_get(step: Step, request: FlowGet) -> Routine[Sequence[FlowRecord | None
         return [None for _ in request.ids]
     parked = yield from parked_strays(step)
     there = plain_array([row[0] for row in rows])
+    cells: list[Cell] = [step.now, plain_array(sorted(parked)), there]
+    steps = yield Query(_COUNT.replace("{state}", STATE), cells)
+    if any(state == JobState.READY for _, state, _ in steps) and (shut := (yield from read_shut(step))):
+
+        def parameter(cell: str) -> str:
+            cells.append(cell)
+            return f"${len(cells)}::text"
+
+        steps = yield Query(_COUNT.replace("{state}", shown_state(shut.condition(parameter))), cells)
     counts: dict[str, dict[JobState, int]] = {}
-    for flow, state, count in (yield Query(_COUNT, (step.now, plain_array(sorted(parked)), there))):
+    for flow, state, count in steps:
         counts.setdefault(flow, {})[JobState(state)] = count
     records = {row[0]: _record(row, counts.get(row[0], {})) for row in rows}
     return [records.get(flow) for flow in request.ids]

@@ -13,6 +13,7 @@ from taskharbor.drivers.postgres.filtering import Filter
 from taskharbor.drivers.postgres.report import OF_JOB, TOLD, TOLD_COLUMNS, read_told
 from taskharbor.drivers.postgres.routine import Cell, Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import DEAD, WAITING, Options, micros_of, read_meta, real_ids
+from taskharbor.drivers.postgres.shut import Shut, read_shut
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, parked_strays, strays
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
@@ -26,11 +27,22 @@ _NOW = "coalesce($1::text::timestamptz, clock_timestamp())"
 _SHARED = f"""j.id, j.task, j.queue, j.options, j.priority, {micros_of("j.run_at")} AS run_at,
     {micros_of("j.enqueued_at")} AS enqueued_at, j.attempt, j.deliveries, j.crashes, j.guarded, j.stray, j.key,
     j.meta::text AS meta, j.payload, j.errors::text AS errors, j.operations::text AS operations, j.flow,
-    coalesce(j.waits, 0) AS waits, j.edges::text AS edges, j.holes::text AS holes"""
+    coalesce(j.waits, 0) AS waits, j.edges::text AS edges, j.holes::text AS holes, j.part"""
 STATE = f"""CASE WHEN j.token IS NOT NULL THEN 'running' WHEN j.lane = {WAITING} THEN 'waiting'
     WHEN j.stray = ANY ($2::text::integer[]) THEN 'parked'
     WHEN j.due <= {_NOW} THEN 'ready' WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END"""
 """`$1`: the present; `$2`: the kinds of strays that no live worker may take."""
+
+
+def shown_state(kept_back: str) -> str:
+    """Return SQL for the state in which a job is shown, given such for whether it is kept back; empty: it is not."""
+    return (
+        f"CASE WHEN ({STATE}) = 'ready' AND {kept_back} THEN 'parked' ELSE {STATE} END"
+        if kept_back
+        else STATE
+    )
+
+
 _LIVE = f"""SELECT {_SHARED}, {STATE} AS state, j.stray_reason AS reason,
     CASE WHEN j.token IS NULL AND j.lane <> {WAITING} THEN {micros_of("j.due")} END AS due, NULL::bigint AS finished_at,
     l.worker, {micros_of("l.expires_at")} AS expires_at, coalesce(j.id = ANY (l.started), false) AS started,
@@ -41,8 +53,8 @@ _HISTORY = f"""SELECT {_SHARED}, j.state, j.reason, NULL::bigint, {micros_of("j.
     FROM taskharbor.history j"""
 _BY_ID = f"""SELECT j.*, {TOLD} FROM ({_LIVE} WHERE j.id = ANY ($3::text::uuid[])
     UNION ALL {_HISTORY} WHERE j.id = ANY ($3::text::uuid[])) j {OF_JOB}"""
-_COUNT_LIVE = f"""SELECT j.queue, j.task, {STATE} AS state, count(*) FROM taskharbor.job j
-    WHERE {{which}} GROUP BY 1, 2, 3"""
+_COUNT_LIVE = """SELECT j.queue, j.task, {state} AS state, count(*) FROM taskharbor.job j
+    WHERE {which} GROUP BY 1, 2, 3"""
 _COUNT_HISTORY = """SELECT j.queue, j.task, j.state, count(*) FROM taskharbor.history j
     WHERE {which} GROUP BY 1, 2, 3"""
 _REASONS = {"live": "j.stray_reason", "history": "j.reason"}
@@ -73,6 +85,7 @@ class _Job(msgspec.Struct, array_like=True):
     waits: int
     edges: str | None
     holes: str | None
+    part: str | None
     state: str
     reason: str | None
     due: int | None
@@ -89,7 +102,9 @@ def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     """Return one record an id, in order."""
     rows = yield Query(_BY_ID, (step.now, "{}", plain_array(real_ids(request.ids))))
     jobs = [_Job(*row[:-TOLD_COLUMNS]) for row in rows]
-    records = {record.id: record for record in (yield from _records(step, jobs))}
+    ready = any(job.state == JobState.READY for job in jobs)
+    shut = (yield from read_shut(step)) if ready else None
+    records = {record.id: record for record in (yield from _records(step, jobs, shut))}
     for job, row in zip(jobs, rows, strict=True):
         progress, log = read_told(*row[-TOLD_COLUMNS:])
         if progress or log:
@@ -111,6 +126,7 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         return f"${len(cells)}::text"
 
     which = Filter(request, parameter, _REASONS)
+    shut = yield from read_shut(step)
     if request.after:
         # Any text may be asked for; the server compares what are ids, as text as well.
         after = parameter(request.after)
@@ -123,7 +139,9 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         which.add(f"j.flow = {parameter(request.flow)}::uuid AND j.flow IS NOT NULL")
     if request.key is not None:
         which.add(f"j.key = {parameter(request.key)}")
-    tables = _tables(request.states, which)
+    matters = _tells_apart(request.states) and not which.only_ended
+    kept_back = shut.condition(parameter) if shut is not None and matters else ""
+    tables = _tables(request.states, which, kept_back)
     if not request.payloads:
         tables = [
             table.replace("j.payload", "''::bytea AS payload").replace("j.result,", "NULL::bytea,")
@@ -139,16 +157,27 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         f"ORDER BY id {order} LIMIT {limit}::bigint",
         cells,
     )
-    return (yield from _records(step, [_Job(*row) for row in rows]))
+    return (yield from _records(step, [_Job(*row) for row in rows], shut))
 
 
-def _tables(wanted: frozenset[JobState], which: Filter) -> list[str]:
-    """Return statements for those of the tables that can hold jobs in these states."""
+def _tells_apart(wanted: frozenset[JobState]) -> bool:
+    """Return whether it matters if a job is ready or parked."""
+    return (JobState.READY in wanted) is not (JobState.PARKED in wanted)
+
+
+def _tables(wanted: frozenset[JobState], which: Filter, kept_back: str) -> list[str]:
+    """Return statements for those of the tables that can hold jobs in these states.
+
+    Args:
+        wanted: the states; none for all.
+        which: which jobs.
+        kept_back: whether a job `j` that is ready is kept back, in SQL; empty if that does not matter.
+    """
     tables: list[str] = []
     live = sorted(wanted & _LIVE_STATES)
     ended = sorted(wanted & {JobState.SUCCEEDED, JobState.CANCELLED})
     if (live or not wanted) and not which.only_ended:
-        states = [f"{STATE} IN ({_words(live)})"] if wanted else []
+        states = [f"{shown_state(kept_back)} IN ({_words(live)})"] if wanted else []
         if live == [JobState.RUNNING]:  # leased jobs have no index of their own: their leases name them
             states = [_LEASED]
         tables.append(_where(_LIVE, *states, *which.live))
@@ -192,9 +221,12 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
         return f"${len(cells)}::text"
 
     which = Filter(request, parameter, _REASONS)
+    shut = yield from read_shut(step)
     parts = [_COUNT_HISTORY.replace("{which}", " AND ".join(which.history) or "true")]
     if not which.only_ended:
-        parts.append(_COUNT_LIVE.replace("{which}", " AND ".join(which.live) or "true"))
+        count = _COUNT_LIVE.replace("{which}", " AND ".join(which.live) or "true")
+        state = shown_state("" if shut is None else shut.condition(parameter))
+        parts.append(count.replace("{state}", state))
     rows = yield Query(
         f"SELECT * FROM ({' UNION ALL '.join(parts)}) c WHERE {_NOW} IS NOT NULL AND $2::text IS NOT NULL",
         cells,
@@ -202,17 +234,21 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
     return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]
 
 
-def _records(step: Step, jobs: Sequence[_Job]) -> Routine[list[JobRecord]]:
+def _records(step: Step, jobs: Sequence[_Job], shut: Shut | None) -> Routine[list[JobRecord]]:
     astray = any(job.stray for job in jobs)
     kinds = (yield from strays()) if astray else {}
     parked = (yield from parked_strays(step)) if astray else set[int]()
-    return [_record(job, step.book.read(job.options), kinds, parked) for job in jobs]
+    return [_record(job, step.book.read(job.options), kinds, parked, shut) for job in jobs]
 
 
-def _record(job: _Job, options: Options, kinds: dict[int, Stray], parked: set[int]) -> JobRecord:
-    state = JobState(job.state)
+def _record(
+    job: _Job, options: Options, kinds: dict[int, Stray], parked: set[int], shut: Shut | None
+) -> JobRecord:
+    state, reason = JobState(job.state), job.reason
     if job.stray in parked and state in _LIVE_STATES and state is not JobState.RUNNING:
         state = JobState.PARKED
+    elif state is JobState.READY and shut is not None and (why := shut.reason(job.task, job.part)):
+        state, reason = JobState.PARKED, why
     return JobRecord(
         id=str(job.id),
         task=job.task,
@@ -232,7 +268,7 @@ def _record(job: _Job, options: Options, kinds: dict[int, Stray], parked: set[in
         lease_expires_at=None if job.lease_expires_at is None else from_micros(job.lease_expires_at),
         started=job.started,
         cancel_requested=job.cancelled,
-        reason=job.reason or "",
+        reason=reason or "",
         refused_by=tuple(sorted(kinds[job.stray].refused_by)) if job.stray in kinds else (),
         key=job.key,
         meta=read_meta(job.meta),
@@ -246,5 +282,6 @@ def _record(job: _Job, options: Options, kinds: dict[int, Stray], parked: set[in
         operations=() if job.operations is None else _operations.decode(job.operations),
         flow=None if job.flow is None else str(job.flow),
         waits=job.waits,
+        partition=job.part,
         edges=() if job.edges is None else _edges.decode(job.edges),
     )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import QueueInfo, QueueList, QueuePause, QueueResume
-from taskharbor.drivers.postgres.routine import Query, Routine, Row, plain_array, text_array
+from taskharbor.drivers.postgres.routine import Cell, Query, Routine, Row, plain_array, text_array
 from taskharbor.drivers.postgres.rows import WAITING, micros_of
+from taskharbor.drivers.postgres.shut import read_shut
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
 
@@ -17,9 +18,9 @@ _PAUSE = f"""INSERT INTO taskharbor.pause (queue, paused_at, paused_by, reason)
     RETURNING queue"""
 _RESUME = "DELETE FROM taskharbor.pause WHERE queue = ANY ($1::text::text[]) RETURNING queue"
 _PAUSED = f"SELECT queue, {micros_of('paused_at')}, paused_by, reason FROM taskharbor.pause"
-_LIVE = f"""SELECT queue, CASE WHEN token IS NOT NULL THEN 'running' WHEN lane = {WAITING} THEN 'waiting'
-    WHEN stray = ANY ($2::text::integer[]) THEN 'parked' WHEN due > {_NOW} THEN 'scheduled' ELSE 'ready' END AS state,
-    count(*) FROM taskharbor.job GROUP BY 1, 2"""
+_LIVE = f"""SELECT j.queue, CASE WHEN j.token IS NOT NULL THEN 'running' WHEN j.lane = {WAITING} THEN 'waiting'
+    WHEN j.stray = ANY ($2::text::integer[]) THEN 'parked' WHEN j.due > {_NOW} THEN 'scheduled'
+    WHEN {{kept_back}} THEN 'parked' ELSE 'ready' END AS state, count(*) FROM taskharbor.job j GROUP BY 1, 2"""
 
 
 def queue_pause(step: Step, request: QueuePause) -> Routine[Sequence[bool]]:
@@ -51,7 +52,15 @@ def queue_list(step: Step, request: QueueList) -> Routine[Sequence[QueueInfo]]:
     paused = {queue: (at, by, reason) for queue, at, by, reason in (yield Query(_PAUSED))}
     parked = yield from parked_strays(step)
     counts: dict[str, dict[str, int]] = {queue: {} for queue in paused}
-    for queue, state, count in (yield Query(_LIVE, (step.now, plain_array(sorted(parked))))):
+    cells: list[Cell] = [step.now, plain_array(sorted(parked))]
+
+    def parameter(cell: str) -> str:
+        cells.append(cell)
+        return f"${len(cells)}::text"
+
+    shut = yield from read_shut(step)
+    live = _LIVE.replace("{kept_back}", "false" if shut is None else shut.condition(parameter))
+    for queue, state, count in (yield Query(live, cells)):
         counts.setdefault(queue, {})[state] = count
     return [_queue(queue, counts[queue], paused.get(queue)) for queue in sorted(counts)]
 

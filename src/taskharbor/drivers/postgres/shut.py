@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from taskharbor.driver.limiting import Gates
 from taskharbor.drivers.postgres.gates import read_gates
-from taskharbor.drivers.postgres.routine import Cell, Routine, text_array
+from taskharbor.drivers.postgres.routine import Routine, text_array
 from taskharbor.drivers.postgres.rules import read_rules
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import JobState
@@ -33,21 +34,14 @@ class Shut(NamedTuple):
         """Return the state in which a job is shown that would be in this one without limits and holds."""
         return JobState.PARKED if state is JobState.READY and self.reason(task, part) is not None else state
 
-    def condition(self) -> tuple[str, list[Cell]]:
-        """Return SQL for whether a job `j` is kept back, with `{0}`, `{1}`, `{2}` for its parameters."""
-        tasks = "j.task = ANY ({0}::text[])"
+    def condition(self, parameter: Callable[[str], str]) -> str:
+        """Return SQL for whether a job `j` is kept back; `parameter` takes a cell, and returns SQL for it, as text."""
+        tasks = f"j.task = ANY ({parameter(text_array(sorted(self.tasks)))}::text[])"
         if not self.others:
-            return tasks, [text_array(self.tasks)]
-        pairs = sorted(self.others)
-        named = "SELECT * FROM unnest({1}::text[], {2}::text[])"
-        return (
-            f"(({tasks}) <> ((j.task, coalesce(j.part, '')) IN ({named})))",
-            [
-                text_array(self.tasks),
-                text_array([task for task, _ in pairs]),
-                text_array([part for _, part in pairs]),
-            ],
-        )
+            return tasks
+        names, parts = zip(*sorted(self.others), strict=True)
+        pairs = f"{parameter(text_array(names))}::text[], {parameter(text_array(parts))}::text[]"
+        return f"(({tasks}) <> ((j.task, coalesce(j.part, '')) IN (SELECT * FROM unnest({pairs}))))"
 
 
 def read_shut(step: Step) -> Routine[Shut | None]:
