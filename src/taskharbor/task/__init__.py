@@ -9,7 +9,8 @@ batch.py        handlers that take many jobs at a time: `batch_reading`, their s
 registry.py     one name, one task
 recurring.py    the schedules a task declares
 unique.py       what a task declares of its calls being unique; `keying`, their keys; `key_value`, how these are
-                written; `key_probe`, a dry run of what makes them
+                written; `key_reading`, what takes them from the arguments; `key_probe`, a dry run of that
+limits.py       what a task declares of limits and turns; `partitioning`, in which line a call stands
 options.py      what a task declares for its jobs, and what a call's options set
 digest.py       what tells calls of one idempotency key apart
 partial.py      the arguments without those that earlier steps give
@@ -26,6 +27,7 @@ from taskharbor.task.context import Context
 from taskharbor.task.decorator import task
 from taskharbor.task.definition import TaskDefinition
 from taskharbor.task.layer import Attempt, Middleware, Outgoing
+from taskharbor.task.limits import MaxRunning, Rate
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, Bound, SyncTask, Task
 from taskharbor.task.unique import Debounce, Throttle, Unique
@@ -39,8 +41,10 @@ __all__ = [
     "Bound",
     "Context",
     "Debounce",
+    "MaxRunning",
     "Middleware",
     "Outgoing",
+    "Rate",
     "Registry",
     "SyncBatchTask",
     "SyncTask",

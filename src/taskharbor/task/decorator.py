@@ -21,13 +21,14 @@ from taskharbor.task.checks import check_kinds, check_options, check_process
 from taskharbor.task.context import Context
 from taskharbor.task.definition import TaskDefinition
 from taskharbor.task.layer import Middleware, checked_layers, refuse_async_only
+from taskharbor.task.limits import MaxRunning, Rate, checked_limits
 from taskharbor.task.naming import default_name
 from taskharbor.task.options import RunIn, TaskOptions
 from taskharbor.task.reading import Handler, caller_names, read
 from taskharbor.task.recurring import checked_schedules, refuse_required
 from taskharbor.task.registry import Registry, default_registry
 from taskharbor.task.typed import AsyncTask, SyncTask, Task
-from taskharbor.task.unique import Debounce, Throttle, Unique, check_declared
+from taskharbor.task.unique import Debounce, Key, Throttle, Unique, check_declared
 from taskharbor.task.upgrading import Upgrade, checked_upgrade
 
 P = ParamSpec("P")
@@ -82,6 +83,9 @@ def task(
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
     unique: Unique | Debounce | Throttle | None = None,
+    rate: Rate | Iterable[Rate] | None = None,
+    max_running: int | MaxRunning | Iterable[MaxRunning] | None = None,
+    fair: Key | None = None,
     registry: Registry | None = None,
 ) -> BatchDecorator: ...
 @overload
@@ -101,6 +105,9 @@ def task(
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
     unique: Unique | Debounce | Throttle | None = None,
+    rate: Rate | Iterable[Rate] | None = None,
+    max_running: int | MaxRunning | Iterable[MaxRunning] | None = None,
+    fair: Key | None = None,
     schedule: Schedule | Iterable[Schedule] | None = None,
     registry: Registry | None = None,
 ) -> Decorator: ...
@@ -122,6 +129,9 @@ def task(
     retain: timedelta = DEFAULT_RETAIN,
     key_ttl: timedelta = DEFAULT_KEY_TTL,
     unique: Unique | Debounce | Throttle | None = None,
+    rate: Rate | Iterable[Rate] | None = None,
+    max_running: int | MaxRunning | Iterable[MaxRunning] | None = None,
+    fair: Key | None = None,
     schedule: Schedule | Iterable[Schedule] | None = None,
     batch: Batch | None = None,
     registry: Registry | None = None,
@@ -148,6 +158,12 @@ def task(
         key_ttl: how long an idempotency key stays taken after its job has finished.
         unique: calls that count as the same while one of them waits or runs: `Unique(...)`, `Debounce(...)` or
             `Throttle(...)`.
+        rate: how many of its jobs start in a time, on all workers together: `Rate(...)`, for the whole task or for
+            each key; or a list of both.
+        max_running: how many of its jobs run at once, on all workers together: a number, or `MaxRunning(...)` for each
+            key; or a list of both.
+        fair: what tells the lines apart that take turns, job by job: a parameter's name, several, or a function of the
+            arguments. It is the key of the limits, if they have one.
         schedule: when workers of an application call it by themselves, without arguments: `cron(...)` or `every(...)`
             of `taskharbor.scheduling`, or a list of them.
         batch: the handler takes the payloads of several jobs at a time, as one list: `def index(documents:
@@ -181,6 +197,7 @@ def task(
     layers = checked_layers(middleware, "@task")
     schedules = checked_schedules(schedule)
     check_declared(unique)
+    limits = checked_limits(rate, max_running, fair)
     if upgrade is not None:
         checked_upgrade(upgrade)
     if isinstance(fn, str):
@@ -217,6 +234,7 @@ def task(
             upgrade=upgrade,
             schedules=schedules,
             unique=unique,
+            limits=limits,
         )
         (registry if registry is not None else default_registry).add(definition)
         if batch is not None:

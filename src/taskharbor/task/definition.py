@@ -28,6 +28,7 @@ from taskharbor.task.binding import arguments_decoder
 from taskharbor.task.digest import Digests
 from taskharbor.task.fidelity import differ, first_change
 from taskharbor.task.layer import Middleware
+from taskharbor.task.limits import Limits
 from taskharbor.task.options import NO_OPTIONS, TaskOptions, given_fields
 from taskharbor.task.partial import Partial
 from taskharbor.task.reading import Handler, Reading
@@ -36,6 +37,7 @@ from taskharbor.task.upgrading import Upgrade
 
 if TYPE_CHECKING:
     from taskharbor.task.keying import Keyed
+    from taskharbor.task.partitioning import Partitioned
 
 _replace = msgspec.structs.replace
 
@@ -66,11 +68,12 @@ class TaskDefinition:
         upgrade: Upgrade | None = None,
         schedules: tuple[Schedule, ...] = (),
         unique: Uniqueness | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Check that the signature can be carried, and prepare what every call needs.
 
         Raises:
-            TaskDefinitionError: a parameter or the result has no codec; or no key can be made as `unique` says.
+            TaskDefinitionError: a parameter or the result has no codec; or no key can be made as declared.
         """
         check_types(name, reading.parameters, reading.returns, codec or JsonCodec())
         if options.run == "process":
@@ -96,6 +99,8 @@ class TaskDefinition:
         """When it is called by itself; declared by the worker of an application."""
         self.keyed = None if unique is None else self._keyed(unique)
         """How its calls come to keys by themselves; None if they do not."""
+        self.partitioned = None if limits is None else self._partitioned(limits)
+        """Its limits, and how its calls come to their partitions; None if it has neither limits nor turns."""
         self.arguments_type = arguments_type(name, reading.parameters)
         self.bind = Binder(name, self.arguments_type, reading.public)
         self.spread = spread_for(reading.parameters)
@@ -122,6 +127,19 @@ class TaskDefinition:
         from taskharbor.task.keying import Keyed  # which most applications do without
 
         return Keyed(self.name, self.reading.parameters, unique, self.options.retain)
+
+    def limit_by(self, key: Callable[..., object]) -> None:
+        """Give it the partitions that a function over its parameters returns.
+
+        Raises:
+            TaskDefinitionError: it has them, or the function cannot make one.
+        """
+        self.partitioned = (self.partitioned or self._partitioned(Limits())).by(key)
+
+    def _partitioned(self, limits: Limits) -> Partitioned:
+        from taskharbor.task.partitioning import Partitioned  # which most applications do without
+
+        return Partitioned(self.name, self.reading.parameters, limits)
 
     def answers_to(self, name: str) -> bool:
         """Return whether jobs stored under that name are its own."""
@@ -191,6 +209,8 @@ class TaskDefinition:
         job = _replace(coder.blank, id=job_id or new_job_id(), payload=payload, meta={})
         if options is not NO_OPTIONS:
             job = self._with_options(job, arguments, options, codec)
+        if self.partitioned is not None:
+            job = _replace(job, partition=self.partitioned.of(arguments, holes))
         if self.keyed is None or step or options.key is not UNSET:
             return job
         return self.keyed.apply(job, arguments, options)

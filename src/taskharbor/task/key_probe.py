@@ -64,8 +64,30 @@ def dry_run(call: Callable[[], object]) -> str:
         return ""
     except Exception:  # noqa: BLE001 - a user's function, which may have raised it because of the stand-ins
         return ""
-    parts = cast("tuple[object, ...]", made) if type(made) is tuple else (made,)
-    return next((told for told in map(_misfit, parts) if told), "")
+    return next((told for told in map(_misfit, _parts(made)) if told), "")
+
+
+def _parts(made: object) -> tuple[object, ...]:
+    return cast("tuple[object, ...]", made) if type(made) is tuple else (made,)
+
+
+class UnknownError(Exception):
+    """A key depends on what is not known yet."""
+
+
+def known(call: Callable[[], object]) -> object:
+    """Return what a key function returns that is called with some arguments and stand-ins for others.
+
+    Raises:
+        UnknownError: it asks for one of those.
+    """
+    try:
+        made = call()
+    except (_Refused, _GiveUp) as error:
+        raise UnknownError from error
+    if any(type(part) is _StandIn for part in _parts(made)):
+        raise UnknownError
+    return made
 
 
 def stand_in(name: str, hint: object) -> object:

@@ -1,5 +1,7 @@
 """What a derived key can be made of, and how it is written: `unique:["acme",3]`, the same from every process.
 
+A partition, which people read and type, is written plainly: `acme/3`.
+
 Keys that a caller gives may not begin so (`call.options`), so that the two kinds are never taken for one another.
 """
 
@@ -16,6 +18,7 @@ from uuid import UUID
 import msgspec
 
 from taskharbor.call.options import DERIVED_KEY, KEY_LIMIT
+from taskharbor.limit import KEYLESS, PARTITION_LIMIT
 
 KINDS = "str, int, bool, UUID, date, datetime, Enum, None, or a tuple of these"
 _PLAIN = (str, int, UUID, date, type(None))
@@ -40,6 +43,38 @@ def write_key(value: object) -> str:
         return key
     # No JSON goes on so after its bracket.
     return f"{DERIVED_KEY}#{hashlib.sha256(written).hexdigest()}]"
+
+
+def write_partition(value: object) -> str:
+    """Return the partition that a value comes to, as people read it: `acme`, `acme/3`; None is `KEYLESS`.
+
+    A long one, or one with characters that are not for reading, ends in a digest that tells it from others.
+
+    Raises:
+        NotAKeyError: a key cannot be made of it.
+    """
+    if isinstance(value, str) and not isinstance(value, Enum):
+        text = value
+    elif isinstance(value, tuple):
+        parts = [_text(_plain(part)) for part in cast("tuple[object, ...]", value)]
+        text = "/".join(part.replace("\\", "\\\\").replace("/", "\\/") for part in parts)
+    else:
+        text = _text(_plain(value))
+    if len(text) <= PARTITION_LIMIT and text.isprintable():
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    begins = "".join(one if one.isprintable() else "?" for one in text[: PARTITION_LIMIT - len(digest) - 1])
+    return f"{begins}#{digest}"
+
+
+def _text(plain: object) -> str:
+    if plain is None:
+        return KEYLESS
+    if isinstance(plain, str):
+        return plain
+    if isinstance(plain, list):  # a tuple within a tuple
+        return write_partition(tuple(cast("list[object]", plain)))
+    return _encode(plain).decode().strip('"')
 
 
 def _plain(value: object) -> object:

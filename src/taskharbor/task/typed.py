@@ -180,6 +180,22 @@ class Task(Bound[P, R]):
         """
         self._definition.unique_by(key)
 
+    def limit_by(self, key: Callable[P, KeyValue], /) -> None:
+        """Have the task's limits and turns go by the key that a function over its own parameters returns.
+
+        To be called once, right below the declaration. Limits declared as `Rate.each(...)` and `MaxRunning.each(...)`
+        hold for each key, and the jobs of each key stand in a line of their own, which takes turns with the others.
+        Type checkers know the parameters here, as in `unique_by`.
+
+        Args:
+            key: called with the arguments of each call; returns str, int, bool, UUID, date, datetime, Enum, None, or a
+                tuple of these. It is shown to operators: no secrets.
+
+        Raises:
+            TaskDefinitionError: there is a key already, or the function cannot make one of these parameters.
+        """
+        self._definition.limit_by(key)
+
     def schema(self) -> dict[str, object]:
         """Return the JSON Schema (2020-12) of the task's arguments."""
         return self._definition.schema()

@@ -213,7 +213,13 @@ def check_key(where: str, key: object) -> None:
     Raises:
         OptionError: it is neither names nor a function.
     """
-    if key is None or callable(key) or (isinstance(key, str) and key):
+    if key is not None:
+        check_named(f"{where}(key={key!r})", key)
+
+
+def check_named(told: str, key: object) -> None:
+    """Refuse what names no key; raises `OptionError`. `told` is how it was given."""
+    if callable(key) or (isinstance(key, str) and key):
         return
     if (
         isinstance(key, tuple)
@@ -222,7 +228,7 @@ def check_key(where: str, key: object) -> None:
     ):
         return
     raise OptionError(
-        f"{where}(key={key!r}): expected a parameter's name, a tuple of names, or a function of the arguments, such as "
+        f"{told}: expected a parameter's name, a tuple of names, or a function of the arguments, such as "
         "lambda args: args.account"
     )
 
