@@ -17,6 +17,7 @@ import pytest
 from psycopg.rows import TupleRow
 
 from taskharbor import Harbor, Registry, task
+from taskharbor.audit import Act
 from taskharbor.driver import (
     CancelStatus,
     EnqueueStatus,
@@ -27,6 +28,7 @@ from taskharbor.driver import (
     HistoryPrune,
     JobCount,
     JobReport,
+    LimitDeclare,
     Migration,
     SchemaVersion,
     StatisticsRead,
@@ -41,6 +43,7 @@ from taskharbor.errors import SchemaError, StoreError, StoreUnavailable, Unusabl
 from taskharbor.event import Ending, JobRequeued, Tally
 from taskharbor.flow import FlowState
 from taskharbor.job import Delivery, JobState, new_job_id
+from taskharbor.limit import LimitTerms, Scope, ScopeKind
 from taskharbor.report import LogLine, Progress, Report
 from taskharbor_conformance.bench import (
     DAY,
@@ -620,6 +623,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {role};
 PRODUCERS = """
 GRANT USAGE ON SCHEMA {s} TO {role};
 GRANT SELECT ON {s}.migration, {s}.slot, {s}.history, {s}.lease, {s}.stray, {s}.worker, {s}.report, {s}.line TO {role};
+GRANT SELECT ON {s}.rules, {s}.limit, {s}.hold, {s}.arrival TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.job, {s}.key TO {role};
 """
 CANCELLERS = "GRANT INSERT, UPDATE ON {s}.history TO {role};"
@@ -632,6 +636,8 @@ GRANT INSERT, DELETE ON {s}.stray, {s}.pause TO {role};
 GRANT INSERT, UPDATE, DELETE ON {s}.report, {s}.line, {s}.watcher, {s}.event, {s}.tally TO {role};
 GRANT UPDATE ON {s}.slot, {s}.feed, {s}.feed_start TO {role};
 GRANT UPDATE, DELETE ON {s}.history_long TO {role};
+GRANT INSERT, UPDATE, DELETE ON {s}.limit, {s}.turn, {s}.arrival, {s}.audit TO {role};
+GRANT UPDATE ON {s}.rules TO {role};
 DO $$ BEGIN FOR slot IN 1..36 LOOP
     EXECUTE format('GRANT TRUNCATE ON {s}.%I TO {role}', 'history_' || to_char(slot, 'FM00'));
 END LOOP; END $$;
@@ -659,6 +665,9 @@ def grant(used: Site, site: Site, role: str) -> Generator[Callable[[str], str]]:
         "watcher",
         "event",
         "tally",
+        "limit",
+        "arrival",
+        "audit",
     )
     used.do("; ".join(f"DELETE FROM {{s}}.{table}" for table in tables))
 
@@ -708,6 +717,14 @@ async def tell(bench: Bench, delivery: Delivery) -> None:
     tally = Tally(minute=bench.now, queue="default", task="mail.send", ending=Ending.SUCCEEDED, count=1)
     for _ in range(2):
         await bench.store.statistics_write(StatisticsWrite(worker="worker", tallies=[tally]))
+
+
+async def declare_a_limit(bench: Bench) -> None:
+    """Have code declare a limit, which marks the leases there are; and another act be written down."""
+    limited = {Scope(ScopeKind.TASK, "limited"): LimitTerms(max_running=1)}
+    await bench.store.limit_declare(LimitDeclare(limits=limited))
+    by_hand = Act(id=new_job_id(), action="prune", by="ann")
+    await bench.store.history_prune(HistoryPrune(now=bench.now, rules=True, act=by_hand))
 
 
 async def run_a_flow(bench: Bench) -> None:
@@ -773,6 +790,7 @@ def test_who_enqueues_workflows_needs_two_tables_more(used: Site, grant: Callabl
 def test_a_worker_needs_more(used: Site, grant: Callable[[str], str]) -> None:
     async def work(bench: Bench) -> None:
         await bench.announce()
+        await declare_a_limit(bench)
         for number in range(8):
             await bench.enqueue(key=f"k{number}", retain=NOW if number < 4 else 100 * DAY)
         taken = await bench.take()

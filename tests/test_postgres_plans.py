@@ -204,7 +204,7 @@ class Store:
         self.count = count
         self.schema = SharedSchema(server().conninfo)
         stack.callback(self.schema.close)
-        in_it = "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
+        in_it = "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'"
         for (table,) in self.schema.ask(in_it, (quoted(self.schema.name),)):
             self.schema.ask(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         if count:

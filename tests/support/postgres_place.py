@@ -36,6 +36,12 @@ _FILLED_BY_VERBS = (
     "schedule",
     "declaration",
     "leader",
+    '"limit"',
+    "hold",
+    "turn",
+    "arrival",
+    "audit",
+    "retention",
 )
 _MOVED = "(current_timestamp AT TIME ZONE 'UTC')::date - 1 + slot"
 
