@@ -265,7 +265,7 @@ class Quota(msgspec.Struct):
     partitioned: int
     """Of jobs in lines, and of plain jobs of queues with limits."""
     held_back: bool = False
-    """A guarded job was met that may not be taken yet."""
+    """A job was met that may be taken once a slot is free: a guarded one, or one of a line beyond `partitioned`."""
 
     def room(self, queue: str) -> int:
         """Return how many jobs of lines may still be taken of a queue."""
@@ -326,13 +326,17 @@ def allot(waiting: Sequence[Waiting], gates: Gates, quota: Quota) -> Allotted:
         still: list[int] = []
         for number in open_lines:
             line, candidates, more = waiting[number]
-            if quota.room(line.queue) <= 0:
+            if quota.limit <= 0 or quota.queues.get(line.queue, 0) <= 0:
                 waits.append(0)
                 continue
             if gates.room(line) <= 0:
                 wait = gates.wait(line)
                 if wait is not None:
                     waits.append(wait)
+                continue
+            if quota.partitioned <= 0:
+                quota.held_back = True
+                waits.append(0)
                 continue
             job = candidates[len(jobs[number])]
             if (job.guarded and quota.guarded <= 0) or (job.solo and quota.solo <= 0):

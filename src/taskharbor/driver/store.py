@@ -117,7 +117,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: Sequence[Delivery]
     expires_at: datetime
     held_back: bool = False
-    """It ended at a guarded job that may not be taken yet."""
+    """It met a job that may be taken once a slot is free, and not before: a guarded one, or one of a line. At a guarded
+    one in a plain lane it ended."""
     next_due_in: timedelta | None = None
     """How long until the next job of these queues is due: never too great; zero whenever one is due now, or may be, as
     after a reserve that a limit ended; None if there is none."""

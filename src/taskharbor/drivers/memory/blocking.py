@@ -16,7 +16,7 @@ from taskharbor.driver import (
     JobGet,
     Request,
 )
-from taskharbor.drivers.memory import control, enqueue, flow, look
+from taskharbor.drivers.memory import acts, control, enqueue, flow, look
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
@@ -30,6 +30,8 @@ def run(tables: Tables, verb: Callable[[Tables, Q, int], A], request: Q) -> A:
     with tables.lock:
         now = micros(tables.clock.now() if request.now is None else request.now)
         answer = verb(tables, request, now)
+        if request.act is not None:
+            acts.note(tables, request, answer, now)
         wakes = tables.take_wakes()
     for wake in wakes:
         wake()

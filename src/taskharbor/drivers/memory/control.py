@@ -100,7 +100,7 @@ def job_delete(tables: Tables, request: JobDelete, now: int) -> Sequence[DeleteS
 def _delete(tables: Tables, row: Row | None, states: frozenset[JobState], now: int) -> DeleteStatus:
     if row is None:
         return DeleteStatus.MISSING
-    if states and tables.state_of(row, now) not in states:
+    if states and tables.shown_state(row, now, tables.gates_at(now) if states else None)[0] not in states:
         return DeleteStatus.OTHER_STATE
     if row.token is not None:
         return DeleteStatus.RUNNING
@@ -127,22 +127,23 @@ def remove(tables: Tables, row: Row) -> None:
             del tables.steps[step.flow]
 
 
-def queue_pause(tables: Tables, request: QueuePause, now: int) -> None:
-    """Pause queues."""
-    for queue in request.queues:
-        tables.paused.setdefault(queue, Pause(now, request.by, request.reason))
+def queue_pause(tables: Tables, request: QueuePause, now: int) -> Sequence[bool]:
+    """Pause queues; return of each whether it was not paused before."""
+    pause = Pause(now, request.by, request.reason)
+    return [tables.paused.setdefault(queue, pause) is pause for queue in request.queues]
 
 
-def queue_resume(tables: Tables, request: QueueResume, now: int) -> None:
-    """Resume queues."""
-    for queue in request.queues:
-        if tables.paused.pop(queue, None) is not None:
-            tables.woken_queues.add(queue)
+def queue_resume(tables: Tables, request: QueueResume, now: int) -> Sequence[bool]:
+    """Resume queues; return of each whether it was paused."""
+    resumed = [tables.paused.pop(queue, None) is not None for queue in request.queues]
+    tables.woken_queues.update(queue for queue, was in zip(request.queues, resumed, strict=True) if was)
+    return resumed
 
 
 def queue_list(tables: Tables, request: QueueList, now: int) -> Sequence[QueueInfo]:
     """Return the queues that hold live jobs or are paused, sorted by name."""
-    counts = Counter((row.job.queue, tables.state_of(row, now)) for row in tables.rows.values())
+    gates = tables.gates_at(now)
+    counts = Counter((row.job.queue, tables.shown_state(row, now, gates)[0]) for row in tables.rows.values())
     names = {queue for queue, state in counts if state not in TERMINAL} | set(tables.paused)
     return [_queue(name, counts, tables.paused.get(name)) for name in sorted(names)]
 

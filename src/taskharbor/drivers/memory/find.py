@@ -24,13 +24,14 @@ _LEFT_OVER = 1000
 def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
     """Return the matching jobs in order of id."""
     found: list[JobRecord] = []
+    gates = tables.gates_at(now)
     for row in _rows(tables, request):
         if (
             (request.key is None or row.job.key == request.key)
-            and (not request.states or tables.state_of(row, now) in request.states)
-            and _matches(row, request)
+            and (not request.states or tables.shown_state(row, now, gates)[0] in request.states)
+            and _matches(tables.shown_state(row, now, gates)[1], row, request)
         ):
-            record = record_of(tables, row, now)
+            record = record_of(tables, row, now, gates)
             found.append(
                 record if request.payloads else msgspec.structs.replace(record, payload=b"", result=None)
             )
@@ -41,10 +42,10 @@ def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
 
 def job_count(tables: Tables, request: JobCount, now: int) -> Sequence[Counted]:
     """Return counts sorted by queue, task and state."""
+    gates = tables.gates_at(now)
+    shown = ((row, *tables.shown_state(row, now, gates)) for row in tables.rows.values())
     counts = Counter(
-        (row.job.queue, row.job.task, tables.state_of(row, now))
-        for row in tables.rows.values()
-        if _matches(row, request)
+        (row.job.queue, row.job.task, state) for row, state, reason in shown if _matches(reason, row, request)
     )
     return [Counted(*name, count) for name, count in sorted(counts.items())]
 
@@ -71,7 +72,7 @@ def _order(tables: Tables) -> list[str]:
     return order
 
 
-def _matches(row: Row, wanted: JobFilter) -> bool:
+def _matches(reason: str, row: Row, wanted: JobFilter) -> bool:
     job = row.job
     return (
         (not wanted.queues or job.queue in wanted.queues)
@@ -80,7 +81,7 @@ def _matches(row: Row, wanted: JobFilter) -> bool:
         and (wanted.enqueued_before is None or row.enqueued_at < wanted.enqueued_before)
         and _finished_then(row, wanted)
         and (not wanted.error or _failed_by(row, wanted.error))
-        and (not wanted.text or _says(row, wanted.text))
+        and (not wanted.text or _says(reason, row, wanted.text))
     )
 
 
@@ -99,7 +100,7 @@ def _failed_by(row: Row, error: str) -> bool:
     return error in (last, last.rpartition(".")[2])
 
 
-def _says(row: Row, text: str) -> bool:
+def _says(reason: str, row: Row, text: str) -> bool:
     message = row.errors[-1].message if row.errors else ""
     sought = text.translate(_LOWER)
-    return sought in row.reason.translate(_LOWER) or sought in message.translate(_LOWER)
+    return sought in reason.translate(_LOWER) or sought in message.translate(_LOWER)

@@ -40,6 +40,7 @@ def lease_extend(tables: Tables, request: LeaseExtend, now: int) -> LeaseExtende
         cancels=cancels,
         known_worker=worker is not None,
         watched=is_watched(tables, now),
+        order=None if worker is None else worker.order,
     )
 
 

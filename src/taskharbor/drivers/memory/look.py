@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskharbor.clock import from_micros
-from taskharbor.driver import JobGet
+from taskharbor.driver import Gates, JobGet
 from taskharbor.drivers.memory.rows import Row
 from taskharbor.drivers.memory.tables import Tables
 from taskharbor.job import JobRecord
@@ -15,13 +15,14 @@ from taskharbor.job import JobRecord
 
 def job_get(tables: Tables, request: JobGet, now: int) -> Sequence[JobRecord | None]:
     """Return one record an id, in order."""
+    gates = tables.gates_at(now)
     rows = (tables.rows.get(job_id) for job_id in request.ids)
-    return [None if row is None else _told_whole(tables, row, now) for row in rows]
+    return [None if row is None else _told_whole(tables, row, now, gates) for row in rows]
 
 
-def _told_whole(tables: Tables, row: Row, now: int) -> JobRecord:
+def _told_whole(tables: Tables, row: Row, now: int, gates: Gates | None) -> JobRecord:
     """Return the record, with what only a look-up by id tells."""
-    record = record_of(tables, row, now)
+    record = record_of(tables, row, now, gates)
     step, told = row.job.step, tables.reports.get(row.job.id)
     if step is not None and step.holes:
         record = msgspec.structs.replace(record, step=row.delivered)
@@ -30,15 +31,16 @@ def _told_whole(tables: Tables, row: Row, now: int) -> JobRecord:
     return record
 
 
-def record_of(tables: Tables, row: Row, now: int) -> JobRecord:
+def record_of(tables: Tables, row: Row, now: int, gates: Gates | None) -> JobRecord:
     """Return what is known of a job, without what it told of itself and what came in for it."""
     job, step = row.job, row.job.step
+    state, reason = tables.shown_state(row, now, gates)
     lease = None if row.token is None else tables.leases[row.token]
     return JobRecord(
         id=job.id,
         task=job.task,
         queue=job.queue,
-        state=tables.state_of(row, now),
+        state=state,
         priority=job.priority,
         run_at=row.run_at,
         enqueued_at=row.enqueued_at,
@@ -53,7 +55,7 @@ def record_of(tables: Tables, row: Row, now: int) -> JobRecord:
         lease_expires_at=None if lease is None else from_micros(lease.expires),
         started=lease is not None and job.id in lease.started,
         cancel_requested=row.cancel is not None,
-        reason=row.reason,
+        reason=reason,
         refused_by=() if row.stray is None else tuple(sorted(row.stray.refused_by)),
         key=job.key,
         meta=job.meta,
@@ -65,6 +67,7 @@ def record_of(tables: Tables, row: Row, now: int) -> JobRecord:
         keep_result=job.keep_result,
         errors=row.errors,
         operations=row.operations,
+        partition=job.partition,
         flow=None if step is None else step.flow or None,
         waits=row.waits if row.final is None else 0,
         edges=() if step is None else step.edges,

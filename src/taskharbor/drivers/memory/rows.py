@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from taskharbor.driver import Order
 from taskharbor.event import JobEvent
 from taskharbor.flow import FlowState
 from taskharbor.job import AttemptError, JobState, NewJob, Operation
@@ -129,6 +130,9 @@ class Worker(msgspec.Struct):
     pid: int
     started_at: datetime | None
     seen: int
+    order: Order | None = None
+    """What it was told to do."""
+    ordered_by: str = ""
 
 
 class Flow(msgspec.Struct):

@@ -6,7 +6,11 @@ import types
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
+from taskharbor.audit import AuditEntry, AuditTally
 from taskharbor.driver import (
+    AuditCount,
+    AuditFind,
+    AuditWrite,
     CancelStatus,
     Counted,
     CreateStatus,
@@ -25,6 +29,9 @@ from taskharbor.driver import (
     FlowFind,
     FlowGet,
     HistoryPrune,
+    HoldLift,
+    HoldList,
+    HoldPlace,
     JobCancel,
     JobCount,
     JobDelete,
@@ -42,6 +49,11 @@ from taskharbor.driver import (
     LeaseExtend,
     LeaseExtended,
     LeaseReclaim,
+    LimitClear,
+    LimitDeclare,
+    LimitList,
+    LimitSet,
+    LimitSetAnswer,
     Pruned,
     QueueInfo,
     QueueList,
@@ -51,6 +63,9 @@ from taskharbor.driver import (
     Request,
     RequeueStatus,
     Reservation,
+    RetentionList,
+    RetentionRecord,
+    RetentionSet,
     ScheduleCreate,
     ScheduleDeclare,
     ScheduleDelete,
@@ -65,8 +80,10 @@ from taskharbor.driver import (
     WorkerForget,
     WorkerInfo,
     WorkerList,
+    WorkerOrder,
 )
 from taskharbor.drivers.memory import (
+    acts,
     control,
     enqueue,
     event,
@@ -74,9 +91,11 @@ from taskharbor.drivers.memory import (
     flow,
     leader,
     lease,
+    limits,
     look,
     report,
     reserve,
+    retention,
     schedule,
     settle,
     statistics,
@@ -87,6 +106,7 @@ from taskharbor.drivers.memory.tables import Tables
 from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
+from taskharbor.limit import HoldRecord, LimitRecord
 from taskharbor.schedule import ScheduleRecord
 from taskharbor.settlement import Settled
 
@@ -167,13 +187,13 @@ class MemoryStore:
         """End flows and return one answer each, in order."""
         return await self._run(flow.flow_cancel, request)
 
-    async def queue_pause(self, request: QueuePause) -> None:
-        """Pause queues."""
-        await self._run(control.queue_pause, request)
+    async def queue_pause(self, request: QueuePause) -> Sequence[bool]:
+        """Pause queues; return of each whether it was not paused before."""
+        return await self._run(control.queue_pause, request)
 
-    async def queue_resume(self, request: QueueResume) -> None:
-        """Resume queues."""
-        await self._run(control.queue_resume, request)
+    async def queue_resume(self, request: QueueResume) -> Sequence[bool]:
+        """Resume queues; return of each whether it was paused."""
+        return await self._run(control.queue_resume, request)
 
     async def queue_list(self, request: QueueList) -> Sequence[QueueInfo]:
         """Return the queues sorted by name."""
@@ -266,3 +286,55 @@ class MemoryStore:
     async def leader_list(self, request: LeaderList) -> Sequence[Leadership]:
         """Return the roles that are led, sorted by role."""
         return await self._run(leader.leader_list, request)
+
+    async def worker_order(self, request: WorkerOrder) -> Sequence[bool]:
+        """Give an order; return of each whether it is news."""
+        return await self._run(upkeep.worker_order, request)
+
+    async def retention_set(self, request: RetentionSet) -> Sequence[bool]:
+        """Set rules; return of each whether it changed anything."""
+        return await self._run(retention.retention_set, request)
+
+    async def retention_list(self, request: RetentionList) -> Sequence[RetentionRecord]:
+        """Return the rules, sorted by task and state."""
+        return await self._run(retention.retention_list, request)
+
+    async def limit_declare(self, request: LimitDeclare) -> None:
+        """Write down what code declares."""
+        await self._run(limits.limit_declare, request)
+
+    async def limit_set(self, request: LimitSet) -> LimitSetAnswer:
+        """Set limits by hand."""
+        return await self._run(limits.limit_set, request)
+
+    async def limit_clear(self, request: LimitClear) -> Sequence[bool]:
+        """Take back what was set by hand."""
+        return await self._run(limits.limit_clear, request)
+
+    async def limit_list(self, request: LimitList) -> Sequence[LimitRecord]:
+        """Return the limits, sorted by scope."""
+        return await self._run(limits.limit_list, request)
+
+    async def hold_place(self, request: HoldPlace) -> Sequence[bool]:
+        """Hold back; return of each whether it was not held before."""
+        return await self._run(limits.hold_place, request)
+
+    async def hold_lift(self, request: HoldLift) -> Sequence[bool]:
+        """Let go; return of each whether it was held."""
+        return await self._run(limits.hold_lift, request)
+
+    async def hold_list(self, request: HoldList) -> Sequence[HoldRecord]:
+        """Return what is held back, sorted by scope."""
+        return await self._run(limits.hold_list, request)
+
+    async def audit_write(self, request: AuditWrite) -> None:
+        """Write down an act by itself."""
+        await self._run(acts.audit_write, request)
+
+    async def audit_find(self, request: AuditFind) -> Sequence[AuditEntry]:
+        """Return entries from the greatest id down."""
+        return await self._run(acts.audit_find, request)
+
+    async def audit_count(self, request: AuditCount) -> Sequence[AuditTally]:
+        """Return counts sorted by action and person."""
+        return await self._run(acts.audit_count, request)

@@ -7,6 +7,8 @@
     leases    by token
     keys      idempotency keys by (task, key)
     paused    queues
+    lines     jobs that take turns, or whose task has limits: see `lines`
+    limits    by scope; and the holds, and when each rate lets the next job through
     workers   the register
     reports   what jobs have told of themselves, by id
     watches   until when each reader of the feed looks
@@ -32,8 +34,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
+from taskharbor.audit import AuditEntry
 from taskharbor.clock import Clock, duration_micros
-from taskharbor.driver import Wake
+from taskharbor.driver import Gates, RetentionRecord, Rules, Wake
+from taskharbor.drivers.memory.lines import Lines
 from taskharbor.drivers.memory.rows import (
     LANES,
     SOLO,
@@ -50,6 +54,7 @@ from taskharbor.drivers.memory.rows import (
 )
 from taskharbor.event import Ending, Tally
 from taskharbor.job import JobState, NewJob
+from taskharbor.limit import KEYLESS, HoldRecord, LimitRecord, Scope
 from taskharbor.schedule import ScheduleRecord
 
 PRIORITIES = 10
@@ -108,6 +113,16 @@ class Tables:
         self.leases: dict[int, Lease] = {}
         self.keys: dict[tuple[str, str], Key] = {}
         self.paused: dict[str, Pause] = {}
+        self.lines = Lines()
+        self.limits: dict[Scope, LimitRecord] = {}
+        self.holds: dict[Scope, HoldRecord] = {}
+        self.rules = Rules({}, {})
+        """What is in force of both."""
+        self.arrivals: dict[Scope, int] = {}
+        self.running: dict[tuple[str, str, str], int] = {}
+        """How many jobs are leased of each queue, task and partition; kept as long as any limit asks."""
+        self.acts: dict[str, AuditEntry] = {}
+        self.retention: dict[tuple[str, JobState], RetentionRecord] = {}
         self.workers: dict[str, Worker] = {}
         self.reports: dict[str, Told] = {}
         self.watches: dict[str, int] = {}
@@ -137,6 +152,11 @@ class Tables:
         row.token = None
         self._sequence += 1
         row.entry = self._sequence
+        partition = self.partition_of(row.job)
+        if partition is not None:
+            self.lines.push(row, partition, (due, row.job.id, row.entry, row))
+            self.woken_queues.add(row.job.queue)
+            return
         strays = self.lanes.get(row.job.queue)
         if strays is None:
             strays = self.lanes[row.job.queue] = {}
@@ -145,6 +165,12 @@ class Tables:
             heaps = strays[row.stray] = Heaps()
         heapq.heappush(heaps.heaps[row.job.priority * LANES + row.lane], (due, row.job.id, row.entry, row))
         self.woken_queues.add(row.job.queue)
+
+    def partition_of(self, job: NewJob) -> str | None:
+        """Return in which line of its task a job stands; None for one that stands in a plain lane."""
+        if job.partition is None and job.task in self.rules.governed:
+            return KEYLESS
+        return job.partition
 
     def finish(self, row: Row, state: JobState, now: int, reason: str = "") -> None:
         """Bring a row to a terminal state: free its lane entry, start its key's and its retention's time."""
@@ -195,6 +221,11 @@ class Tables:
     def leave_lease(self, row: Row) -> None:
         """Take a row out of the lease it is held under, and drop the lease when it was the last."""
         lease = self.leases[row.token]  # type: ignore[index] # pyright: ignore[reportArgumentType] - only called for held rows
+        job = row.job
+        if self.rules.counts:
+            self.count(job, -1)
+        if self.rules or job.partition is not None:
+            self.wake_waiting(job)
         del lease.rows[row.job.id]
         lease.started.discard(row.job.id)
         if not lease.rows:
@@ -215,6 +246,37 @@ class Tables:
         if row.due > now:
             return JobState.RETRYING if row.attempt else JobState.SCHEDULED
         return JobState.READY
+
+    def shown_state(self, row: Row, now: int, gates: Gates | None) -> tuple[JobState, str]:
+        """Return the state a user sees at this instant, limits and holds considered, and the reason.
+
+        `gates` are those of this instant (`gates_at`).
+        """
+        state = self.state_of(row, now)
+        if gates is not None and state is JobState.READY:
+            shut = gates.shut(row.job.task, row.job.partition or KEYLESS)
+            if shut is not None:
+                return JobState.PARKED, shut
+        return state, row.reason
+
+    def gates_at(self, now: int) -> Gates | None:
+        """Return the gates of limits at this instant; None if there are no rules."""
+        return Gates(self.rules, self.running, self.arrivals, now) if self.rules else None
+
+    def count(self, job: NewJob, more: int) -> None:
+        """Note that so many more jobs of its kind are leased."""
+        name = (job.queue, job.task, job.partition or KEYLESS)
+        count = self.running.get(name, 0) + more
+        if count:
+            self.running[name] = count
+        else:
+            self.running.pop(name, None)
+
+    def wake_waiting(self, job: NewJob) -> None:
+        """Wake who may wait for the room that a job leaves: in the queues with lines of its task, and in its own."""
+        self.woken_queues.update(self.lines.queues.get(job.task, ()))
+        if job.queue in self.rules.queues:
+            self.woken_queues.add(job.queue)
 
     def live_workers(self, now: int) -> Iterator[Worker]:
         """Yield the workers heard within their ttl."""

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import HistoryPrune, Pruned, WorkerAnnounce, WorkerForget, WorkerInfo, WorkerList
+from taskharbor.driver import (
+    HistoryPrune,
+    Order,
+    Pruned,
+    WorkerAnnounce,
+    WorkerForget,
+    WorkerInfo,
+    WorkerList,
+    WorkerOrder,
+)
+from taskharbor.drivers.memory.acts import prune_acts
 from taskharbor.drivers.memory.control import remove
 from taskharbor.drivers.memory.event import prune_feed
+from taskharbor.drivers.memory.limits import forget_arrivals
+from taskharbor.drivers.memory.retention import beyond_rules
 from taskharbor.drivers.memory.rows import Worker
 from taskharbor.drivers.memory.statistics import prune_statistics
 from taskharbor.drivers.memory.tables import Tables
@@ -42,6 +55,10 @@ def history_prune(tables: Tables, request: HistoryPrune, now: int) -> Pruned:
         return True
 
     jobs = _drop(tables.expiring, now, request.limit, drop_job)
+    if request.rules:
+        for row in list(islice(beyond_rules(tables, now), max(request.limit - jobs, 0))):
+            remove(tables, row)
+            jobs += 1
     keys = _drop(tables.expiring_keys, now, request.limit, drop_key)
     flows = _drop(tables.expiring_flows, now, request.limit, drop_flow)
     for name, worker in list(tables.workers.items()):
@@ -49,6 +66,8 @@ def history_prune(tables: Tables, request: HistoryPrune, now: int) -> Pruned:
             del tables.workers[name]
     prune_feed(tables, now)
     prune_statistics(tables, now)
+    prune_acts(tables, now)
+    forget_arrivals(tables, now)
     more = jobs >= request.limit or keys >= request.limit or flows >= request.limit
     return Pruned(jobs=jobs, keys=keys, more=more)
 
@@ -66,6 +85,7 @@ def _drop(
 
 def worker_announce(tables: Tables, request: WorkerAnnounce, now: int) -> None:
     """Put a worker on the register."""
+    before = tables.workers.get(request.worker)
     tables.workers[request.worker] = Worker(
         queues=tuple(request.queues),
         tasks=request.tasks,
@@ -75,6 +95,8 @@ def worker_announce(tables: Tables, request: WorkerAnnounce, now: int) -> None:
         pid=request.pid,
         started_at=request.started_at,
         seen=now,
+        order=None if before is None else before.order,
+        ordered_by="" if before is None else before.ordered_by,
     )
 
 
@@ -82,6 +104,21 @@ def worker_forget(tables: Tables, request: WorkerForget, now: int) -> None:
     """Take workers off the register."""
     for name in request.workers:
         tables.workers.pop(name, None)
+
+
+def worker_order(tables: Tables, request: WorkerOrder, now: int) -> Sequence[bool]:
+    """Give an order; return of each whether it is a live worker and the order is news, in order."""
+    return [_order(tables.workers.get(name), request, now) for name in request.workers]
+
+
+def _order(worker: Worker | None, request: WorkerOrder, now: int) -> bool:
+    if worker is None or worker.seen + worker.ttl <= now:
+        return False
+    if worker.order in (request.order, Order.STOP):
+        return False
+    worker.order = request.order
+    worker.ordered_by = request.by
+    return True
 
 
 def worker_list(tables: Tables, request: WorkerList, now: int) -> Sequence[WorkerInfo]:
@@ -100,6 +137,8 @@ def worker_list(tables: Tables, request: WorkerList, now: int) -> Sequence[Worke
             started_at=worker.started_at,
             seen_at=from_micros(worker.seen),
             running=running.get(name, 0),
+            order=worker.order,
+            ordered_by=worker.ordered_by,
         )
         for name, worker in sorted(tables.workers.items())
         if worker.seen + worker.ttl > now

@@ -1,0 +1,233 @@
+"""Lines: jobs that take turns, or whose task has limits, one line for each task, partition and kind of stray.
+
+A line is three heaps, as the lanes are. The lines of one queue and priority are kept in the order of their turns; one
+that has become empty is dropped when it is met.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
+
+from taskharbor.driver import Candidate, Gates, Line, Quota, Waiting, allot
+from taskharbor.drivers.memory.rows import FRONT, LANES, NORMAL, SOLO, Row, Stray
+
+Turn = tuple[str, str, int]
+"""(task, partition, number of the kind of stray): a line's place among those of its queue and priority."""
+Entry = tuple[int, str, int, Row]
+"""As in a lane: (due, id, sequence number, row)."""
+
+
+class Ring:
+    """The lines of one queue and priority."""
+
+    __slots__ = ("after", "heaps", "order")
+
+    def __init__(self) -> None:
+        self.order: list[Turn] = []
+        self.heaps: dict[Turn, list[list[Entry]]] = {}
+        self.after: Turn | None = None
+        """The line that was served last."""
+
+    def push(self, turn: Turn, lane: int, entry: Entry) -> None:
+        """Put a job into its line."""
+        heaps = self.heaps.get(turn)
+        if heaps is None:
+            heaps = self.heaps[turn] = [[] for _ in range(LANES)]
+            insort(self.order, turn)
+        heapq.heappush(heaps[lane], entry)
+
+    def in_turn(self) -> Iterator[Turn]:
+        """Yield the lines in the order in which they are served, and drop those that are empty."""
+        order = self.order
+        if self.after is None:
+            turns = list(order)
+        else:
+            place = bisect_right(order, self.after)
+            turns = order[place:] + order[:place]
+        for turn in turns:
+            if any(_head(heap) is not None for heap in self.heaps[turn]):
+                yield turn
+            else:
+                del self.heaps[turn]
+                del order[bisect_left(order, turn)]
+
+    def candidates(self, turn: Turn, now: int, count: int) -> tuple[list[Entry], bool]:
+        """Return the first jobs of a line that are due, and whether there are more."""
+        found: list[Entry] = []
+        for heap in self.heaps[turn]:
+            popped: list[Entry] = []
+            while len(found) <= count:
+                entry = _head(heap)
+                if entry is None or entry[0] > now:
+                    break
+                popped.append(heapq.heappop(heap))
+                found.append(entry)
+            for entry in popped:
+                heapq.heappush(heap, entry)
+        return found[:count], len(found) > count
+
+    def due(self, turn: Turn) -> int | None:
+        """Return when the first job of a line is due."""
+        return min((head[0] for heap in self.heaps[turn] if (head := _head(heap)) is not None), default=None)
+
+    def elder(self, turn: Turn, before: int) -> Row | None:
+        """Return the job of a line that has been due the longest, if it is so since before then, and is the next."""
+        heaps = self.heaps[turn]
+        if _head(heaps[SOLO]) is not None:
+            return None
+        for lane in (FRONT, NORMAL):
+            head = _head(heaps[lane])
+            if head is not None:
+                return head[3] if head[0] < before else None
+        return None
+
+
+def _head(heap: list[Entry]) -> Entry | None:
+    while heap:
+        if heap[0][3].entry == heap[0][2]:
+            return heap[0]
+        heapq.heappop(heap)
+    return None
+
+
+class Lines:
+    """The lines of all queues."""
+
+    def __init__(self) -> None:
+        self.rings: dict[str, dict[int, Ring]] = {}
+        self.queues: dict[str, set[str]] = {}
+        """In which queues jobs of a task have stood in lines."""
+        self._strays: list[Stray] = []
+        self._numbers: dict[Stray, int] = {}
+
+    def push(self, row: Row, partition: str, entry: Entry) -> None:
+        """Put a job into its line."""
+        job = row.job
+        ring = self.rings.setdefault(job.queue, {}).setdefault(job.priority, Ring())
+        ring.push((job.task, partition, self._number(row.stray)), row.lane, entry)
+        self.queues.setdefault(job.task, set()).add(job.queue)
+
+    def _number(self, stray: Stray | None) -> int:
+        if stray is None:
+            return 0
+        number = self._numbers.get(stray)
+        if number is None:
+            self._strays.append(stray)
+            number = self._numbers[stray] = len(self._strays)
+        return number
+
+    def open_to(self, turn: Turn, tasks: frozenset[str], build: str) -> bool:
+        """Return whether a worker of that build, knowing those tasks, may look at a line."""
+        return turn[2] == 0 or self._strays[turn[2] - 1].open_to(tasks, build)
+
+
+class LineWalk:
+    """What one reserve takes of lines."""
+
+    def __init__(
+        self,
+        lines: Lines,
+        gates: Gates,
+        quota: Quota,
+        now: int,
+        *,
+        opens: Callable[[Turn], bool],
+        take: Callable[[Row], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            lines: of the store.
+            gates: at this instant.
+            quota: what may be taken.
+            now: this instant.
+            opens: which lines this worker may look at.
+            take: called with each row that is taken.
+        """
+        self._lines = lines
+        self._gates = gates
+        self._quota = quota
+        self._now = now
+        self._opens = opens
+        self._take = take
+        self.wait: int | None = None
+        """When something that was left may be taken, in microseconds from now."""
+
+    def serve(self, queues: Collection[str], priority: int) -> None:
+        """Take what may be taken of one priority."""
+        lines = self._open(queues, priority)
+        again: list[tuple[Ring, Line]] = []
+        while chunk := list(islice(lines, max(self._quota.limit, 1))):  # one of each line, before any has two
+            again += self._give(chunk, 1)
+            if self._quota.limit <= 0:
+                self._note(0)
+                return
+        while again:
+            again = self._give(again, max(2 * self._quota.limit // len(again), 1))
+
+    def _open(self, queues: Collection[str], priority: int) -> Iterator[tuple[Ring, Line]]:
+        for queue in queues:
+            ring = self._lines.rings.get(queue, {}).get(priority)
+            if ring is not None:
+                for turn in ring.in_turn():
+                    if self._opens(turn):
+                        yield ring, Line(queue, priority, *turn)
+
+    def _give(self, lines: Sequence[tuple[Ring, Line]], count: int) -> list[tuple[Ring, Line]]:
+        """Give lines their turns, with so many jobs of each; return those that gave all of them, and have more."""
+        found = [(ring, line, *ring.candidates(line.turn, self._now, count)) for ring, line in lines]
+        waiting = [
+            Waiting(line, [Candidate(row.job.id, row.guarded, row.solo) for _, _, _, row in jobs], more)
+            for _, line, jobs, more in found
+        ]
+        given = allot(waiting, self._gates, self._quota)
+        again: list[tuple[Ring, Line]] = []
+        for (ring, line, jobs, more), job_ids in zip(found, given.jobs, strict=True):
+            for _, _, _, row in jobs[: len(job_ids)]:
+                self._take(row)
+            due = ring.due(line.turn)
+            if due is not None and due > self._now:
+                self._note(due - self._now)
+            if job_ids and more and len(job_ids) == len(jobs):
+                again.append((ring, line))
+        for (queue, priority), turn in given.last.items():
+            self._lines.rings[queue][priority].after = turn
+        self._note(given.wait)
+        return again
+
+    def serve_aged(self, queues: Collection[str], before: int, limit: int) -> int:
+        """Take those of a lower priority that have been due since before then, and return how many."""
+        room = min(limit, self._quota.limit)
+        elders = Quota(
+            room,
+            self._quota.queues,
+            self._quota.guarded,
+            self._quota.solo,
+            min(room, self._quota.partitioned),
+        )
+        waiting: list[tuple[int, Waiting, Row]] = []
+        for queue in queues:
+            for priority, ring in sorted(self._lines.rings.get(queue, {}).items()):
+                for turn in ring.in_turn() if priority else ():
+                    row = ring.elder(turn, before)
+                    if row is not None and self._opens(turn) and row.guarded <= elders.guarded:
+                        line = Line(queue, priority, *turn)
+                        waiting.append((row.due, Waiting(line, [Candidate(row.job.id, row.guarded)]), row))
+        waiting.sort(key=lambda one: (one[0], one[2].job.id))
+        given = allot([one[1] for one in waiting], self._gates, elders)
+        count = 0
+        for (_, _, row), job_ids in zip(waiting, given.jobs, strict=True):
+            if job_ids:
+                self._take(row)
+                count += 1
+        self._quota.limit -= count
+        self._quota.partitioned -= count
+        self._quota.guarded = elders.guarded
+        return count
+
+    def _note(self, wait: int | None) -> None:
+        if wait is not None and (self.wait is None or wait < self.wait):
+            self.wait = wait
