@@ -40,6 +40,8 @@ _RESTART_KEYS = """DELETE FROM taskharbor.arrival a WHERE a.kind = 'key' AND a.n
     AND NOT (a.name, a.key) IN (SELECT * FROM unnest($2::text::text[], $3::text::text[]))"""
 # All that others are writing there is waited for, and seen: what is written afterwards is written by who has seen the
 # revision that counts. (A lock that lets others lock rows would meet who has locked a lease, and means to delete it.)
+# It is not waited for long, as whoever comes next waits behind it.
+_PATIENCE = "SELECT set_config('lock_timeout', '2s', true)"
 _LOCK_LEASES = "LOCK TABLE taskharbor.lease IN EXCLUSIVE MODE"
 _COUNT_LEASES = "UPDATE taskharbor.lease SET counted = true WHERE NOT counted"
 # The first queue, then the first one after each: not every job is looked at.
@@ -127,6 +129,7 @@ def _end(step: Step, before: Rules) -> Routine[None]:
     after = (yield from read_rules()).rules
     yield from _restart(before, after)
     if after.counts and not before.counts:
+        yield Query(_PATIENCE)
         yield Query(_LOCK_LEASES)
         yield Query(_COUNT_LEASES)
     yield from wake_all(step)
