@@ -28,13 +28,15 @@ _Kind: TypeAlias = tuple[str, timedelta | None, bool]
 class _Gathering:
     """A batch that is not full yet."""
 
-    __slots__ = ("kind", "room", "timer", "work")
+    __slots__ = ("kind", "lined", "room", "timer", "work")
 
     def __init__(self, kind: _Kind, batch: Batch, work: BatchRun) -> None:
         self.kind = kind
         self.room = batch.size - 1
         """How many more it takes."""
         self.work = work
+        self.lined = work.plan.definition.partitioned is not None
+        """Its task has limits, or takes turns, as far as the code says."""
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -90,6 +92,7 @@ class Batching:
         if gathering.room:  # counted here, since it is done for every job there is
             self._execution.joining -= 1
             self._execution.joining_guarded -= gathering.kind[2]
+            self._execution.joining_lined -= gathering.lined
         else:
             self._start(gathering)
             self._count()
@@ -180,6 +183,7 @@ class Batching:
         self._execution.joining = sum(one.room for one in open_)
         self._execution.joined_queues = frozenset(one.work.queue for one in open_)
         self._execution.joining_guarded = sum(one.room for one in open_ if one.kind[2])
+        self._execution.joining_lined = sum(one.room for one in open_ if one.lined)
 
 
 def _comes_alone(delivery: Delivery) -> bool:

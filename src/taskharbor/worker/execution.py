@@ -75,6 +75,8 @@ class Execution:
         """The queues whose slots those batches have."""
         self.joining_guarded = 0
         """Guarded ones among them."""
+        self.joining_lined = 0
+        """Those among them whose tasks have limits, or take turns."""
 
     def start(self, run: Run) -> None:
         """Start a handler in a slot that was taken for it."""

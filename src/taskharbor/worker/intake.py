@@ -30,6 +30,8 @@ logger = logging.getLogger("taskharbor.worker")
 
 _LONGEST_WAIT_SECONDS = 1.0
 """Unstarted jobs are handed back when not one slot was left for so long."""
+_LONGEST_GATHER_SECONDS = 0.01
+"""A reserve for slots only is put off for no longer, so that it is for several of them."""
 _UNSETTLED_LIMIT = 5000
 """Outcomes not written yet beyond which nothing new is started: the store has fallen behind."""
 
@@ -106,6 +108,9 @@ class Intake:
         )
         self._batched = 0
         """Jobs that came into a batch."""
+        self._concurrency = settings.concurrency
+        self._asked_for = 0.0
+        """How many seconds the last reserve took."""
         self._reconsidering = False
         self._quiet: list[tuple[timedelta, asyncio.Event]] = []
         """Who waits until nothing is due within so long."""
@@ -204,12 +209,16 @@ class Intake:
                     self._start_batches_if_quiet()
                     await self._wait_for_room()
                     continue
+                if self._asking.held_back:
+                    await self._gather_slots()
                 self._woken.clear()
                 quiet_before = self.idle
                 ask = self._asking.next()
+                began = self._loop.time()
                 answer = await self._reserving.ask(ask)
                 if answer is None:
                     return
+                self._asked_for = self._loop.time() - began
                 go_on = self._asking.answered(ask, answer)
                 self._note(ask, answer, quiet=quiet_before and not go_on)
                 if not go_on:
@@ -233,6 +242,20 @@ class Intake:
             return False
         return self._asking.wants_more
 
+    async def _gather_slots(self) -> None:
+        """Wait for a few more slots, where jobs are taken into slots only: not a reserve for each that comes free.
+
+        For no longer than the last reserve took, and not once half of them are free.
+        """
+        until = self._loop.time() + min(self._asked_for, _LONGEST_GATHER_SECONDS)
+        while not self._stopping and (self._execution.free - len(self._buffer)) * 2 < self._concurrency:
+            left = until - self._loop.time()
+            if left <= 0 or not self._wants_more():
+                return
+            self._room.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), left)
+
     async def _wait_for_room(self) -> None:
         self._room.clear()
         with contextlib.suppress(TimeoutError):
@@ -246,6 +269,8 @@ class Intake:
             batched = self._batched
             self.start_some()
             self._hand_back_guarded()
+            if ask.joining:
+                self._hand_back_lined()
             if ask.joining and len(self._buffer) > self._asking.ahead:
                 self._hand_back_crowd(joined=self._batched - batched)
             if self._buffer:
@@ -280,6 +305,13 @@ class Intake:
             self._hand_back(guarded)
             self._asking.held_back = True
             self._batching.start_all(guarded_alone=True)  # no more can come to them past those
+
+    def _hand_back_lined(self) -> None:
+        """Keep no job of a line waiting in the buffer: it was taken to join a batch, and did not (rule 25)."""
+        lined = [delivery for delivery in self._buffer if self._plans.lined(delivery.task)]
+        if lined:
+            self._hand_back(lined)
+            self._asking.held_back = self._asking.crowded = True
 
     async def _sleep(self, next_due_in: timedelta | None) -> None:
         """Wait for a wake-up, the next due time, or the next poll."""

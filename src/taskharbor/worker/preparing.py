@@ -71,6 +71,11 @@ class Plans:
         """Return whether tasks were declared since the last `refresh`."""
         return self._registry.version != self._seen
 
+    def lined(self, task: str) -> bool:
+        """Return whether a task's jobs stand in lines, as far as the code says: it has limits, or takes turns."""
+        plan = self._plans.get(task)
+        return plan is not None and plan.definition.partitioned is not None
+
     def prepare(self, delivery: Delivery, deps: object, worker: str) -> Run | Outcome:
         """Return the run of a delivery, or why it cannot be one.
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from taskharbor.driver import JobReserve, Reservation, Store
 from taskharbor.errors import StoreUnavailable
-from taskharbor.job import new_token
 from taskharbor.worker.asking import Ask
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.patience import Patience
@@ -52,12 +51,13 @@ class Reserving:
             queues=ask.takes,
             limit=ask.limit,
             lease=self._lease,
-            token=new_token(),
+            token=ask.token,
             worker=self._worker,
             tasks=self._plans.tasks,
             build=self._plans.build,
             guarded_limit=ask.guarded_limit,
             solo=not self._execution.solo,
+            partitioned_limit=ask.partitioned_limit,
             aged=None if self._aging is None else self._aging.take(ask.limit),
         )
         try:

@@ -9,7 +9,7 @@ from taskharbor.driver import QueueTake, Reservation
 from taskharbor.job import Delivery
 from taskharbor.task.batch import MOST_IN_BATCH
 from taskharbor.worker.asking.empties import LOOK_AGAIN_SECONDS, Empties
-from taskharbor.worker.asking.words import Ask
+from taskharbor.worker.asking.words import Ask, still_held_back
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.pace import Pace
 from taskharbor.worker.run import Run
@@ -79,7 +79,9 @@ class Apart:
 
     def _ask_own(self, rooms: dict[str, int]) -> Ask:
         limit = sum(rooms.values())
-        return Ask([QueueTake(queue, room) for queue, room in rooms.items()], limit, limit)
+        return Ask(
+            [QueueTake(queue, room) for queue, room in rooms.items()], limit, limit, partitioned_limit=limit
+        )
 
     def _wants_shared(self) -> bool:
         free = self._slots.shared_free
@@ -96,13 +98,20 @@ class Apart:
     def _ask_shared(self) -> Ask:
         free, ahead = self._slots.shared_free, {} if self.held_back else self._targets()
         joining = self._joining
-        limit = max(free + self._most(ahead) + joining - len(self._buffer), 1)
+        # One more than slots, as without reserved ones: so that the answer tells of more in the lines.
+        one = int(self.held_back)
+        limit = max(free + self._most(ahead) + one + joining - len(self._buffer), 1)
+        lined = 0 if ahead else max(free - len(self._buffer), 0)
         joined = dict.fromkeys(self._execution.joined_queues, joining)
         waiting = Counter([delivery.queue for delivery in self._buffer])
         rooms = {
             queue: min(
                 max(
-                    self._slots.free_to(queue) + ahead.get(queue, 0) + joined.get(queue, 0) - waiting[queue],
+                    self._slots.free_to(queue)
+                    + ahead.get(queue, 0)
+                    + one
+                    + joined.get(queue, 0)
+                    - waiting[queue],
                     0,
                 ),
                 limit,
@@ -112,7 +121,9 @@ class Apart:
         guarded = free + self._execution.joining_guarded
         if self._shares is not None:
             rooms = self._shares.quotas(limit, empty=self._empties.now(), rooms=rooms, each=int(self._afresh))
-        return Ask([QueueTake(queue, room) for queue, room in rooms.items() if room], limit, guarded, joining)
+        takes = [QueueTake(queue, room) for queue, room in rooms.items() if room]
+        lined += 0 if self.crowded else self._execution.joining_lined
+        return Ask(takes, limit, guarded, joining, lined)
 
     @property
     def ahead(self) -> int:
@@ -133,7 +144,7 @@ class Apart:
             self._shares.took(taken, empty=self._empties.now())
         if not self._own:
             self._afresh = False
-            self.held_back = answer.held_back
+            self.held_back = still_held_back(self.held_back, ask, answer)
             more = answer.held_back or len(answer.deliveries) >= ask.limit
             self.crowded = self.crowded and more and self._execution.joining > 0
         if answer.held_back or len(answer.deliveries) >= ask.limit:

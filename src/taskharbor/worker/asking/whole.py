@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
 
+import msgspec
+
 from taskharbor.driver import QueueTake, Reservation
 from taskharbor.job import Delivery
 from taskharbor.task.batch import MOST_IN_BATCH
 from taskharbor.worker.asking.empties import Empties
-from taskharbor.worker.asking.words import Ask
+from taskharbor.worker.asking.words import Ask, still_held_back
 from taskharbor.worker.execution import Execution
 from taskharbor.worker.pace import Pace
 from taskharbor.worker.run import Run
@@ -42,7 +44,7 @@ class Open:
     def wants_more(self) -> bool:
         execution, buffered = self._execution, len(self._buffer)
         if self.held_back:
-            return execution.free + execution.joining_guarded > buffered
+            return execution.free + execution.joining_guarded + self._joining_lined > buffered
         target = self._pace.target()
         return buffered <= target // 2 and (execution.free > 0 or target > 0 or self._joining > 0)
 
@@ -51,18 +53,32 @@ class Open:
         """Return how many to ask for beyond the slots: what joins a batch that gathers takes none."""
         return 0 if self.crowded else min(self._execution.joining, MOST_IN_BATCH)
 
-    def next(self) -> Ask:
-        limit, guarded, joining = self._room()
-        return Ask([QueueTake(queue, limit) for queue in self._queues], limit, guarded, joining)
+    @property
+    def _joining_lined(self) -> int:
+        return 0 if self.crowded else self._execution.joining_lined
 
-    def _room(self) -> tuple[int, int, int]:
+    def next(self) -> Ask:
+        room = self._room()
+        return msgspec.structs.replace(room, takes=[QueueTake(queue, room.limit) for queue in self._queues])
+
+    def _room(self) -> Ask:
+        """Return the numbers, but for those of each queue."""
         self._pace.measure()
         free, buffered, joining = self._execution.free, len(self._buffer), self._joining
-        limit = max(free + self._pace.target() + joining - buffered, 1)
-        return limit, max(free + self._execution.joining_guarded - buffered, 0), joining
+        # What may not be held ahead comes by turns with what may: while it waits, nothing is, beyond one plain job that
+        # is asked for so that the answer tells of more in the lines.
+        ahead = 1 if self.held_back else self._pace.target()
+        lined = free - buffered if self.held_back or not ahead else 0
+        return Ask(
+            (),
+            max(free + ahead + joining - buffered, 1),
+            max(free + self._execution.joining_guarded - buffered, 0),
+            joining,
+            max(lined, 0) + self._joining_lined,
+        )
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
-        self.held_back = answer.held_back
+        self.held_back = still_held_back(self.held_back, ask, answer)
         more = answer.held_back or len(answer.deliveries) >= ask.limit
         self.crowded = self.crowded and more and self._execution.joining > 0
         return more
@@ -111,9 +127,11 @@ class Weighted(Open):
         """Nothing is known to be due: one look at all queues tells more than one at each by its share."""
 
     def next(self) -> Ask:
-        limit, guarded, joining = self._room()
-        quotas = self._shares.quotas(limit, empty=self._empties.now(), each=int(self._afresh))
-        return Ask([QueueTake(queue, quota) for queue, quota in quotas.items()], limit, guarded, joining)
+        room = self._room()
+        quotas = self._shares.quotas(room.limit, empty=self._empties.now(), each=int(self._afresh))
+        return msgspec.structs.replace(
+            room, takes=[QueueTake(queue, quota) for queue, quota in quotas.items()]
+        )
 
     def answered(self, ask: Ask, answer: Reservation) -> bool:
         self._afresh = False

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from taskharbor.driver import QueueTake, Reservation
-from taskharbor.job import Delivery
+from taskharbor.driver import QueueTake, Reservation, lines_first
+from taskharbor.job import Delivery, new_token
 from taskharbor.worker.run import Run
 
 
@@ -20,13 +20,26 @@ class Ask(msgspec.Struct, frozen=True):
     guarded_limit: int
     joining: int = 0
     """How many of `limit` are wanted for batches that gather, and need no slot."""
+    partitioned_limit: int = 0
+    """How many of `limit` may be jobs of lines: never more than there are slots for, so that none is held ahead."""
+    token: int = msgspec.field(default_factory=new_token)
+
+
+def still_held_back(before: bool, ask: Ask, answer: Reservation) -> bool:
+    """Return whether jobs wait that are taken only when there is a slot for them.
+
+    An answer that is full tells nothing of lines where the plain lanes came first: then it is as it was before.
+    """
+    full = len(answer.deliveries) >= ask.limit
+    return answer.held_back or (before and full and not lines_first(ask.token))
 
 
 class Asking(Protocol):
     """Decides how many jobs are wanted. All of it on the worker's loop."""
 
     held_back: bool
-    """The last reserve ended at a guarded job for which there was no slot."""
+    """The last reserve met jobs that are taken only when there is a slot for them: guarded ones, or those of lines. No
+    others are held ahead of them."""
 
     crowded: bool
     """Others than could join a batch that gathers stand before those that could: no more are asked for to join it."""
