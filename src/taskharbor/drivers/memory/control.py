@@ -9,6 +9,7 @@ from taskharbor.clock import from_micros, micros
 from taskharbor.driver import (
     CancelStatus,
     DeleteStatus,
+    Gates,
     JobCancel,
     JobDelete,
     JobRequeue,
@@ -94,13 +95,16 @@ def _may_resume(tables: Tables, row: Row, step: Step) -> bool:
 
 def job_delete(tables: Tables, request: JobDelete, now: int) -> Sequence[DeleteStatus]:
     """Delete jobs and return one answer each, in order."""
-    return [_delete(tables, tables.rows.get(job_id), request.states, now) for job_id in request.ids]
+    gates = tables.gates_at(now)
+    return [_delete(tables, tables.rows.get(job_id), request.states, gates, now) for job_id in request.ids]
 
 
-def _delete(tables: Tables, row: Row | None, states: frozenset[JobState], now: int) -> DeleteStatus:
+def _delete(
+    tables: Tables, row: Row | None, states: frozenset[JobState], gates: Gates | None, now: int
+) -> DeleteStatus:
     if row is None:
         return DeleteStatus.MISSING
-    if states and tables.shown_state(row, now, tables.gates_at(now) if states else None)[0] not in states:
+    if states and tables.shown_state(row, now, gates)[0] not in states:
         return DeleteStatus.OTHER_STATE
     if row.token is not None:
         return DeleteStatus.RUNNING

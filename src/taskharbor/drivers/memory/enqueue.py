@@ -62,9 +62,10 @@ def _replace(tables: Tables, row: Row, job: NewJob, now: datetime) -> None:
 
 
 def _stays(row: Row, job: NewJob, now: int) -> bool:
-    """Return whether a row that is due already stays in its lane when a job takes its place."""
-    there = (row.job.queue, row.job.priority, row.lane, row.stray)
-    return row.due <= now and there == (job.queue, job.priority, SOLO if row.solo else NORMAL, None)
+    """Return whether a row that is due already stays in its lane, or its line, when a job takes its place."""
+    there = (row.job.queue, row.job.priority, row.job.partition, row.lane, row.stray)
+    here = (job.queue, job.priority, job.partition, SOLO if row.solo else NORMAL, None)
+    return row.due <= now and there == here
 
 
 def _insert_flow(tables: Tables, flow: NewFlow, now: int, enqueued_at: datetime) -> None:

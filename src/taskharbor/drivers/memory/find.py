@@ -26,11 +26,10 @@ def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
     found: list[JobRecord] = []
     gates = tables.gates_at(now)
     for row in _rows(tables, request):
-        if (
-            (request.key is None or row.job.key == request.key)
-            and (not request.states or tables.shown_state(row, now, gates)[0] in request.states)
-            and _matches(tables.shown_state(row, now, gates)[1], row, request)
-        ):
+        if (request.key is not None and row.job.key != request.key) or not _matches(row, request):
+            continue
+        state, reason = tables.shown_state(row, now, gates)
+        if (not request.states or state in request.states) and _says(reason, row, request.text):
             record = record_of(tables, row, now, gates)
             found.append(
                 record if request.payloads else msgspec.structs.replace(record, payload=b"", result=None)
@@ -43,9 +42,10 @@ def job_find(tables: Tables, request: JobFind, now: int) -> Sequence[JobRecord]:
 def job_count(tables: Tables, request: JobCount, now: int) -> Sequence[Counted]:
     """Return counts sorted by queue, task and state."""
     gates = tables.gates_at(now)
-    shown = ((row, *tables.shown_state(row, now, gates)) for row in tables.rows.values())
+    rows = (row for row in tables.rows.values() if _matches(row, request))
+    shown = ((row.job, *tables.shown_state(row, now, gates), row) for row in rows)
     counts = Counter(
-        (row.job.queue, row.job.task, state) for row, state, reason in shown if _matches(reason, row, request)
+        (job.queue, job.task, state) for job, state, reason, row in shown if _says(reason, row, request.text)
     )
     return [Counted(*name, count) for name, count in sorted(counts.items())]
 
@@ -72,7 +72,7 @@ def _order(tables: Tables) -> list[str]:
     return order
 
 
-def _matches(reason: str, row: Row, wanted: JobFilter) -> bool:
+def _matches(row: Row, wanted: JobFilter) -> bool:
     job = row.job
     return (
         (not wanted.queues or job.queue in wanted.queues)
@@ -81,7 +81,6 @@ def _matches(reason: str, row: Row, wanted: JobFilter) -> bool:
         and (wanted.enqueued_before is None or row.enqueued_at < wanted.enqueued_before)
         and _finished_then(row, wanted)
         and (not wanted.error or _failed_by(row, wanted.error))
-        and (not wanted.text or _says(reason, row, wanted.text))
     )
 
 
@@ -101,6 +100,8 @@ def _failed_by(row: Row, error: str) -> bool:
 
 
 def _says(reason: str, row: Row, text: str) -> bool:
+    if not text:
+        return True
     message = row.errors[-1].message if row.errors else ""
     sought = text.translate(_LOWER)
     return sought in reason.translate(_LOWER) or sought in message.translate(_LOWER)

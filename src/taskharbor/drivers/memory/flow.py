@@ -16,11 +16,14 @@ from taskharbor.job import JobState, Operation
 
 def flow_get(tables: Tables, request: FlowGet, now: int) -> Sequence[FlowRecord | None]:
     """Return one record an id, in order, with its steps counted."""
+    gates = tables.gates_at(now)
     flows = (tables.flows.get(flow_id) for flow_id in request.ids)
     return [
         None
         if flow is None
-        else _record(flow, Counter(tables.state_of(row, now) for row in rows_of(tables, flow.id)))
+        else _record(
+            flow, Counter(tables.shown_state(row, now, gates)[0] for row in rows_of(tables, flow.id))
+        )
         for flow in flows
     ]
 

@@ -99,19 +99,26 @@ def _keep(tables: Tables, record: LimitRecord) -> None:
 
 
 def _enforce(tables: Tables) -> None:
-    """Bring what is declared, set and held back into force."""
+    """Bring what is declared, set and held back into force; rates that are new begin with their whole burst."""
     before = tables.rules
     tables.rules = Rules(
         {scope: record.terms for scope, record in tables.limits.items()},
         {scope: record.reason for scope, record in tables.holds.items()},
     )
     _count(tables)
+    for scope in [scope for scope in tables.arrivals if not _has_rate(tables.rules, scope)]:
+        del tables.arrivals[scope]
     fresh = tables.rules.governed - before.governed
     if fresh:
         for row in tables.rows.values():
             if row.entry and row.job.partition is None and row.job.task in fresh:
                 tables.make_due(row, row.due, row.lane)  # into its line
     tables.woken_queues.update(tables.lanes, tables.lines.rings)
+
+
+def _has_rate(rules: Rules, gate: Scope) -> bool:
+    each = Scope(ScopeKind.KEYS, gate.name) if gate.kind is ScopeKind.KEY else gate
+    return any(rules.terms.get(scope, LimitTerms()).rate is not None for scope in (gate, each))
 
 
 def _count(tables: Tables) -> None:

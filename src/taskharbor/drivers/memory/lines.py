@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
 from taskharbor.driver import Candidate, Gates, Line, Quota, Waiting, allot
-from taskharbor.drivers.memory.rows import FRONT, LANES, NORMAL, SOLO, Row, Stray
+from taskharbor.drivers.memory.rows import LANES, SOLO, Row, Stray
 
 Turn = tuple[str, str, int]
 """(task, partition, number of the kind of stray): a line's place among those of its queue and priority."""
@@ -73,15 +73,12 @@ class Ring:
         """Return when the first job of a line is due."""
         return min((head[0] for heap in self.heaps[turn] if (head := _head(heap)) is not None), default=None)
 
-    def elder(self, turn: Turn, before: int) -> Row | None:
-        """Return the job of a line that has been due the longest, if it is so since before then, and is the next."""
-        heaps = self.heaps[turn]
-        if _head(heaps[SOLO]) is not None:
-            return None
-        for lane in (FRONT, NORMAL):
-            head = _head(heaps[lane])
-            if head is not None:
-                return head[3] if head[0] < before else None
+    def elder(self, turn: Turn, before: int, now: int) -> Row | None:
+        """Return the next job of a line if it has been due since before then, and does not stand alone."""
+        for lane, heap in enumerate(self.heaps[turn]):
+            head = _head(heap)
+            if head is not None and head[0] <= now:
+                return head[3] if lane != SOLO and head[0] < before else None
         return None
 
 
@@ -162,7 +159,7 @@ class LineWalk:
         again: list[tuple[Ring, Line]] = []
         while chunk := list(islice(lines, max(self._quota.limit, 1))):  # one of each line, before any has two
             again += self._give(chunk, 1)
-            if self._quota.limit <= 0:
+            if self._quota.limit <= 0 or (self._quota.partitioned <= 0 and self._quota.held_back):
                 self._note(0)
                 return
         while again:
@@ -201,18 +198,20 @@ class LineWalk:
     def serve_aged(self, queues: Collection[str], before: int, limit: int) -> int:
         """Take those of a lower priority that have been due since before then, and return how many."""
         room = min(limit, self._quota.limit)
-        elders = Quota(
-            room,
-            self._quota.queues,
-            self._quota.guarded,
-            self._quota.solo,
-            min(room, self._quota.partitioned),
-        )
+        count = 0
+        while count < room and (more := self._give_elders(queues, before, room - count)):
+            count += more
+        return count
+
+    def _give_elders(self, queues: Collection[str], before: int, room: int) -> int:
+        """Take at most one elder of each line, the longest due first, and return how many."""
+        quota = self._quota
+        elders = Quota(room, quota.queues, quota.guarded, 0, min(room, quota.partitioned))
         waiting: list[tuple[int, Waiting, Row]] = []
         for queue in queues:
             for priority, ring in sorted(self._lines.rings.get(queue, {}).items()):
                 for turn in ring.in_turn() if priority else ():
-                    row = ring.elder(turn, before)
+                    row = ring.elder(turn, before, self._now)
                     if row is not None and self._opens(turn) and row.guarded <= elders.guarded:
                         line = Line(queue, priority, *turn)
                         waiting.append((row.due, Waiting(line, [Candidate(row.job.id, row.guarded)]), row))
@@ -223,9 +222,9 @@ class LineWalk:
             if job_ids:
                 self._take(row)
                 count += 1
-        self._quota.limit -= count
-        self._quota.partitioned -= count
-        self._quota.guarded = elders.guarded
+        quota.limit -= count
+        quota.partitioned -= count
+        quota.guarded = elders.guarded
         return count
 
     def _note(self, wait: int | None) -> None:

@@ -41,7 +41,7 @@ def beyond_rules(tables: Tables, now: int) -> Iterator[Row]:
         return
     ended: dict[tuple[str, JobState], list[Row]] = {}
     for row in tables.rows.values():
-        if row.final is not None and not _is_needed(tables, row):
+        if row.final is not None:
             ended.setdefault((row.job.task, row.final), []).append(row)
     for (task, state), rows in ended.items():
         record = tables.retention.get((task, state)) or tables.retention.get(("", state))
@@ -54,7 +54,8 @@ def beyond_rules(tables: Tables, now: int) -> Iterator[Row]:
         yield from (
             row
             for number, row in enumerate(rows)
-            if number >= kept or (oldest is not None and row.finished <= oldest)
+            if (number >= kept or (oldest is not None and row.finished <= oldest))
+            and not _is_needed(tables, row)
         )
 
 
