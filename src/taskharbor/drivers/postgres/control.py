@@ -20,7 +20,7 @@ from taskharbor.drivers.postgres.look import STATE
 from taskharbor.drivers.postgres.report import DROP
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, micros_text, real_ids
-from taskharbor.drivers.postgres.shut import read_shut
+from taskharbor.drivers.postgres.shut import read_gates_of, reason
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
 from taskharbor.flow import FLOW_ENDED, FlowState
@@ -246,10 +246,12 @@ def _locked_in(
         return dict((yield Query(_LOCK, (ids,)))), set()
     parked = yield from parked_strays(step)
     rows = yield Query(_LOCK_STATES, (step.now, plain_array(sorted(parked)), ids))
-    shut = (yield from read_shut(step)) if any(row[2] == JobState.READY for row in rows) else None
+    gates = yield from read_gates_of(step, [row[3:5] for row in rows if row[2] == JobState.READY])
     others: set[str] = set()
     for job_id, _, word, task, part in rows:
         state = JobState(word)
-        if (state if shut is None else shut.shown(state, task, part)) not in states:
+        if state is JobState.READY and reason(gates, task, part):
+            state = JobState.PARKED
+        if state not in states:
             others.add(job_id)
     return {row[0]: row[1] for row in rows}, others

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from taskharbor.driver.limiting import Gates, Rules
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.rows import micros_of
+from taskharbor.drivers.postgres.rules import scope_cells
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.limit import Scope, ScopeKind
 
@@ -21,8 +23,10 @@ RUNNING = _LEASED.format(which="l.counted")
 """The same of leases that were taken while that mattered."""
 _NOW = f"SELECT {micros_of('coalesce($1::text::timestamptz, clock_timestamp())')}"
 _GATES = f"""SELECT 'now', '', '', '', ({_NOW})
-    UNION ALL SELECT 'arrival', kind, name, key, at FROM taskharbor.arrival"""
-_COUNTED = f"{_GATES} UNION ALL SELECT 'running', queue, task, part, running FROM ({RUNNING}) r"
+    UNION ALL SELECT 'arrival', kind, name, key, at FROM taskharbor.arrival WHERE at > ({_NOW})"""
+_OF_SCOPES = """ AND (kind, name, key) IN (
+    SELECT * FROM unnest($2::text::text[], $3::text::text[], $4::text::text[]))"""
+_COUNTED = f" UNION ALL SELECT 'running', queue, task, part, running FROM ({RUNNING}) r"
 # What is over says no more than nothing does. Whoever reserves at a rate at this moment writes it anew.
 _PRUNE = f"""WITH gone AS (DELETE FROM taskharbor.arrival WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM taskharbor.arrival WHERE at <= ({_NOW}) LIMIT $2::text::bigint FOR UPDATE SKIP LOCKED))
@@ -42,12 +46,25 @@ class Seen(NamedTuple):
         return Gates(rules, self.running, self.arrivals, self.now)
 
 
-def read_gates(step: Step, rules: Rules) -> Routine[Seen]:
-    """Return how all gates stand."""
+def read_gates(step: Step, rules: Rules, lines: Collection[tuple[str, str]] | None = None) -> Routine[Seen]:
+    """Return how all gates stand.
+
+    Arrival times that are in the past say nothing, and are left out.
+
+    Args:
+        step: what a verb works with.
+        rules: what is in force.
+        lines: tasks and partitions; arrival times of others are left out. None: of none.
+    """
+    scopes: set[Scope] = set()
+    for line in lines or ():
+        scopes.update(scope for scope, terms in rules.gates("", *line) if terms.rate is not None)
+    sql = _GATES + (_OF_SCOPES if lines is not None else "") + (_COUNTED if rules.counts else "")
+    cells = (step.now,) if lines is None else (step.now, *scope_cells(scopes))
     now = 0
     running: dict[tuple[str, str, str], int] = {}
     arrivals: dict[Scope, int] = {}
-    for kind, one, two, three, number in (yield Query(_COUNTED if rules.counts else _GATES, (step.now,))):
+    for kind, one, two, three, number in (yield Query(sql, cells)):
         if kind == "running":
             running[one, two, three] = number
         elif kind == "arrival":

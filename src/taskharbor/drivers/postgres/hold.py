@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import HoldLift, HoldList, HoldPlace
-from taskharbor.drivers.postgres.limit import scope_cells, told_once, wake_all
+from taskharbor.drivers.postgres.limit import told_once, wake_all
 from taskharbor.drivers.postgres.routine import Query, Routine
 from taskharbor.drivers.postgres.rows import micros_of
-from taskharbor.drivers.postgres.rules import BUMP
+from taskharbor.drivers.postgres.rules import BUMP, scope_cells
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.limit import HoldRecord, Scope, ScopeKind
 

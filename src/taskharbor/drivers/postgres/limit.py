@@ -6,7 +6,7 @@ reserves from lines wait for it, and plain ones see that the rules they know are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import LimitClear, LimitDeclare, LimitList, LimitSet, LimitSetAnswer
@@ -14,7 +14,7 @@ from taskharbor.driver.limiting import Rules
 from taskharbor.drivers.postgres.gates import LEASED
 from taskharbor.drivers.postgres.routine import Cell, Query, Routine, text_array
 from taskharbor.drivers.postgres.rows import json_text, micros_of
-from taskharbor.drivers.postgres.rules import BUMP, read_rules, read_terms
+from taskharbor.drivers.postgres.rules import BUMP, read_rules, read_terms, scope_cells
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.limit import LimitRecord, LimitTerms, Scope, ScopeKind
 
@@ -50,16 +50,6 @@ _QUEUES = """WITH RECURSIVE one(queue) AS (
     UNION ALL SELECT (SELECT j.queue FROM taskharbor.job j WHERE j.queue > one.queue ORDER BY j.queue LIMIT 1)
     FROM one WHERE one.queue IS NOT NULL)
 SELECT queue FROM one WHERE queue IS NOT NULL"""
-
-
-def scope_cells(scopes: Iterable[Scope]) -> tuple[str, str, str]:
-    """Return scopes as three parameters: kinds, names, keys."""
-    scopes = list(scopes)
-    return (
-        text_array([scope.kind.value for scope in scopes]),
-        text_array([scope.name for scope in scopes]),
-        text_array([scope.key for scope in scopes]),
-    )
 
 
 def told_once(scopes: Sequence[Scope], changed: set[Scope]) -> list[bool]:

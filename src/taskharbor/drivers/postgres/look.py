@@ -8,12 +8,13 @@ import msgspec
 
 from taskharbor.clock import from_micros
 from taskharbor.driver import Counted, JobCount, JobFind, JobGet
+from taskharbor.driver.limiting import Gates
 from taskharbor.drivers.postgres.delivering import came_in
 from taskharbor.drivers.postgres.filtering import Filter
 from taskharbor.drivers.postgres.report import OF_JOB, TOLD, TOLD_COLUMNS, read_told
 from taskharbor.drivers.postgres.routine import Cell, Query, Routine, plain_array
 from taskharbor.drivers.postgres.rows import DEAD, WAITING, Options, micros_of, read_meta, real_ids
-from taskharbor.drivers.postgres.shut import Shut, read_shut
+from taskharbor.drivers.postgres.shut import read_gates_of, read_shut, reason
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import Stray, parked_strays, strays
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
@@ -102,9 +103,8 @@ def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     """Return one record an id, in order."""
     rows = yield Query(_BY_ID, (step.now, "{}", plain_array(real_ids(request.ids))))
     jobs = [_Job(*row[:-TOLD_COLUMNS]) for row in rows]
-    ready = any(job.state == JobState.READY for job in jobs)
-    shut = (yield from read_shut(step)) if ready else None
-    records = {record.id: record for record in (yield from _records(step, jobs, shut))}
+    gates = yield from _gates_of(step, jobs)
+    records = {record.id: record for record in (yield from _records(step, jobs, gates))}
     for job, row in zip(jobs, rows, strict=True):
         progress, log = read_told(*row[-TOLD_COLUMNS:])
         if progress or log:
@@ -126,7 +126,6 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         return f"${len(cells)}::text"
 
     which = Filter(request, parameter, _REASONS)
-    shut = yield from read_shut(step)
     if request.after:
         # Any text may be asked for; the server compares what are ids, as text as well.
         after = parameter(request.after)
@@ -139,8 +138,8 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         which.add(f"j.flow = {parameter(request.flow)}::uuid AND j.flow IS NOT NULL")
     if request.key is not None:
         which.add(f"j.key = {parameter(request.key)}")
-    matters = _tells_apart(request.states) and not which.only_ended
-    kept_back = shut.condition(parameter) if shut is not None and matters else ""
+    shut = (yield from read_shut(step)) if _tells_apart(request.states) and not which.only_ended else None
+    kept_back = "" if shut is None else shut.condition(parameter)
     tables = _tables(request.states, which, kept_back)
     if not request.payloads:
         tables = [
@@ -157,7 +156,14 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         f"ORDER BY id {order} LIMIT {limit}::bigint",
         cells,
     )
-    return (yield from _records(step, [_Job(*row) for row in rows], shut))
+    jobs = [_Job(*row) for row in rows]
+    gates = shut.gates if shut is not None else (yield from _gates_of(step, jobs))
+    return (yield from _records(step, jobs, gates))
+
+
+def _gates_of(step: Step, jobs: Sequence[_Job]) -> Routine[Gates | None]:
+    """Return the gates behind which those of the jobs stand that are ready but for them."""
+    return read_gates_of(step, [(job.task, job.part) for job in jobs if job.state == JobState.READY])
 
 
 def _tells_apart(wanted: frozenset[JobState]) -> bool:
@@ -234,21 +240,21 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
     return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]
 
 
-def _records(step: Step, jobs: Sequence[_Job], shut: Shut | None) -> Routine[list[JobRecord]]:
+def _records(step: Step, jobs: Sequence[_Job], gates: Gates | None) -> Routine[list[JobRecord]]:
     astray = any(job.stray for job in jobs)
     kinds = (yield from strays()) if astray else {}
     parked = (yield from parked_strays(step)) if astray else set[int]()
-    return [_record(job, step.book.read(job.options), kinds, parked, shut) for job in jobs]
+    return [_record(job, step.book.read(job.options), kinds, parked, gates) for job in jobs]
 
 
 def _record(
-    job: _Job, options: Options, kinds: dict[int, Stray], parked: set[int], shut: Shut | None
+    job: _Job, options: Options, kinds: dict[int, Stray], parked: set[int], gates: Gates | None
 ) -> JobRecord:
-    state, reason = JobState(job.state), job.reason
+    state, why = JobState(job.state), job.reason
     if job.stray in parked and state in _LIVE_STATES and state is not JobState.RUNNING:
         state = JobState.PARKED
-    elif state is JobState.READY and shut is not None and (why := shut.reason(job.task, job.part)):
-        state, reason = JobState.PARKED, why
+    elif state is JobState.READY and (kept_back := reason(gates, job.task, job.part)):
+        state, why = JobState.PARKED, kept_back
     return JobRecord(
         id=str(job.id),
         task=job.task,
@@ -268,7 +274,7 @@ def _record(
         lease_expires_at=None if job.lease_expires_at is None else from_micros(job.lease_expires_at),
         started=job.started,
         cancel_requested=job.cancelled,
-        reason=reason or "",
+        reason=why or "",
         refused_by=tuple(sorted(kinds[job.stray].refused_by)) if job.stray in kinds else (),
         key=job.key,
         meta=read_meta(job.meta),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
 from taskharbor.driver.limiting import Rules
-from taskharbor.drivers.postgres.routine import Query, Routine
+from taskharbor.drivers.postgres.routine import Query, Routine, text_array
 from taskharbor.limit import LimitTerms, Scope, ScopeKind
 
 BUMP = "UPDATE taskharbor.rules SET revision = revision + 1"
@@ -42,3 +43,13 @@ def read_rules() -> Routine[Known]:
         elif words is not None:
             terms[scope] = read_terms(words)
     return Known(revision, Rules(terms, held))
+
+
+def scope_cells(scopes: Iterable[Scope]) -> tuple[str, str, str]:
+    """Return scopes as three parameters: kinds, names, keys."""
+    scopes = list(scopes)
+    return (
+        text_array([scope.kind.value for scope in scopes]),
+        text_array([scope.name for scope in scopes]),
+        text_array([scope.key for scope in scopes]),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from taskharbor.driver.limiting import Gates
@@ -10,29 +10,34 @@ from taskharbor.drivers.postgres.gates import read_gates
 from taskharbor.drivers.postgres.routine import Routine, text_array
 from taskharbor.drivers.postgres.rules import read_rules
 from taskharbor.drivers.postgres.step import Step
-from taskharbor.job import JobState
 from taskharbor.limit import KEYLESS, ScopeKind
 
 _UNNAMED = "\0"
 """A partition that no job can have."""
 
 
+def reason(gates: Gates | None, task: str, part: str | None) -> str | None:
+    """Return why jobs of a task and partition are kept back; None if they are not, or nothing is limited or held."""
+    return None if gates is None else gates.shut(task, KEYLESS if part is None else part)
+
+
+def read_gates_of(step: Step, lines: Iterable[tuple[str, str | None]]) -> Routine[Gates | None]:
+    """Return the gates of some tasks and partitions; None if nothing is limited or held there."""
+    named = {(task, KEYLESS if part is None else part) for task, part in lines}
+    rules = (yield from read_rules()).rules if named else None
+    if rules is None or not any(task in rules.governed for task, _ in named):
+        return None
+    return (yield from read_gates(step, rules, named)).gates(rules)
+
+
 class Shut(NamedTuple):
-    """Which jobs no reserve may take now since a limit or a hold keeps them back: they are shown as parked."""
+    """Which jobs no reserve may take now since a limit or a hold keeps them back, in words for the server."""
 
     gates: Gates
     tasks: frozenset[str]
     """Tasks all of whose jobs are kept back."""
     others: frozenset[tuple[str, str]]
     """Tasks and partitions with which it is the other way round."""
-
-    def reason(self, task: str, part: str | None) -> str | None:
-        """Return why jobs of a task and partition are kept back; None if they are not."""
-        return self.gates.shut(task, KEYLESS if part is None else part)
-
-    def shown(self, state: JobState, task: str, part: str | None) -> JobState:
-        """Return the state in which a job is shown that would be in this one without limits and holds."""
-        return JobState.PARKED if state is JobState.READY and self.reason(task, part) is not None else state
 
     def condition(self, parameter: Callable[[str], str]) -> str:
         """Return SQL for whether a job `j` is kept back; `parameter` takes a cell, and returns SQL for it, as text."""
