@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+from taskharbor.audit import Act
 from taskharbor.awaiting import aawait_standing, await_standing
 from taskharbor.call import FlowGraph, draw, refuse_on_loop
-from taskharbor.call.options import check_limit, check_note, check_sought
+from taskharbor.call.options import check_limit, check_sought
 from taskharbor.connections import Connections
-from taskharbor.control import id_list, name_set, not_found
+from taskharbor.control import check_notes, id_list, make_act, name_set, not_found, told_names
 from taskharbor.driver import (
+    AuditWrite,
     CancelStatus,
     Driver,
     FlowCancel,
@@ -109,41 +111,49 @@ class Flows:
         await self.aget(flow_id)
         return draw(flow_id, await self.asteps(flow_id))
 
-    def cancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
-        """End flows and return one answer each, in order: `requested` where steps still run and were asked to stop."""
-        request = _cancel(ids, reason, by)
+    def cancel(
+        self, ids: Sequence[str], *, reason: str = "", by: str = "", act: Act | None = None
+    ) -> Sequence[CancelStatus]:
+        """End flows and return one answer each, in order: `requested` where steps still run and were asked to stop.
+
+        Recorded on the steps, and in the audit trail: with `act`, made by `harbor.audit.act(...)`, several calls are
+        one entry of it.
+        """
+        request = _cancel(ids, reason, by, act or _act("flows.cancel", ids, reason, by))
         return self._block("cancel", lambda store: store.flow_cancel(request))
 
-    async def acancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
+    async def acancel(
+        self, ids: Sequence[str], *, reason: str = "", by: str = "", act: Act | None = None
+    ) -> Sequence[CancelStatus]:
         """End flows; the async form of `cancel`."""
-        request = _cancel(ids, reason, by)
+        request = _cancel(ids, reason, by, act or _act("flows.cancel", ids, reason, by))
         return await self._connections.aask(lambda store: store.flow_cancel(request))
 
-    def retry(self, flow_id: str, *, reason: str = "", by: str = "") -> int:
+    def retry(self, flow_id: str, *, reason: str = "", by: str = "", act: Act | None = None) -> int:
         """Requeue the dead steps of a failed flow, which resumes it, and return how many there were.
 
         Raises:
             JobNotFound: the store does not know the flow (any more).
         """
-        _check_notes(reason, by)
-        return self._block("retry", lambda store: _retry(store, flow_id, reason, by))
+        act = act or _act("flows.retry", [flow_id], reason, by)
+        return self._block("retry", lambda store: _retry(store, flow_id, reason, by, act))
 
-    async def aretry(self, flow_id: str, *, reason: str = "", by: str = "") -> int:
+    async def aretry(self, flow_id: str, *, reason: str = "", by: str = "", act: Act | None = None) -> int:
         """Requeue the dead steps of a flow; the async form of `retry`."""
-        _check_notes(reason, by)
-        return await self._connections.aask(lambda store: _retry(store, flow_id, reason, by))
+        act = act or _act("flows.retry", [flow_id], reason, by)
+        return await self._connections.aask(lambda store: _retry(store, flow_id, reason, by, act))
 
     # --- what handles ask
 
     def end(self, flow_id: str, reason: str) -> bool:
         """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
-        request = _cancel([flow_id], reason, "")
+        request = _cancel([flow_id], reason, "", None)
         return _ended(self._connections.producer().flow_cancel(request), flow_id)
 
     async def aend(self, flow_id: str, reason: str) -> bool:
         """Cancel a flow; return False if it had ended already. Raises `JobNotFound`."""
         store = await self._connections.store()
-        return _ended(await store.flow_cancel(_cancel([flow_id], reason, "")), flow_id)
+        return _ended(await store.flow_cancel(_cancel([flow_id], reason, "", None)), flow_id)
 
     def await_end(self, flow_id: str, timeout: timedelta | None) -> FlowRecord:
         """Block until the flow has ended, or failed; raises `ResultTimeout`, `JobNotFound`."""
@@ -195,16 +205,17 @@ async def _steps(store: Store, flow_id: str, states: frozenset[JobState]) -> Seq
             return found
 
 
-async def _retry(store: Store, flow_id: str, reason: str, by: str) -> int:
+async def _retry(store: Store, flow_id: str, reason: str, by: str, act: Act) -> int:
     id_list([flow_id])
     flow = _found(await store.flow_get(FlowGet(ids=[flow_id])), flow_id)
     if flow.state is not FlowState.FAILED:  # what is dead elsewhere was taken as a value
+        await store.audit_write(AuditWrite(act=act, named=0, changed=0))
         return 0
     dead = await _steps(store, flow_id, frozenset({JobState.DEAD}))
     requeued = 0
     for begin in range(0, len(dead), _PAGE):
         ids = [record.id for record in dead[begin : begin + _PAGE]]
-        answers = await store.job_requeue(JobRequeue(ids=ids, reason=reason, by=by))
+        answers = await store.job_requeue(JobRequeue(ids=ids, reason=reason, by=by, act=act))
         requeued += sum(answer is RequeueStatus.REQUEUED for answer in answers)
     return requeued
 
@@ -223,11 +234,10 @@ def _find(
     )
 
 
-def _cancel(ids: Sequence[str], reason: str, by: str) -> FlowCancel:
-    _check_notes(reason, by)
-    return FlowCancel(ids=id_list(ids), reason=reason, by=by)
+def _cancel(ids: Sequence[str], reason: str, by: str, act: Act | None) -> FlowCancel:
+    check_notes(reason, by)
+    return FlowCancel(ids=id_list(ids), reason=reason, by=by, act=act)
 
 
-def _check_notes(reason: str, by: str) -> None:
-    check_note(reason, "reason")
-    check_note(by, "by")
+def _act(action: str, ids: Sequence[str], reason: str, by: str) -> Act:
+    return make_act(action, told_names(id_list(ids)), by=by, reason=reason)

@@ -26,7 +26,17 @@ from taskharbor.call import (
 from taskharbor.call.options import check_duration
 from taskharbor.codec import Codec, CodecBook, JsonCodec, checked_codec, found_codec
 from taskharbor.connections import Connections
-from taskharbor.control import Feeds, Jobs, Queues, Schedules, Statistics, Workers
+from taskharbor.control import (
+    AuditTrail,
+    Feeds,
+    Jobs,
+    Limits,
+    Queues,
+    RetentionRules,
+    Schedules,
+    Statistics,
+    Workers,
+)
 from taskharbor.declaring import Declarations, Declaring
 from taskharbor.dispatching import Dispatching
 from taskharbor.driver import Driver
@@ -179,8 +189,23 @@ class Harbor(Dispatching, Declaring):
 
     @property
     def workers(self) -> Workers:
-        """Return who works on the store."""
+        """Return who works on the store, and what tells them to end."""
         return Workers(self._connections)
+
+    @property
+    def limits(self) -> Limits:
+        """Return what sets limits, and holds back tasks and keys, by hand."""
+        return Limits(self._connections, lambda: [task.name for task in self._registry])
+
+    @property
+    def retention(self) -> RetentionRules:
+        """Return what sets rules on how long ended jobs are kept."""
+        return RetentionRules(self._connections)
+
+    @property
+    def audit(self) -> AuditTrail:
+        """Return who did what to the store by hand, when, and why."""
+        return AuditTrail(self._connections)
 
     @property
     def statistics(self) -> Statistics:

@@ -129,7 +129,8 @@ class FlowHandle(JobHandle[R_co], Generic[R_co]):
     def cancel(self, reason: str = "") -> bool:
         """Cancel the flow: what waits or is ready at once, what runs by telling its worker.
 
-        Returns False if it had ended already.
+        Returns False if it had ended already. It is the application's own doing, and so not in the audit trail; what
+        operators do with `harbor.flows` is.
 
         Raises:
             JobNotFound: the store has no such flow (any more).

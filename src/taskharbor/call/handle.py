@@ -150,7 +150,8 @@ class JobHandle(Generic[R_co]):
     def cancel(self, reason: str = "") -> bool:
         """Cancel the job: at once if it is not running, else by telling its worker.
 
-        Returns False if it had ended already. A running job that succeeds all the same stays succeeded.
+        Returns False if it had ended already. A running job that succeeds all the same stays succeeded. It is the
+        application's own doing, and so not in the audit trail; what operators do with `harbor.jobs` is.
 
         Raises:
             JobNotFound: the store has no such job (any more).

@@ -7,7 +7,9 @@ from typing import TypeVar
 
 from typing_extensions import Unpack
 
+from taskharbor.audit import Act
 from taskharbor.call import refuse_on_loop
+from taskharbor.control.acts import make_act, told_names
 from taskharbor.control.asking import Asks, check_notes, id_list, not_found
 from taskharbor.control.choosing import JobFilters, count_request, find_request, state_set
 from taskharbor.driver import (
@@ -117,36 +119,51 @@ class Jobs:
         request = count_request(**filters)
         return await self._asks.aask(lambda store: store.job_count(request))
 
-    def cancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
-        """Cancel jobs and return one answer each, in order. Recorded on the job."""
-        check_notes(reason, by)
-        request = JobCancel(ids=id_list(ids), reason=reason, by=by)
+    def cancel(
+        self, ids: Sequence[str], *, reason: str = "", by: str = "", act: Act | None = None
+    ) -> Sequence[CancelStatus]:
+        """Cancel jobs and return one answer each, in order. Recorded on the job, and in the audit trail.
+
+        With `act`, made by `harbor.audit.act(...)`, several calls are one entry of the trail; so with those below.
+        """
+        request = _cancel(ids, reason, by, act)
         return self._block("cancel", lambda store: store.job_cancel(request))
 
-    async def acancel(self, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
+    async def acancel(
+        self, ids: Sequence[str], *, reason: str = "", by: str = "", act: Act | None = None
+    ) -> Sequence[CancelStatus]:
         """Cancel jobs; the async form of `cancel`."""
-        check_notes(reason, by)
-        request = JobCancel(ids=id_list(ids), reason=reason, by=by)
+        request = _cancel(ids, reason, by, act)
         return await self._asks.aask(lambda store: store.job_cancel(request))
 
     def requeue(
-        self, ids: Sequence[str], *, states: Iterable[JobState] = (), reason: str = "", by: str = ""
+        self,
+        ids: Sequence[str],
+        *,
+        states: Iterable[JobState] = (),
+        reason: str = "",
+        by: str = "",
+        act: Act | None = None,
     ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again with all their attempts, and return one answer each, in order.
 
-        Recorded on the job. With `states` only those that are in one of these at that instant: the others answer
-        `NOT_DEAD`.
+        Recorded on the job, and in the audit trail. With `states` only those that are in one of these at that instant:
+        the others answer `NOT_DEAD`.
         """
-        check_notes(reason, by)
-        request = JobRequeue(ids=id_list(ids), states=state_set(states), reason=reason, by=by)
+        request = _requeue(ids, states, reason, by, act)
         return self._block("requeue", lambda store: self._requeue(store, request))
 
     async def arequeue(
-        self, ids: Sequence[str], *, states: Iterable[JobState] = (), reason: str = "", by: str = ""
+        self,
+        ids: Sequence[str],
+        *,
+        states: Iterable[JobState] = (),
+        reason: str = "",
+        by: str = "",
+        act: Act | None = None,
     ) -> Sequence[RequeueStatus]:
         """Make dead or cancelled jobs ready again; the async form of `requeue`."""
-        check_notes(reason, by)
-        request = JobRequeue(ids=id_list(ids), states=state_set(states), reason=reason, by=by)
+        request = _requeue(ids, states, reason, by, act)
         return await self._asks.aask(lambda store: self._requeue(store, request))
 
     async def _requeue(self, store: Store, request: JobRequeue) -> Sequence[RequeueStatus]:
@@ -154,23 +171,66 @@ class Jobs:
         await tell_requeued(self._hub, store, request.ids, answers)
         return answers
 
-    def delete(self, ids: Sequence[str], *, states: Iterable[JobState] = ()) -> Sequence[DeleteStatus]:
+    def delete(
+        self,
+        ids: Sequence[str],
+        *,
+        states: Iterable[JobState] = (),
+        reason: str = "",
+        by: str = "",
+        act: Act | None = None,
+    ) -> Sequence[DeleteStatus]:
         """Remove jobs for good, and return one answer each, in order. Running ones are left.
 
         With `states` only those that are in one of these at that instant: the others answer `OTHER_STATE`, as a dead
-        letter that somebody has requeued since it was listed.
+        letter that somebody has requeued since it was listed. `reason` and `by` are kept in the audit trail.
         """
-        request = JobDelete(ids=id_list(ids), states=state_set(states))
+        request = _delete(ids, states, reason, by, act)
         return self._block("delete", lambda store: store.job_delete(request))
 
-    async def adelete(self, ids: Sequence[str], *, states: Iterable[JobState] = ()) -> Sequence[DeleteStatus]:
+    async def adelete(
+        self,
+        ids: Sequence[str],
+        *,
+        states: Iterable[JobState] = (),
+        reason: str = "",
+        by: str = "",
+        act: Act | None = None,
+    ) -> Sequence[DeleteStatus]:
         """Remove jobs for good; the async form of `delete`."""
-        request = JobDelete(ids=id_list(ids), states=state_set(states))
+        request = _delete(ids, states, reason, by, act)
         return await self._asks.aask(lambda store: store.job_delete(request))
 
     def _block(self, name: str, work: Callable[[Store], Awaitable[T]]) -> T:
         refuse_on_loop(f"harbor.jobs.{name}()", f"harbor.jobs.a{name}(...)")
         return self._asks.ask(work)
+
+
+def _cancel(ids: Sequence[str], reason: str, by: str, act: Act | None) -> JobCancel:
+    check_notes(reason, by)
+    wanted = id_list(ids)
+    return JobCancel(ids=wanted, reason=reason, by=by, act=act or _act("jobs.cancel", wanted, reason, by))
+
+
+def _requeue(
+    ids: Sequence[str], states: Iterable[JobState], reason: str, by: str, act: Act | None
+) -> JobRequeue:
+    check_notes(reason, by)
+    wanted = id_list(ids)
+    act = act or _act("jobs.requeue", wanted, reason, by)
+    return JobRequeue(ids=wanted, states=state_set(states), reason=reason, by=by, act=act)
+
+
+def _delete(
+    ids: Sequence[str], states: Iterable[JobState], reason: str, by: str, act: Act | None
+) -> JobDelete:
+    wanted = id_list(ids)
+    act = act or _act("jobs.delete", wanted, reason, by)
+    return JobDelete(ids=wanted, states=state_set(states), act=act)
+
+
+def _act(action: str, ids: Sequence[str], reason: str, by: str) -> Act:
+    return make_act(action, told_names(ids), by=by, reason=reason)
 
 
 async def _get(store: Store, job_id: str) -> JobRecord:

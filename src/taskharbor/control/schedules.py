@@ -8,9 +8,12 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from taskharbor.answers import refuse_taken
+from taskharbor.audit import Act
 from taskharbor.call import Sent, Signature, refuse_on_loop
+from taskharbor.control.acts import make_act, told_names
 from taskharbor.control.asking import Asks, check_notes, text_list
 from taskharbor.driver import (
+    AuditWrite,
     CreateStatus,
     EnqueueStatus,
     Firing,
@@ -84,6 +87,8 @@ class Schedules:
         *,
         description: str = "",
         replace: bool = False,
+        by: str = "",
+        reason: str = "",
     ) -> ScheduleRecord:
         """Create a schedule at run time, and return it. No declaration ever removes it.
 
@@ -93,13 +98,16 @@ class Schedules:
             schedule: made by `cron(...)` or `every(...)`.
             description: for people.
             replace: change the one that is there under the name, if that was created at run time too.
+            by: who, for the audit trail; by default the user whose process this is.
+            reason: why, for the audit trail.
 
         Raises:
             ScheduleError: the name is taken.
             OptionError: a name, call or schedule that cannot be.
         """
         made = self._new(signature, schedule, name, description)
-        return self._block("create", lambda store: _create(store, made, replace=replace))
+        act = make_act("schedules.create", made.name, by=by, reason=reason)
+        return self._block("create", lambda store: _create(store, made, act, replace=replace))
 
     async def acreate(
         self,
@@ -109,10 +117,13 @@ class Schedules:
         *,
         description: str = "",
         replace: bool = False,
+        by: str = "",
+        reason: str = "",
     ) -> ScheduleRecord:
         """Create a schedule at run time; the async form of `create`."""
         made = self._new(signature, schedule, name, description)
-        return await self._asks.aask(lambda store: _create(store, made, replace=replace))
+        act = make_act("schedules.create", made.name, by=by, reason=reason)
+        return await self._asks.aask(lambda store: _create(store, made, act, replace=replace))
 
     def pause(self, *names: str, reason: str = "", by: str = "") -> Sequence[ScheduleRecord]:
         """Let schedules fire no more until they are resumed, and return them; ticks that pass meanwhile are let go.
@@ -131,17 +142,19 @@ class Schedules:
         some = _some(names)
         return await self._asks.aask(lambda store: _pause(store, some, reason, by))
 
-    def resume(self, *names: str) -> Sequence[ScheduleRecord]:
+    def resume(self, *names: str, reason: str = "", by: str = "") -> Sequence[ScheduleRecord]:
         """Let schedules fire again, from now on, and return them; raises as `pause`."""
+        check_notes(reason, by)
         some = _some(names)
-        return self._block("resume", lambda store: _resume(store, some))
+        return self._block("resume", lambda store: _resume(store, some, reason, by))
 
-    async def aresume(self, *names: str) -> Sequence[ScheduleRecord]:
+    async def aresume(self, *names: str, reason: str = "", by: str = "") -> Sequence[ScheduleRecord]:
         """Let schedules fire again; the async form of `resume`."""
+        check_notes(reason, by)
         some = _some(names)
-        return await self._asks.aask(lambda store: _resume(store, some))
+        return await self._asks.aask(lambda store: _resume(store, some, reason, by))
 
-    def trigger(self, name: str) -> Sent:
+    def trigger(self, name: str, *, reason: str = "", by: str = "") -> Sent:
         """Make a schedule's job now, beside its ticks, paused or not, and return its id.
 
         Where the job's key is taken, as with a task's `unique=`, it does what an enqueue of the call would: where that
@@ -153,31 +166,39 @@ class Schedules:
             DuplicateJob: the key is taken, and the call asked to be told (`on_conflict="raise"`).
             KeyConflict: the key is taken by a job with other arguments, or by one that the call cannot replace.
         """
-        return self._block("trigger", lambda store: _trigger(store, name))
+        check_notes(reason, by)
+        return self._block("trigger", lambda store: _trigger(store, name, reason, by))
 
-    async def atrigger(self, name: str) -> Sent:
+    async def atrigger(self, name: str, *, reason: str = "", by: str = "") -> Sent:
         """Make a schedule's job now, beside its ticks; the async form of `trigger`."""
-        return await self._asks.aask(lambda store: _trigger(store, name))
+        check_notes(reason, by)
+        return await self._asks.aask(lambda store: _trigger(store, name, reason, by))
 
-    def delete(self, *names: str, force: bool = False) -> Sequence[str]:
+    def delete(self, *names: str, force: bool = False, reason: str = "", by: str = "") -> Sequence[str]:
         """Delete schedules, and return their whole names; jobs that they have made stay.
 
         Args:
             *names: which.
             force: delete declared ones too, as of an application that is no more; the next generation that declares
                 them brings them back.
+            reason: why, for the audit trail.
+            by: who; by default the user whose process this is.
 
         Raises:
             ScheduleNotFound: there is none of a name; nothing was deleted.
             ScheduleError: one is declared, and `force` was not said; or several fit a name. Nothing was deleted.
         """
+        check_notes(reason, by)
         some = _some(names)
-        return self._block("delete", lambda store: _delete(store, some, force=force))
+        return self._block("delete", lambda store: _delete(store, some, reason, by, force=force))
 
-    async def adelete(self, *names: str, force: bool = False) -> Sequence[str]:
+    async def adelete(
+        self, *names: str, force: bool = False, reason: str = "", by: str = ""
+    ) -> Sequence[str]:
         """Delete schedules; the async form of `delete`."""
+        check_notes(reason, by)
         some = _some(names)
-        return await self._asks.aask(lambda store: _delete(store, some, force=force))
+        return await self._asks.aask(lambda store: _delete(store, some, reason, by, force=force))
 
     def _new(
         self, signature: Signature[object], schedule: Schedule, name: str, description: str
@@ -234,8 +255,8 @@ def _own_name(whole: str) -> str:
     return after if slash else before
 
 
-async def _create(store: Store, made: NewSchedule, *, replace: bool) -> ScheduleRecord:
-    (status,) = await store.schedule_create(ScheduleCreate(schedules=[made], replace=replace))
+async def _create(store: Store, made: NewSchedule, act: Act, *, replace: bool) -> ScheduleRecord:
+    (status,) = await store.schedule_create(ScheduleCreate(schedules=[made], replace=replace, act=act))
     record = await _one(store, made.name)
     if status is CreateStatus.EXISTING:
         told = (
@@ -248,17 +269,19 @@ async def _create(store: Store, made: NewSchedule, *, replace: bool) -> Schedule
 
 async def _pause(store: Store, names: Sequence[str], reason: str, by: str) -> Sequence[ScheduleRecord]:
     whole = [record.name for record in await _found(store, names)]
-    await store.schedule_pause(SchedulePause(names=whole, reason=reason, by=by))
+    act = _act("schedules.pause", whole, reason, by)
+    await store.schedule_pause(SchedulePause(names=whole, reason=reason, by=by, act=act))
     return await _found(store, whole)
 
 
-async def _resume(store: Store, names: Sequence[str]) -> Sequence[ScheduleRecord]:
+async def _resume(store: Store, names: Sequence[str], reason: str, by: str) -> Sequence[ScheduleRecord]:
     whole = [record.name for record in await _found(store, names)]
-    await store.schedule_resume(ScheduleResume(names=whole))
+    act = _act("schedules.resume", whole, reason, by)
+    await store.schedule_resume(ScheduleResume(names=whole, act=act))
     return await _found(store, whole)
 
 
-async def _delete(store: Store, names: Sequence[str], *, force: bool) -> Sequence[str]:
+async def _delete(store: Store, names: Sequence[str], reason: str, by: str, *, force: bool) -> Sequence[str]:
     found = await _found(store, names)
     declared = [record for record in found if record.application is not None]
     if declared and not force:
@@ -267,11 +290,13 @@ async def _delete(store: Store, names: Sequence[str], *, force: bool) -> Sequenc
             "out of its code, or pause it; force=True (--force) deletes it until a later generation declares it again",
             name=declared[0].name,
         )
-    await store.schedule_delete(ScheduleDelete(names=[record.name for record in found]))
-    return [record.name for record in found]
+    whole = [record.name for record in found]
+    act = _act("schedules.delete", whole, reason, by)
+    await store.schedule_delete(ScheduleDelete(names=whole, act=act))
+    return whole
 
 
-async def _trigger(store: Store, name: str) -> Sent:
+async def _trigger(store: Store, name: str, reason: str, by: str) -> Sent:
     job_id = new_job_id()
     for _ in range(_ATTEMPTS):
         record = await _one(store, name)
@@ -281,6 +306,10 @@ async def _trigger(store: Store, name: str) -> Sent:
         firing = Firing(name=record.name, revision=record.revision, jobs=[job])
         (answer,) = await store.schedule_fire(ScheduleFire(firings=[firing]))
         if answer.moved:
+            # Not in one step with the job: should the process end between the two, the schedule tells of it.
+            made = any(one.status is EnqueueStatus.CREATED for one in answer.jobs)
+            act = _act("schedules.trigger", [record.name], reason, by)
+            await store.audit_write(AuditWrite(act=act, named=1, changed=int(made)))
             _ = refuse_taken(firing.jobs, answer.jobs)
             (stored,) = answer.jobs
             return Sent(stored.job_id, stored.status is EnqueueStatus.CREATED)
@@ -288,6 +317,10 @@ async def _trigger(store: Store, name: str) -> Sent:
         f"the schedule {name!r} was changed by others {_ATTEMPTS} times while it was to be triggered; try again",
         name=name,
     )
+
+
+def _act(action: str, names: Sequence[str], reason: str, by: str) -> Act:
+    return make_act(action, told_names(names), by=by, reason=reason)
 
 
 def _some(names: Sequence[str]) -> Sequence[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from taskharbor.audit import Act
 from taskharbor.call import Signature, refuse_on_loop
 from taskharbor.connections import Connections
 from taskharbor.declaring.declarations import Declarations
@@ -67,12 +70,13 @@ class Declaring:
         """
         return self._declarations.generation
 
-    def declare_schedules(self, *, force: bool = False) -> Declared:
+    def declare_schedules(self, *, force: bool = False, act: Act | None = None) -> Declared:
         """Store what is declared here, as each worker does when it starts, and return what was changed.
 
         Args:
             force: although a later version of the application has declared since, as after a rollback. Where a
                 generation is given, that alone decides.
+            act: whose act it is, where a person asked for it, for the audit trail; see `harbor.audit.act`.
 
         Raises:
             OptionError: two have one name, or what a file or a setting says cannot be.
@@ -80,10 +84,10 @@ class Declaring:
             BlockingCallError: on a running event loop; use `adeclare_schedules`.
         """
         refuse_on_loop("harbor.declare_schedules()", "harbor.adeclare_schedules(...)")
-        request = self._declarations.request(force=force)
+        request = msgspec.structs.replace(self._declarations.request(force=force), act=act)
         return self._connections.ask(lambda store: store.schedule_declare(request))
 
-    async def adeclare_schedules(self, *, force: bool = False) -> Declared:
+    async def adeclare_schedules(self, *, force: bool = False, act: Act | None = None) -> Declared:
         """Store what is declared here; the async form of `declare_schedules`."""
-        request = self._declarations.request(force=force)
+        request = msgspec.structs.replace(self._declarations.request(force=force), act=act)
         return await self._connections.aask(lambda store: store.schedule_declare(request))

@@ -80,6 +80,7 @@ _CHANGED: frozenset[object] = frozenset(
         RequeueStatus.REQUEUED,
         DeleteStatus.DELETED,
         CreateStatus.CREATED,
+        CreateStatus.REPLACED,
     }
 )
 
