@@ -23,6 +23,8 @@ MEANINGS = {
     "reclaims it.",
     Exit.STALLED: "A worker's event loop was blocked for longer than `--stall`, and the watchdog ended the process.",
     Exit.RECYCLE: "A worker without a supervisor drained after `--max-jobs` or beyond `--max-memory`: start it again.",
+    Exit.ORDERED: "A worker was told to end by `workers drain` or `workers stop`; its supervisor starts it no more. "
+    "(Without one, that is 0.)",
     Exit.INTERRUPTED: "Ended by Ctrl-C. (A worker drains at the first one instead; `jobs watch` without ids and "
     "`events --follow` end well by it.)",
 }

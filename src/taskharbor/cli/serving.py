@@ -62,7 +62,8 @@ def serve(
             tell, the most that it has ever held counts.
 
     Returns:
-        `Exit.OK` after a drain, `Exit.RECYCLE` to be started afresh, `Exit.UNFINISHED` if handlers would not end.
+        `Exit.OK` after a drain, `Exit.RECYCLE` to be started afresh, `Exit.UNFINISHED` if handlers would not end. Under
+        a supervisor `Exit.ORDERED` instead of any of these, if a person has told the worker to end from afar.
         `Exit.FAILED` if the application's deps could not be closed: outcomes are written and the store is closed all
         the same, and the application's error is in the log.
 
@@ -82,11 +83,12 @@ def serve(
 
     async def main() -> Exit:
         code = await serving.main()
+        ordered = serving.ordered and code in (Exit.OK, Exit.RECYCLE, Exit.UNFINISHED, Exit.FAILED)
         if until_idle is not None:
             await tell_closing(harbor, settings, worker)
         if code is not Exit.UNFINISHED:  # else the keeper still needs the store
             await harbor.aclose()
-        return code
+        return Exit.ORDERED if ordered else code
 
     try:
         with signals_restored(), stacks_on_request():
@@ -197,6 +199,11 @@ class _Serving:
             await self._worker.run()
         finally:
             watching.cancel()
+
+    @property
+    def ordered(self) -> bool:
+        """Return whether the supervisor is to know that a person has told the worker to end, from afar."""
+        return self._worker.ordered and self._lifeline is not None
 
     # --- recycling
 

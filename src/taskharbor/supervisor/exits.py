@@ -24,5 +24,7 @@ class Exit(IntEnum):
     """A worker's event loop did not turn for longer than `stall`; its stacks are in the log."""
     RECYCLE = 79
     """A worker drained after `max_jobs` or beyond `max_memory`, and asks to be started afresh."""
+    ORDERED = 80
+    """A worker was told from afar to end, for good. Only for the supervisor: without one, that is `OK`."""
     INTERRUPTED = 130
     """Ended by Ctrl-C, as shells count it: 128 + SIGINT."""

@@ -157,7 +157,8 @@ class Supervisor:
         how = told(code, sent=child.sent, ready=child.ready)
         slot.child = None
         self._has_worked = self._has_worked or child.ready
-        if self._stopping or (self._until_idle and code in (Exit.OK, Exit.UNFINISHED) and not child.asked):
+        done = self._until_idle and code in (Exit.OK, Exit.UNFINISHED) and not child.asked
+        if self._stopping or done or code == Exit.ORDERED:
             logger.info("process %d %s", slot.number, how)
             self._codes.append(final(code, asked=child.asked, killed=child.killed))
             slot.finish()

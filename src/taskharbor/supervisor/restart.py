@@ -70,7 +70,9 @@ def final(code: int, *, asked: bool, killed: bool) -> Exit:
     """
     if killed:
         return Exit.UNFINISHED
-    if code == Exit.RECYCLE or (asked and code == -signal.SIGTERM):  # told before it could listen
+    if code in (Exit.RECYCLE, Exit.ORDERED) or (
+        asked and code == -signal.SIGTERM
+    ):  # told before it could listen
         return Exit.OK
     return Exit(code) if code in _SEVERITY else Exit.FAILED
 

@@ -20,7 +20,8 @@ def supervise(
     """Keep `processes` processes of `command` running until told to stop, and return an exit code (see `Exit`).
 
     Each is told its number, from 1, by `TASKHARBOR_PROCESS`, and its lifeline by `TASKHARBOR_LIFELINE`. One that ends
-    is started again: at once at first or after recycling itself, else after a growing wait of up to 30 s. If none has
+    is started again: at once at first or after recycling itself, else after a growing wait of up to 30 s; not if it was
+    told to end from afar (`Exit.ORDERED`). If none has
     ever come up and one ends with `Exit.USAGE` or `Exit.DEPLOYMENT`, all end with that code.
 
     Signals: SIGTERM or SIGINT drains all, another one halts them; what has not ended when its time is over is killed.

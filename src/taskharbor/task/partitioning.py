@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from taskharbor.errors import FlowError, PayloadError, TaskDefinitionError
-from taskharbor.limit import KEYLESS, LimitTerms, Scope, ScopeKind
+from taskharbor.limit import KEYLESS
 from taskharbor.task import key_probe
 from taskharbor.task.key_reading import KeyReader, Take
 from taskharbor.task.key_value import NotAKeyError, write_partition
@@ -49,12 +49,9 @@ class Partitioned:
         return partitioned
 
     @property
-    def terms(self) -> dict[Scope, LimitTerms]:
-        """Return what is declared of the task, and of each of its keys."""
-        return {
-            Scope(ScopeKind.TASK, self._task): self._declared.task,
-            Scope(ScopeKind.KEYS, self._task): self._declared.keys,
-        }
+    def declared(self) -> Limits:
+        """Return what is declared."""
+        return self._declared
 
     def of(self, arguments: msgspec.Struct, holes: frozenset[str] = frozenset()) -> str:
         """Return the partition of a call.

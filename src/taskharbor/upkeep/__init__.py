@@ -5,6 +5,7 @@
     leadership.py  whether this worker is the one
     scheduler.py   firing what is due
     declaring.py   at a worker's start: the application's schedules are stored
+    limits.py      and the limits that its tasks declare
 
 Who leads holds a lease in the store, under a fence that grows with each leader. It is asked for at a third of its ten
 seconds and given back at a worker's end. A worker that was stopped and comes back late still believes that it leads,
@@ -15,7 +16,8 @@ schedule, so that of two that were planned from the same state one is void: a ti
 from taskharbor.upkeep.declaring import declare
 from taskharbor.upkeep.leadership import Leadership
 from taskharbor.upkeep.leading import Leading
+from taskharbor.upkeep.limits import DeclaredLimits
 from taskharbor.upkeep.scheduler import Scheduler
 from taskharbor.upkeep.upkeep import Upkeep
 
-__all__ = ["Leadership", "Leading", "Scheduler", "Upkeep", "declare"]
+__all__ = ["DeclaredLimits", "Leadership", "Leading", "Scheduler", "Upkeep", "declare"]

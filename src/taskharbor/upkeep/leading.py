@@ -23,6 +23,8 @@ from taskharbor.upkeep.scheduler import Scheduler, Told
 logger = logging.getLogger("taskharbor.upkeep")
 
 _PRUNE_SECONDS: Final = 60.0
+_RULES_SECONDS: Final = 600.0
+"""Between two times that rules of retention are applied, which read the history."""
 _LOOK_SECONDS: Final = 1.0
 """The longest time between two looks at the schedules: they are created, and clocks are set, without telling."""
 _RETRY_SECONDS: Final = 1.0
@@ -104,6 +106,8 @@ class Leading:
     async def _lead_on(self) -> None:
         async with self._driver.connect() as store:
             prune_at = self._monotonic()
+            # Soon, since leaders may change often; not at once, since some change as soon as they lead.
+            rules_at = prune_at + _PRUNE_SECONDS
             while self._leadership.fence is not None:
                 self._look.clear()
                 rounds, self._rounds = self._rounds, []
@@ -120,10 +124,13 @@ class Leading:
                 if fired.next_in is not None:
                     wait = min(wait, max(fired.next_in.total_seconds(), 0.0))
                 if self._monotonic() >= prune_at:
-                    if (await store.history_prune(HistoryPrune())).more:
+                    rules = self._monotonic() >= rules_at
+                    if (await store.history_prune(HistoryPrune(rules=rules))).more:
                         wait = 0.0
                     else:
                         prune_at = self._monotonic() + _PRUNE_SECONDS * random.uniform(0.8, 1.2)
+                        if rules:
+                            rules_at = self._monotonic() + _RULES_SECONDS * random.uniform(0.8, 1.2)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._look.wait(), wait)
 

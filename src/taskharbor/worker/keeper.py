@@ -20,7 +20,16 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from taskharbor.driver import CancelRequest, Driver, JobReport, JobSettle, LeaseExtend, Store
+from taskharbor.driver import (
+    CancelRequest,
+    Driver,
+    JobReport,
+    JobSettle,
+    LeaseExtend,
+    Order,
+    Store,
+    WorkerList,
+)
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import settlement
 from taskharbor.worker.leases import Leases, Unreported
@@ -54,6 +63,7 @@ class Keeper:
         on_resume: Callable[[], None],
         on_trouble: Callable[[], None],
         on_watched: Callable[[bool], None],
+        on_order: Callable[[Order, str], None],
         beside: Callable[[Store], Coroutine[Any, Any, None]],
     ) -> None:
         """Prepare it; the callbacks are called in the worker's loop.
@@ -71,6 +81,9 @@ class Keeper:
         self._on_resume = on_resume
         self._on_trouble = on_trouble
         self._on_watched = on_watched
+        self._on_order = on_order
+        self._order: Order | None = None
+        """What a person has told this worker, and the worker knows."""
         self._beside = beside
         self._feed_watched = False
         self._failing = False
@@ -226,6 +239,16 @@ class Keeper:
         if answer.watched or self._feed_watched:
             self._feed_watched = answer.watched
             self._tell(self._on_watched, answer.watched)
+        if answer.order is not None and answer.order is not self._order:  # it is told anew each time
+            self._tell(self._on_order, answer.order, await self._ordered_by(store))
+            self._order = answer.order
+
+    async def _ordered_by(self, store: Store) -> str:
+        """Return who gave the order, for the log; "" if the store does not tell."""
+        with contextlib.suppress(Exception):  # the order holds, whoever gave it
+            workers = await store.worker_list(WorkerList())
+            return next((one.ordered_by for one in workers if one.worker == self._worker), "")
+        return ""
 
     def _interrupt_threads(self, cancels: Sequence[CancelRequest]) -> None:
         # Handlers in threads and processes can be stopped even while the worker's loop is blocked.

@@ -28,13 +28,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
-from taskharbor.driver import CancelRequest, Capability, JobEnqueue, Store
+from taskharbor.driver import CancelRequest, Capability, JobEnqueue, Order, Store
 from taskharbor.errors import UsageError
 from taskharbor.job import new_token
 from taskharbor.settlement import Settled, Settlement
 from taskharbor.task.layer import inherited
 from taskharbor.telemetry.announcing import tell_enqueued
-from taskharbor.upkeep import Leading, Upkeep, declare
+from taskharbor.upkeep import DeclaredLimits, Leading, Upkeep, declare
 from taskharbor.worker.application import Application
 from taskharbor.worker.background import Background
 from taskharbor.worker.counts import WorkerCounts
@@ -78,6 +78,7 @@ class Worker:
         self._waits = False
         self._declares = True
         self._halt = asyncio.Event()
+        self._order: Order | None = None
 
     # --- start
 
@@ -134,6 +135,7 @@ class Worker:
         await self._reached(self._register.announce)
         if declared is not None and self._declares:
             await self._reached(lambda: declare(store, declared))
+        limits_declared = await self._reached(self._limits.declare_at_start)
         self._sight.seen()
         # Nothing is reserved before it is known that its lease can be kept.
         await self._reached(self._keeper.start)
@@ -143,6 +145,8 @@ class Worker:
         _ = self._background.spawn(self._settling.sift(), "sifting")
         _ = self._background.spawn(self._upkeep.run(), "upkeep")
         self._voice.start(self._background)
+        if not limits_declared:
+            _ = self._background.spawn(self._limits.declare_by_and_by(), "limits")
         logger.info("worker %s serves %s with %d slots", self.name, ", ".join(queues), settings.concurrency)
 
     async def _reached(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -193,8 +197,9 @@ class Worker:
             settling=self._settling,
             suspended=lambda: self._keeper.suspended,
             full=lambda: voice.telling.full,
-            on_refresh=self._announce_soon,
+            on_refresh=self._on_refresh,
         )
+        self._limits = DeclaredLimits(store, application.registry, self.name)
         self._leading = Leading(
             application.driver,
             worker=self.name,
@@ -213,6 +218,7 @@ class Worker:
             on_resume=self._intake.settled,
             on_trouble=self._sight.lost,
             on_watched=voice.journal.watch,
+            on_order=self._on_order,
             beside=self._leading.run,
         )
         self._upkeep = Upkeep(
@@ -330,6 +336,23 @@ class Worker:
         if not self._stopping.begun:
             _ = self._background.spawn(self._register.announce_again(), "announce")
 
+    def _on_refresh(self) -> None:
+        """Tell the store of tasks that were declared while this worker runs."""
+        self._announce_soon()
+        if not self._stopping.begun:
+            _ = self._background.spawn(self._limits.declare_by_and_by(), "limits")
+
+    def _on_order(self, order: Order, by: str) -> None:
+        """Do as a person has told from afar (rule 26)."""
+        told = "it was told to from afar" + (f", by {by}" if by else "")
+        self._order = order
+        if order is Order.STOP:
+            logger.warning("worker %s cancels what runs, and stops: %s", self.name, told)
+            self.halt()
+        else:
+            logger.info("worker %s drains: %s", self.name, told)
+            self.drain()
+
     # --- stop
 
     async def __aexit__(
@@ -376,6 +399,11 @@ class Worker:
     def draining(self) -> bool:
         """Return whether it has been told to stop."""
         return self._drain_asked.is_set()
+
+    @property
+    def ordered(self) -> bool:
+        """Return whether a person has told it to end, from afar."""
+        return self._order is not None
 
     def loop_closed(self) -> None:
         """Give back the jobs of async handlers that would not end: with their loop closed, they cannot go on."""
