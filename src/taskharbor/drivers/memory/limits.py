@@ -101,9 +101,11 @@ def _keep(tables: Tables, record: LimitRecord) -> None:
 def _enforce(tables: Tables) -> None:
     """Bring what is declared, set and held back into force; rates that are new begin with their whole burst."""
     before = tables.rules
-    tables.rules = Rules(
-        {scope: record.terms for scope, record in tables.limits.items()},
-        {scope: record.reason for scope, record in tables.holds.items()},
+    tables.enforce(
+        Rules(
+            {scope: record.terms for scope, record in tables.limits.items()},
+            {scope: record.reason for scope, record in tables.holds.items()},
+        )
     )
     _count(tables)
     for scope in [scope for scope in tables.arrivals if not _has_rate(tables.rules, scope)]:
@@ -123,7 +125,7 @@ def _has_rate(rules: Rules, gate: Scope) -> bool:
 
 def _count(tables: Tables) -> None:
     tables.running.clear()
-    if tables.rules.counts:
+    if tables.counts:
         for lease in tables.leases.values():
             for row in lease.rows.values():
                 tables.count(row.job, 1)

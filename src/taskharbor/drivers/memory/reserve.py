@@ -43,7 +43,7 @@ def job_reserve(tables: Tables, request: JobReserve, now: int) -> Reservation:
             row.settled_token = None
             row.deliveries += 1
             lease.rows[row.job.id] = row
-            if tables.rules.counts:
+            if tables.counts:
                 tables.count(row.job, 1)
     return Reservation(
         deliveries=[_delivery(row, request.token) for row in rows],

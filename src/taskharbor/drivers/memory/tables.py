@@ -116,8 +116,7 @@ class Tables:
         self.lines = Lines()
         self.limits: dict[Scope, LimitRecord] = {}
         self.holds: dict[Scope, HoldRecord] = {}
-        self.rules = Rules({}, {})
-        """What is in force of both."""
+        self.enforce(Rules({}, {}))
         self.arrivals: dict[Scope, int] = {}
         self.running: dict[tuple[str, str, str], int] = {}
         """How many jobs are leased of each queue, task and partition; kept as long as any limit asks."""
@@ -152,7 +151,9 @@ class Tables:
         row.token = None
         self._sequence += 1
         row.entry = self._sequence
-        partition = self.partition_of(row.job)
+        partition = row.job.partition
+        if partition is None and row.job.task in self._governed:
+            partition = KEYLESS
         if partition is not None:
             self.lines.push(row, partition, (due, row.job.id, row.entry, row))
             self.woken_queues.add(row.job.queue)
@@ -166,11 +167,13 @@ class Tables:
         heapq.heappush(heaps.heaps[row.job.priority * LANES + row.lane], (due, row.job.id, row.entry, row))
         self.woken_queues.add(row.job.queue)
 
-    def partition_of(self, job: NewJob) -> str | None:
-        """Return in which line of its task a job stands; None for one that stands in a plain lane."""
-        if job.partition is None and job.task in self.rules.governed:
-            return KEYLESS
-        return job.partition
+    def enforce(self, rules: Rules) -> None:
+        """Have these in force from now on."""
+        self.rules = rules
+        # Asked for each job: told by an attribute, and not by a call.
+        self.counts = rules.counts
+        self._ruled = bool(rules)
+        self._governed = rules.governed
 
     def finish(self, row: Row, state: JobState, now: int, reason: str = "") -> None:
         """Bring a row to a terminal state: free its lane entry, start its key's and its retention's time."""
@@ -222,12 +225,12 @@ class Tables:
         """Take a row out of the lease it is held under, and drop the lease when it was the last."""
         lease = self.leases[row.token]  # type: ignore[index] # pyright: ignore[reportArgumentType] - only called for held rows
         job = row.job
-        if self.rules.counts:
+        if self.counts:
             self.count(job, -1)
-        if self.rules or job.partition is not None:
-            self.wake_waiting(job)
-        del lease.rows[row.job.id]
-        lease.started.discard(row.job.id)
+        if self._ruled or job.partition is not None:
+            self._wake_waiting(job)
+        del lease.rows[job.id]
+        lease.started.discard(job.id)
         if not lease.rows:
             del self.leases[lease.token]
 
@@ -261,7 +264,7 @@ class Tables:
 
     def gates_at(self, now: int) -> Gates | None:
         """Return the gates of limits at this instant; None if there are no rules."""
-        return Gates(self.rules, self.running, self.arrivals, now) if self.rules else None
+        return Gates(self.rules, self.running, self.arrivals, now) if self._ruled else None
 
     def count(self, job: NewJob, more: int) -> None:
         """Note that so many more jobs of its kind are leased."""
@@ -272,7 +275,7 @@ class Tables:
         else:
             self.running.pop(name, None)
 
-    def wake_waiting(self, job: NewJob) -> None:
+    def _wake_waiting(self, job: NewJob) -> None:
         """Wake who may wait for the room that a job leaves: in the queues with lines of its task, and in its own."""
         self.woken_queues.update(self.lines.queues.get(job.task, ()))
         if job.queue in self.rules.queues:
