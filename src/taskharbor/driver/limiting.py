@@ -157,8 +157,12 @@ class Gates:
         self.changed: dict[Scope, int] = {}
         """Arrival times that are to be written back."""
         self._running: dict[Scope, int] = {}
+        self.count(running)
+
+    def count(self, running: Mapping[tuple[str, str, str], int]) -> None:
+        """Note how many jobs are leased, where that was not known at first."""
         for (queue, task, partition), count in running.items():
-            for scope, _ in rules.gates(queue, task, partition):
+            for scope, _ in self.rules.gates(queue, task, partition):
                 self._running[scope] = self._running.get(scope, 0) + count
 
     def room(self, line: Line) -> int:
@@ -205,6 +209,10 @@ class Gates:
             if terms.rate is not None and self._tokens(scope, terms.rate) <= 0:
                 return f"{scope} is at its rate"
         return None
+
+    def scopes(self) -> set[Scope]:
+        """Return every scope that something is known of: limited, held back, with jobs leased, a rate in use."""
+        return {*self.rules.terms, *self.rules.held, *self._running, *self._arrivals}
 
     def running(self, scope: Scope) -> int:
         """Return how many jobs are leased behind a gate."""

@@ -17,7 +17,7 @@ from taskharbor.drivers.sqlite.enqueue import insert, job_enqueue, known_ids
 from taskharbor.drivers.sqlite.inputs import Place, add_inputs, remove_inputs
 from taskharbor.drivers.sqlite.leaving import Fall
 from taskharbor.drivers.sqlite.routine import Query, Routine
-from taskharbor.drivers.sqlite.rows import NORMAL, NUMBERS, TEXTS, WAITING, Step, json_text, read_json
+from taskharbor.drivers.sqlite.rows import LINES, NORMAL, NUMBERS, TEXTS, WAITING, Step, json_text, read_json
 from taskharbor.flow import Failure, NewFlow, failed_input, failure_of
 from taskharbor.job import AttemptError, JobState, NewJob
 from taskharbor.settlement import Settlement
@@ -36,7 +36,8 @@ _THERE = """SELECT json_group_array(e.key) FROM json_each(?) e CROSS JOIN taskha
 # Apart from what makes steps ready: this leaves the index alone that reserve walks.
 _COUNT = """UPDATE taskharbor_job SET waits = e.value ->> 1
     FROM json_each(?) e WHERE taskharbor_job.id = e.value ->> 0"""
-_READY = f"""UPDATE taskharbor_job SET waits = 0, lane = {NORMAL}, run_at = coalesce(?2 + (step ->> 3), run_at),
+_READY = f"""UPDATE taskharbor_job SET waits = 0, lane = {NORMAL} + iif(part IS NULL, 0, {LINES}),
+    run_at = coalesce(?2 + (step ->> 3), run_at),
     due = max(?2, coalesce(?2 + (step ->> 3), run_at))
     WHERE id IN (SELECT value FROM json_each(?1))"""  # noqa: S608 - our own constants
 

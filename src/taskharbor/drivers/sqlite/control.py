@@ -19,9 +19,9 @@ from taskharbor.drivers.sqlite.ending import NOTE, archive_as_cancelled, resume_
 from taskharbor.drivers.sqlite.leaving import Fall
 from taskharbor.drivers.sqlite.report import forget_reports
 from taskharbor.drivers.sqlite.routine import Query, Routine
-from taskharbor.drivers.sqlite.rows import NORMAL, SOLO, Step, json_text
+from taskharbor.drivers.sqlite.rows import LINES, NORMAL, SOLO, Step, json_text
+from taskharbor.drivers.sqlite.shut import Shut, shut_now
 from taskharbor.drivers.sqlite.states import LIVE_STATE, positional
-from taskharbor.drivers.sqlite.upkeep import parked_strays
 from taskharbor.flow import FLOW_ENDED
 from taskharbor.job import JobState, Operation
 from taskharbor.settlement import SOLO_CRASHES
@@ -31,7 +31,7 @@ A = TypeVar("A")
 _ARCHIVES = ("taskharbor_history", "taskharbor_dead")
 _REQUEUED = (
     "id, task, queue, options, priority, guarded, stray, stray_reason, deliveries, crashes, run_at, enqueued_at, "
-    "timeout, payload, key, digest, meta, errors, flow, step"
+    "timeout, payload, key, digest, meta, errors, flow, step, part"
 )
 _ARCHIVE = archive_as_cancelled("j.id = ?")
 _STATE = (
@@ -106,9 +106,9 @@ def _requeue(job_id: str, states: frozenset[JobState], note: str, step: Step) ->
         )
     yield Query(
         f"INSERT INTO taskharbor_job ({_REQUEUED}, lane, due, settled, operations) SELECT {_REQUEUED}, "  # noqa: S608 - our own constants
-        "CASE WHEN crashes >= ?2 THEN ?3 ELSE ?4 END, max(run_at, ?5), settled, "
+        "CASE WHEN crashes >= ?2 THEN ?3 ELSE ?4 END + iif(part IS NULL, 0, ?7), max(run_at, ?5), settled, "
         f"json_insert(coalesce(operations, '[]'), '$[#]', json(?6)) FROM {table} WHERE id = ?1",
-        (job_id, SOLO_CRASHES, SOLO, NORMAL, step.now, note),
+        (job_id, SOLO_CRASHES, SOLO, NORMAL, step.now, note, LINES),
     )
     yield Query(f"DELETE FROM {table} WHERE id = ?", (job_id,))  # noqa: S608 - our own constants
     if flow is not None:
@@ -129,15 +129,13 @@ def job_delete(step: Step, request: JobDelete) -> Routine[Sequence[DeleteStatus]
     """Delete jobs and return one answer each, in order."""
     if not request.states:
         return (yield from _each(request.ids, lambda job_id: _delete(job_id, step)))
-    parked = yield from parked_strays(step.now)
-    return (yield from _each(request.ids, lambda job_id: _delete_in(request.states, parked, job_id, step)))
+    shut = yield from shut_now(step)
+    return (yield from _each(request.ids, lambda job_id: _delete_in(request.states, shut, job_id, step)))
 
 
-def _delete_in(
-    states: frozenset[JobState], parked: set[int], job_id: str, step: Step
-) -> Routine[DeleteStatus]:
+def _delete_in(states: frozenset[JobState], shut: Shut, job_id: str, step: Step) -> Routine[DeleteStatus]:
     """Delete a job that is in one of these states now."""
-    found = yield positional(_STATE, {"id": job_id, "now": step.now, "parked": json_text(sorted(parked))})
+    found = yield positional(_STATE, {"id": job_id, "now": step.now, **shut.values()})
     if found and JobState(found[0][0]) not in states:
         return DeleteStatus.OTHER_STATE
     return (yield from _delete(job_id, step))

@@ -57,11 +57,11 @@ def archive_as_cancelled(which: str) -> str:
     """Return the statement that copies live jobs into the history; it takes the time twice, the reason, and `which`."""
     return f"""INSERT INTO taskharbor_history (
     finished_at, expires_at, reason, id, task, queue, options, priority, run_at, enqueued_at, timeout, attempt,
-    deliveries, crashes, guarded, stray, stray_reason, settled, payload, key, digest, meta, errors, operations, flow,
-    step, state)
+    deliveries, crashes, guarded, stray, stray_reason, settled, payload, key, digest, meta, errors, operations, part,
+    flow, step, state)
     SELECT ?, ? + o.retain, ?, j.id, task, queue, options, priority, run_at, enqueued_at, timeout, attempt,
         deliveries, crashes, guarded, stray, stray_reason, settled, payload, key, digest, meta, errors, operations,
-        flow, step, 'cancelled'
+        part, flow, step, 'cancelled'
     FROM taskharbor_job j CROSS JOIN taskharbor_options o ON o.id = j.options WHERE {which}"""  # noqa: S608 - our own constants
 
 

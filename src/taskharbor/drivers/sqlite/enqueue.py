@@ -14,6 +14,7 @@ from taskharbor.drivers.sqlite.holders import key_holders
 from taskharbor.drivers.sqlite.inputs import Place, add_inputs
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import (
+    LINES,
     NORMAL,
     SOLO,
     TEXTS,
@@ -41,19 +42,23 @@ _KNOWN_FLOWS = """SELECT json_group_array(id) FROM taskharbor_flow
     WHERE id IN (SELECT value FROM json_each(?))"""
 _ADD_OPTIONS = """INSERT OR IGNORE INTO taskharbor_options (id, retain, text)
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"""
-_KEY_CELLS, _JOB_CELLS, _STEP_CELLS, _FLOW_CELLS = 5, 15, 18, 9
+_KEY_CELLS, _JOB_CELLS, _STEP_CELLS, _FLOW_CELLS = 5, 16, 19, 9
 """Cells of one row of `_ADD_KEYS`, `_ADD_JOBS`, `_ADD_STEPS` and `_ADD_FLOWS`."""
 _ADD_KEYS = "INSERT OR REPLACE INTO taskharbor_key (task, name, job_id, digest, ttl) VALUES "
 _ADD_JOBS = """INSERT INTO taskharbor_job (
-    id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, lane)
+    id, task, queue, options, priority, due, guarded, run_at, timeout, payload, key, digest, meta, enqueued_at, part,
+    lane)
     VALUES """
 # What is given as when it was enqueued is the present. What was to be due before that keeps its place, if it has one.
+_SAME_PART = "iif(excluded.part IS NULL AND part = '', '', excluded.part)"
+"""A job whose task came to have limits keeps its place in their line."""
 _DUE = f"""CASE WHEN excluded.due >= excluded.enqueued_at THEN excluded.due
-        WHEN due <= excluded.enqueued_at AND stray = 0 AND lane IN ({SOLO}, {NORMAL})
-            AND (queue, priority) = (excluded.queue, excluded.priority) THEN due
+        WHEN due <= excluded.enqueued_at AND stray = 0 AND lane IN ({SOLO}, {NORMAL}, {LINES + SOLO}, {LINES + NORMAL})
+            AND (queue, priority) = (excluded.queue, excluded.priority) AND part IS {_SAME_PART} THEN due
         ELSE excluded.enqueued_at END"""
 _IN_PLACE = f""" ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, options = excluded.options,
-    priority = excluded.priority, lane = iif(lane = {SOLO}, {SOLO}, {NORMAL}), due = {_DUE},
+    priority = excluded.priority, lane = iif(lane IN ({SOLO}, {LINES + SOLO}), {SOLO}, {NORMAL})
+        + iif({_SAME_PART} IS NULL, 0, {LINES}), part = {_SAME_PART}, due = {_DUE},
     guarded = max(guarded, excluded.guarded),
     stray = 0, stray_reason = NULL, run_at = excluded.run_at, timeout = excluded.timeout, payload = excluded.payload,
     digest = excluded.digest, meta = excluded.meta"""
@@ -164,7 +169,8 @@ def insert(
             None if key is None else job.digest,
             json_text(job.meta) if job.meta else None,
             now,
-            NORMAL,
+            job.partition,
+            NORMAL if job.partition is None else LINES + NORMAL,
         )
         if job.step is None:
             rows += row
@@ -184,7 +190,8 @@ def _step_cells(job: NewJob, step: StepWords) -> tuple[Cell, ...]:
     """Return a step's lane, and the cells that other jobs have not."""
     delay = duration_micros(job.run_in) if step.waits and job.run_in is not None else None
     text = json_text((step.edges, step.absorbers, step.holes, delay))
-    return WAITING if step.waits else NORMAL, step.flow or None, text, step.waits
+    ready = NORMAL if job.partition is None else LINES + NORMAL
+    return WAITING if step.waits else ready, step.flow or None, text, step.waits
 
 
 def _given(jobs: Iterable[NewJob]) -> Iterable[tuple[Place, Input]]:

@@ -18,8 +18,8 @@ from taskharbor.drivers.sqlite.filters import (
 )
 from taskharbor.drivers.sqlite.routine import Cell, Routine
 from taskharbor.drivers.sqlite.rows import Step, json_text
+from taskharbor.drivers.sqlite.shut import shut_now
 from taskharbor.drivers.sqlite.states import LIST, LIVE_STATE, live_in, positional
-from taskharbor.drivers.sqlite.upkeep import parked_strays
 from taskharbor.job import JobRecord, JobState
 
 _STATES = {LIVE.table: LIVE_STATE, HISTORY.table: "state", DEAD.table: "'dead'"}
@@ -30,7 +30,7 @@ _BARE = ((LIVE, look.BARE_LIVE), (HISTORY, look.BARE_HISTORY), (DEAD, look.BARE_
 
 def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
     """Return the matching jobs in order of id."""
-    parked = yield from parked_strays(step.now)
+    shut = yield from shut_now(step)
     order = "id DESC" if request.newest_first else "id"
     selects: list[str] = []
     for source, columns in _WHOLE if request.payloads else _BARE:
@@ -60,10 +60,10 @@ def job_find(step: Step, request: JobFind) -> Routine[Sequence[JobRecord]]:
         "flow": request.flow,
         "limit": request.limit,
         "now": step.now,
-        "parked": json_text(sorted(parked)),
+        **shut.values(),
     }
     rows = yield positional(f"{' UNION ALL '.join(selects)} ORDER BY {order} LIMIT :limit", named)
-    return (yield from look.records([look.JobRow(*row) for row in rows], step.book, step.now))
+    return (yield from look.records([look.JobRow(*row) for row in rows], step, shut))
 
 
 def _in_state(source: Source, wanted: frozenset[JobState]) -> list[str] | None:
@@ -81,7 +81,7 @@ def _in_state(source: Source, wanted: frozenset[JobState]) -> list[str] | None:
 
 def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
     """Return counts sorted by queue, task and state."""
-    parked = yield from parked_strays(step.now)
+    shut = yield from shut_now(step)
     selects: list[str] = []
     for source in (LIVE, HISTORY, DEAD):
         if may_match(source, request):
@@ -90,6 +90,6 @@ def job_count(step: Step, request: JobCount) -> Routine[Sequence[Counted]]:
                 f"SELECT queue, task, {_STATES[source.table]} AS state, count(*) "  # noqa: S608 - our own constants
                 f"FROM {source.table}{index_for(source, request)} WHERE {where} GROUP BY 1, 2, 3"
             )
-    named: dict[str, Cell] = {**values(request), "now": step.now, "parked": json_text(sorted(parked))}
+    named: dict[str, Cell] = {**values(request), "now": step.now, **shut.values()}
     rows = yield positional(" UNION ALL ".join(selects), named)
     return [Counted(queue, task, JobState(state), count) for queue, task, state, count in sorted(rows)]

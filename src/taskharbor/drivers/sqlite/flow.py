@@ -21,7 +21,7 @@ _LIST = "(SELECT value FROM json_each(?))"
 def flow_get(step: Step, request: FlowGet) -> Routine[Sequence[FlowRecord | None]]:
     """Return one record an id, in order, with its steps counted."""
     rows = yield Query(f"{_FLOW} WHERE id IN {_LIST}", (json_text(list(request.ids)),))
-    counts = (yield from count_steps([row[0] for row in rows], step.now)) if rows else {}
+    counts = (yield from count_steps([row[0] for row in rows], step)) if rows else {}
     records = {row[0]: _record(row, counts.get(row[0], {})) for row in rows}
     return [records.get(flow) for flow in request.ids]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskharbor.clock import duration_micros, from_micros
-from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Reclaimed
+from taskharbor.driver import CancelRequest, LeaseExtend, LeaseExtended, LeaseReclaim, Order, Reclaimed
 from taskharbor.drivers.sqlite.advance import Advance
 from taskharbor.drivers.sqlite.event import IS_WATCHED
 from taskharbor.drivers.sqlite.leaving import HELD, HELD_COLUMNS, Held, Leaving
@@ -58,12 +58,14 @@ def lease_extend(step: Step, request: LeaseExtend) -> Routine[LeaseExtended]:
         cancels = [CancelRequest(job_id, reason) for job_id, reason in pending]
     yield Query("UPDATE taskharbor_worker SET seen_at = ? WHERE worker = ?", (step.now, request.worker))
     ((known, watched),) = yield Query(f"SELECT changes(), {IS_WATCHED}", (step.now,))
+    ordered = yield Query("SELECT ordered FROM taskharbor_worker WHERE worker = ?", (request.worker,))
     return LeaseExtended(
         expires_at=from_micros(step.now + duration),
         lost=[hold.token for hold in request.leases if hold.token not in there],
         cancels=cancels,
         known_worker=bool(known),
         watched=bool(watched),
+        order=Order(ordered[0][0]) if ordered and ordered[0][0] else None,
     )
 
 

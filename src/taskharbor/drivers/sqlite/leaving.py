@@ -10,8 +10,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from taskharbor.clock import from_micros
+from taskharbor.drivers.sqlite.lines import QUEUES_WAITING
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Wakes
-from taskharbor.drivers.sqlite.rows import BATCH_BYTES, SOLO, Packed, json_text
+from taskharbor.drivers.sqlite.rows import BATCH_BYTES, LINES, SOLO, Packed, json_text
 from taskharbor.job import AttemptError, JobState
 from taskharbor.settlement import SOLO_CRASHES, Settlement
 
@@ -21,7 +22,7 @@ _ROWS = 5000
 
 _COMMON = (
     "id, task, queue, options, priority, run_at, enqueued_at, timeout, deliveries, stray, stray_reason, payload, key, "
-    "digest, meta, operations"
+    "digest, meta, operations, part"
 )
 _FROM_JOB = ", ".join(f"j.{name}" for name in _COMMON.split(", "))
 _STEPPED, _STEP_FROM_JOB = f"{_COMMON}, flow, step", f"{_FROM_JOB}, j.flow, j.step"
@@ -50,11 +51,14 @@ _END_KEYS = """UPDATE taskharbor_key SET expires_at = ?2 + ttl WHERE (task, name
     SELECT j.task, j.key, j.id FROM json_each(?1) e CROSS JOIN taskharbor_job j ON j.id = e.value)"""
 _REMOVE = "DELETE FROM taskharbor_job WHERE id IN (SELECT value FROM json_each(?))"
 # [id, due, lane, attempts, crashes, lost, guarded, stray, its reason, error, settled]
-_BACK = f"""UPDATE taskharbor_job SET token = NULL, started = 0, due = e.value ->> 1, lane = e.value ->> 2,
+_BACK = f"""UPDATE taskharbor_job SET token = NULL, started = 0, due = e.value ->> 1,
+    lane = (e.value ->> 2) + iif(part IS NULL, 0, {LINES}),
     attempt = e.value ->> 3, crashes = e.value ->> 4, lost = e.value ->> 5, guarded = e.value ->> 6,
     stray = e.value ->> 7, stray_reason = e.value ->> 8, errors = {_WITH_ERROR.format(9, "")},
     settled = e.value ->> 10
     FROM json_each(?) e WHERE taskharbor_job.id = e.value ->> 0"""  # noqa: S608 - our own constants
+WAITING_FOR_ROOM = f"""{QUEUES_WAITING}
+    UNION SELECT name FROM taskharbor_limit WHERE kind = 'queue'"""  # noqa: S608 - our own constants
 _LEAVE = """UPDATE taskharbor_lease SET remaining = remaining - (e.value ->> 1)
     FROM json_each(?) e WHERE taskharbor_lease.token = e.value ->> 0"""
 
@@ -207,6 +211,8 @@ class Leaving:
         if self._leases:
             yield Query(_LEAVE, (json_text(list(self._leases.items())),))
             yield Query("DELETE FROM taskharbor_lease WHERE remaining <= 0")
+            # There may be room behind a limit now. As a rule no queue has lines, and none is limited.
+            self._wakes.queues.update([queue for (queue,) in (yield Query(WAITING_FOR_ROOM))])
         self._wakes.jobs.extend(self._ended)
 
 

@@ -11,8 +11,9 @@ from taskharbor.driver import JobGet
 from taskharbor.drivers.sqlite.inputs import came_in
 from taskharbor.drivers.sqlite.report import told_by
 from taskharbor.drivers.sqlite.routine import Query, Routine
-from taskharbor.drivers.sqlite.rows import Options, OptionsBook, Step, json_text, read_meta
-from taskharbor.drivers.sqlite.upkeep import parked_strays, strays
+from taskharbor.drivers.sqlite.rows import Options, Step, json_text, read_meta
+from taskharbor.drivers.sqlite.shut import Shut, shut_now
+from taskharbor.drivers.sqlite.upkeep import strays
 from taskharbor.job import AttemptError, JobRecord, JobState, Operation
 from taskharbor.step import Edge
 
@@ -22,7 +23,7 @@ _edges = msgspec.json.Decoder(tuple[Edge, ...])
 
 _SHARED = (
     "id, task, queue, options, priority, run_at, enqueued_at, attempt, deliveries, crashes, guarded, stray, key, "
-    "meta, {payload}, errors, operations, flow, step -> 0, step -> 2"
+    "meta, {payload}, errors, operations, part, flow, step -> 0, step -> 2"
 )
 _LIVE = f"""SELECT {_SHARED}, NULL AS state, stray_reason AS reason, due, NULL AS finished_at, token, started,
     cancel IS NOT NULL AS cancel, NULL AS result, NULL AS result_codec, waits FROM taskharbor_job"""  # noqa: S608 - our own constants
@@ -61,6 +62,7 @@ class JobRow(msgspec.Struct, array_like=True):
     payload: bytes
     errors: str | None
     operations: str | None
+    part: str | None
     flow: str | None
     edges: str | None
     holes: str | None
@@ -80,7 +82,7 @@ def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     """Return one record an id, in order."""
     rows = yield Query(_BY_ID, (json_text(list(request.ids)),))
     jobs = [JobRow(*row) for row in rows]
-    found = {record.id: record for record in (yield from records(jobs, step.book, step.now))}
+    found = {record.id: record for record in (yield from records(jobs, step, (yield from shut_now(step))))}
     for job_id, step_told in (yield from came_in((job.id, job.flow, job.holes) for job in jobs)).items():
         found[job_id] = msgspec.structs.replace(found[job_id], step=step_told)
     for job_id, (progress, log) in (yield from told_by([job.id for job in jobs if job.deliveries])).items():
@@ -88,9 +90,9 @@ def job_get(step: Step, request: JobGet) -> Routine[Sequence[JobRecord | None]]:
     return [found.get(job_id) for job_id in request.ids]
 
 
-def records(jobs: Sequence[JobRow], book: OptionsBook, now: int) -> Routine[list[JobRecord]]:
+def records(jobs: Sequence[JobRow], step: Step, shut: Shut) -> Routine[list[JobRecord]]:
     """Return the records of these rows, in order, without what jobs told of themselves and what came in for them."""
-    options = yield from book.fetch({job.options for job in jobs})
+    options = yield from step.book.fetch({job.options for job in jobs})
     tokens = {job.token for job in jobs if job.token is not None}
     leases: dict[int, tuple[str, int]] = {}
     if tokens:
@@ -101,35 +103,42 @@ def records(jobs: Sequence[JobRow], book: OptionsBook, now: int) -> Routine[list
         leases = {token: (worker, expires_at) for token, worker, expires_at in found}
     astray = any(job.stray for job in jobs)
     kinds = (yield from strays()) if astray else {}
-    parked = (yield from parked_strays(now)) if astray else set[int]()
     return [
         _record(
             job,
             options[job.options],
             None if job.token is None else leases[job.token],
-            _state(job, parked, now),
+            *_state(job, shut, step.now),
             kinds[job.stray].refused_by if job.stray else (),
         )
         for job in jobs
     ]
 
 
-def _state(job: JobRow, parked: set[int], now: int) -> JobState:
+def _state(job: JobRow, shut: Shut, now: int) -> tuple[JobState, str]:
+    """Return the state of a job, and the reason."""
+    reason = job.reason or ""
     if job.state is not None:
-        return JobState(job.state)
+        return JobState(job.state), reason
     if job.token is not None:
-        return JobState.RUNNING
+        return JobState.RUNNING, reason
     if job.waits:
-        return JobState.WAITING
-    if job.stray in parked:
-        return JobState.PARKED
+        return JobState.WAITING, reason
+    if job.stray in shut.strays:
+        return JobState.PARKED, reason
     if job.due is not None and job.due > now:
-        return JobState.RETRYING if job.attempt else JobState.SCHEDULED
-    return JobState.READY
+        return JobState.RETRYING if job.attempt else JobState.SCHEDULED, reason
+    kept_back = shut.reason(job.task, job.part)
+    return (JobState.READY, reason) if kept_back is None else (JobState.PARKED, kept_back)
 
 
 def _record(
-    job: JobRow, options: Options, lease: tuple[str, int] | None, state: JobState, refused_by: tuple[str, ...]
+    job: JobRow,
+    options: Options,
+    lease: tuple[str, int] | None,
+    state: JobState,
+    reason: str,
+    refused_by: tuple[str, ...],
 ) -> JobRecord:
     return JobRecord(
         id=job.id,
@@ -150,7 +159,7 @@ def _record(
         lease_expires_at=None if lease is None else from_micros(lease[1]),
         started=lease is not None and bool(job.started),
         cancel_requested=bool(job.cancel),
-        reason=job.reason or "",
+        reason=reason,
         refused_by=tuple(sorted(refused_by)),
         key=job.key,
         meta=read_meta(job.meta),
@@ -162,6 +171,7 @@ def _record(
         keep_result=options.keep_result,
         errors=() if job.errors is None else _errors.decode(job.errors),
         operations=() if job.operations is None else _operations.decode(job.operations),
+        partition=job.part,
         flow=job.flow,
         waits=job.waits,
         edges=() if job.edges is None else _edges.decode(job.edges),

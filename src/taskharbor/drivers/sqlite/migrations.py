@@ -35,7 +35,7 @@ _ARCHIVED = """
 """
 _LAST_ERROR = "error = errors ->> '$[#-1].type', message = errors ->> '$[#-1].message'"
 
-MIGRATIONS = (
+MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         1,
         "jobs, leases, history, dead letters, keys, queues, workers",

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from taskharbor.clock import duration_micros
+from taskharbor.driver import Rules
 from taskharbor.drivers.sqlite.routine import Query, Routine, Row, Wakes
 from taskharbor.job import NewJob
 from taskharbor.retry import RetryNumbers
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 SOLO, FRONT, NORMAL, WAITING = range(4)
 """Lanes of one priority, in order. In the last one stand steps that wait for others: no reserve looks there."""
+LINES = 4
+"""What is added to the lane of a job that stands in a line of its own task and partition (`lines`)."""
 BATCH_BYTES = 16 << 20
 """Payloads in one statement, at most; a larger one goes alone. (SQLite's own limit is a thousand million bytes.)"""
 INLINE_BYTES = 64 << 10
@@ -55,6 +58,8 @@ class OptionsBook:
         self._numbers: dict[Options, tuple[int, str, int]] = {}
         self._last: tuple[_Shared | None, tuple[int, str, int]] = None, (0, "", 0)
         self._decode = msgspec.json.Decoder(Options).decode
+        self.rules: tuple[int, Rules] = -1, Rules({}, {})
+        """What limits and holds were in force when they were last read, and the revision of that."""
 
     def number(self, job: NewJob) -> tuple[int, str, int]:
         """Return the number, text and retention of a job's options."""

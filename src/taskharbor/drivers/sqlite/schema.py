@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from taskharbor.driver import Migration, Request, SchemaVersion
 from taskharbor.drivers.sqlite import migrations
+from taskharbor.drivers.sqlite.migrations_later import LATER
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import Step
 from taskharbor.errors import SchemaError
 
-MIGRATIONS = migrations.MIGRATIONS
+MIGRATIONS = (*migrations.MIGRATIONS, *LATER)
 WANTED = MIGRATIONS[-1].number
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS taskharbor_migration "

@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
-from taskharbor.drivers.sqlite.rows import WAITING, json_text
-from taskharbor.drivers.sqlite.upkeep import parked_strays
+from taskharbor.drivers.sqlite.rows import WAITING, Step, json_text
+from taskharbor.drivers.sqlite.shut import Shut, shut_now
 from taskharbor.job import JobState
 
 LIST = "(SELECT value FROM json_each(:{}))"
 _PARKED = "stray IN " + LIST.format("parked")
-_ADMITTED = f"token IS NULL AND lane < {WAITING} AND NOT {_PARKED}"
+_ADMITTED = f"token IS NULL AND lane <> {WAITING} AND NOT {_PARKED}"
+SHUT = (
+    f"((task IN {LIST.format('shut_tasks')}) <> ((task, coalesce(part, '')) IN "
+    "(SELECT value ->> 0, value ->> 1 FROM json_each(:shut_others))))"
+)
+"""Whether limits or holds keep a job back."""
 # Leased jobs have no index of their own: their leases name them.
 _LEASED = "id IN (SELECT j.value FROM taskharbor_lease l, json_each(l.jobs) j) AND token IS NOT NULL"
 _STATES = {
     JobState.WAITING: f"token IS NULL AND lane = {WAITING}",
     JobState.RUNNING: _LEASED,
-    JobState.PARKED: f"token IS NULL AND {_PARKED}",
+    JobState.PARKED: f"token IS NULL AND ({_PARKED} OR (lane <> {WAITING} AND due <= :now AND {SHUT}))",
     JobState.RETRYING: f"{_ADMITTED} AND due > :now AND attempt > 0",
     JobState.SCHEDULED: f"{_ADMITTED} AND due > :now AND attempt = 0",
-    JobState.READY: f"{_ADMITTED} AND due <= :now",
+    JobState.READY: f"{_ADMITTED} AND due <= :now AND NOT {SHUT}",
 }
 LIVE_STATE = (
     f"CASE WHEN token IS NOT NULL THEN 'running' WHEN lane = {WAITING} THEN 'waiting' WHEN {_PARKED} THEN 'parked' "
-    "WHEN due <= :now THEN 'ready' WHEN attempt > 0 THEN 'retrying' ELSE 'scheduled' END"
+    f"WHEN due > :now THEN iif(attempt > 0, 'retrying', 'scheduled') WHEN {SHUT} THEN 'parked' ELSE 'ready' END"
 )
-"""The state of a live job, by the parameters `now` and `parked`."""
+"""The state of a live job, by the parameter `now` and those of `Shut`."""
 
 
 def live_in(wanted: frozenset[JobState]) -> str | None:
@@ -45,9 +50,9 @@ def positional(sql: str, values: Mapping[str, Cell]) -> Query:
     return Query(sql, used)
 
 
-def count_steps(flows: Sequence[str], now: int) -> Routine[dict[str, dict[JobState, int]]]:
+def count_steps(flows: Sequence[str], step: Step) -> Routine[dict[str, dict[JobState, int]]]:
     """Return how many steps of each of these flows are in each state."""
-    parked = yield from parked_strays(now)
+    shut: Shut = yield from shut_now(step)
     of_these = f" WHERE flow IN {LIST.format('flows')}"
     sql = (
         f"SELECT flow, {LIVE_STATE}, count(*) FROM taskharbor_job{of_these} GROUP BY 1, 2 "  # noqa: S608 - our own constants
@@ -55,9 +60,9 @@ def count_steps(flows: Sequence[str], now: int) -> Routine[dict[str, dict[JobSta
         f"UNION ALL SELECT flow, 'dead', count(*) FROM taskharbor_dead{of_these} GROUP BY 1"
     )
     values: dict[str, Cell] = {
-        "now": now,
+        "now": step.now,
         "flows": json_text(flows),
-        "parked": json_text(sorted(parked)),
+        **shut.values(),
     }
     counts: dict[str, dict[JobState, int]] = {}
     for flow, state, count in (yield positional(sql, values)):

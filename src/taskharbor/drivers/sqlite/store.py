@@ -6,7 +6,11 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
+from taskharbor.audit import AuditEntry, AuditTally
 from taskharbor.driver import (
+    AuditCount,
+    AuditFind,
+    AuditWrite,
     CancelStatus,
     Counted,
     CreateStatus,
@@ -25,6 +29,9 @@ from taskharbor.driver import (
     FlowFind,
     FlowGet,
     HistoryPrune,
+    HoldLift,
+    HoldList,
+    HoldPlace,
     JobCancel,
     JobCount,
     JobDelete,
@@ -42,6 +49,11 @@ from taskharbor.driver import (
     LeaseExtend,
     LeaseExtended,
     LeaseReclaim,
+    LimitClear,
+    LimitDeclare,
+    LimitList,
+    LimitSet,
+    LimitSetAnswer,
     Pruned,
     QueueInfo,
     QueueList,
@@ -51,6 +63,9 @@ from taskharbor.driver import (
     Request,
     RequeueStatus,
     Reservation,
+    RetentionList,
+    RetentionRecord,
+    RetentionSet,
     ScheduleCreate,
     ScheduleDeclare,
     ScheduleDelete,
@@ -65,8 +80,10 @@ from taskharbor.driver import (
     WorkerForget,
     WorkerInfo,
     WorkerList,
+    WorkerOrder,
 )
 from taskharbor.drivers.sqlite import (
+    acts,
     control,
     declaring,
     enqueue,
@@ -75,9 +92,11 @@ from taskharbor.drivers.sqlite import (
     flow,
     leader,
     lease,
+    limits,
     look,
     report,
     reserve,
+    retention,
     schedule,
     settle,
     statistics,
@@ -90,6 +109,7 @@ from taskharbor.errors import StoreUnavailable
 from taskharbor.event import Tally
 from taskharbor.flow import FlowRecord
 from taskharbor.job import JobRecord
+from taskharbor.limit import HoldRecord, LimitRecord
 from taskharbor.schedule import ScheduleRecord
 from taskharbor.settlement import Settled
 
@@ -168,11 +188,11 @@ class SqliteStore:
     async def flow_cancel(self, request: FlowCancel) -> Sequence[CancelStatus]:
         return await self._desk.ask(Ask(flow.flow_cancel, request, writes=True))
 
-    async def queue_pause(self, request: QueuePause) -> None:
-        await self._desk.ask(Ask(queues.queue_pause, request, writes=True))
+    async def queue_pause(self, request: QueuePause) -> Sequence[bool]:
+        return await self._desk.ask(Ask(queues.queue_pause, request, writes=True))
 
-    async def queue_resume(self, request: QueueResume) -> None:
-        await self._desk.ask(Ask(queues.queue_resume, request, writes=True))
+    async def queue_resume(self, request: QueueResume) -> Sequence[bool]:
+        return await self._desk.ask(Ask(queues.queue_resume, request, writes=True))
 
     async def queue_list(self, request: QueueList) -> Sequence[QueueInfo]:
         return await self._desk.ask(Ask(queues.queue_list, request, writes=False))
@@ -246,6 +266,47 @@ class SqliteStore:
 
     async def leader_list(self, request: LeaderList) -> Sequence[Leadership]:
         return await self._desk.ask(Ask(leader.leader_list, request, writes=False))
+
+    async def limit_declare(self, request: LimitDeclare) -> None:
+        await self._desk.ask(
+            Ask(limits.limit_declare, request, writes=True, looks=limits.declares_nothing_new)
+        )
+
+    async def worker_order(self, request: WorkerOrder) -> Sequence[bool]:
+        return await self._desk.ask(Ask(upkeep.worker_order, request, writes=True))
+
+    async def retention_set(self, request: RetentionSet) -> Sequence[bool]:
+        return await self._desk.ask(Ask(retention.retention_set, request, writes=True))
+
+    async def retention_list(self, request: RetentionList) -> Sequence[RetentionRecord]:
+        return await self._desk.ask(Ask(retention.retention_list, request, writes=False))
+
+    async def limit_set(self, request: LimitSet) -> LimitSetAnswer:
+        return await self._desk.ask(Ask(limits.limit_set, request, writes=True))
+
+    async def limit_clear(self, request: LimitClear) -> Sequence[bool]:
+        return await self._desk.ask(Ask(limits.limit_clear, request, writes=True))
+
+    async def limit_list(self, request: LimitList) -> Sequence[LimitRecord]:
+        return await self._desk.ask(Ask(limits.limit_list, request, writes=False))
+
+    async def hold_place(self, request: HoldPlace) -> Sequence[bool]:
+        return await self._desk.ask(Ask(limits.hold_place, request, writes=True))
+
+    async def hold_lift(self, request: HoldLift) -> Sequence[bool]:
+        return await self._desk.ask(Ask(limits.hold_lift, request, writes=True))
+
+    async def hold_list(self, request: HoldList) -> Sequence[HoldRecord]:
+        return await self._desk.ask(Ask(limits.hold_list, request, writes=False))
+
+    async def audit_write(self, request: AuditWrite) -> None:
+        await self._desk.ask(Ask(acts.audit_write, request, writes=True))
+
+    async def audit_find(self, request: AuditFind) -> Sequence[AuditEntry]:
+        return await self._desk.ask(Ask(acts.audit_find, request, writes=False))
+
+    async def audit_count(self, request: AuditCount) -> Sequence[AuditTally]:
+        return await self._desk.ask(Ask(acts.audit_count, request, writes=False))
 
 
 class BlockingSqliteStore:

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from taskharbor.clock import Clock, micros
 from taskharbor.driver import Request
+from taskharbor.drivers.sqlite.acts import audited
 from taskharbor.drivers.sqlite.bell import Bell
 from taskharbor.drivers.sqlite.checkpoint import Checkpoints
 from taskharbor.drivers.sqlite.connection import is_busy, is_full, open_connection, store_error
@@ -76,7 +77,8 @@ class Ask(Generic[Q, T]):
     def routine(self, book: OptionsBook, clock: Clock, wakes: Wakes) -> Routine[T]:
         """Return the routine, begun at the present instant."""
         now = micros(clock.now() if self._request.now is None else self._request.now)
-        return self._verb(Step(now, book, wakes), self._request)
+        verb = self._verb if self._request.act is None else audited(self._verb)
+        return verb(Step(now, book, wakes), self._request)
 
     def looking(self) -> Ask[Q, T | None] | None:
         """Return what may find the answer without writing."""
