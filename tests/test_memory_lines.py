@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 
 from hypothesis import given, settings
@@ -137,7 +138,7 @@ def test_the_end_of_a_job_wakes_every_queue_in_which_jobs_of_its_task_wait() -> 
     (first,) = shop.reserve().deliveries
     woken: list[str] = []
     for queue in (*QUEUES, "other"):
-        subscribe(shop.tables, shop.tables.queue_watchers, [queue], lambda queue=queue: woken.append(queue))
+        subscribe(shop.tables, shop.tables.queue_watchers, [queue], partial(woken.append, queue))
 
     shop.settle(first)
 
@@ -249,10 +250,10 @@ def _reserve_in_any_way(shop: Shop, random: Random) -> None:
     after = shop.running()
     rules = shop.tables.rules
     for one in answer.deliveries:
-        record = shop.tables.rows[one.id].job
-        for scope, terms in rules.gates(one.queue, one.task, record.partition or ""):
+        partition = shop.tables.rows[one.id].job.partition or ""
+        for scope, terms in rules.gates(one.queue, one.task, partition):
             assert terms.max_running is None or after[scope] <= max(terms.max_running, before[scope])
-        assert rules.hold(one.task, record.partition or "") is None
+        assert rules.hold(one.task, partition) is None
     for record in run(shop.tables, limit_list, LimitList()):
         if record.scope.kind is not ScopeKind.KEYS:
             assert record.running == after[record.scope]
