@@ -7,6 +7,7 @@ writes nothing, so that who is idle can take it without the file's lock.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -14,7 +15,7 @@ from taskharbor.driver import Candidate, Gates, Line, Quota, Waiting, allot
 from taskharbor.drivers.sqlite.routine import Query, Routine
 from taskharbor.drivers.sqlite.rows import FRONT, LINES, NORMAL, SOLO, WAITING, json_text, read_json
 from taskharbor.drivers.sqlite.rules import arrivals_of
-from taskharbor.limit import Scope
+from taskharbor.limit import Scope, ScopeKind
 
 Turn = tuple[str, str, int]
 """(task, partition, kind of stray): a line's place among those of its queue and priority."""
@@ -36,8 +37,9 @@ _WALK = f"""WITH RECURSIVE line(number, task, part, stray) AS (
     SELECT 0, ?3, ?4, ?5
     UNION ALL
     SELECT l.number + 1, j.task, j.part, j.stray FROM line l CROSS JOIN taskharbor_job j ON j.id = coalesce(
-        ({_NEXT} AND task = l.task AND part = l.part AND stray > l.stray ORDER BY stray LIMIT 1),
-        ({_NEXT} AND task = l.task AND part > l.part ORDER BY part, stray LIMIT 1),
+        CASE WHEN l.task NOT IN (SELECT value FROM json_each(?7)) THEN coalesce(
+            ({_NEXT} AND task = l.task AND part = l.part AND stray > l.stray ORDER BY stray LIMIT 1),
+            ({_NEXT} AND task = l.task AND part > l.part ORDER BY part, stray LIMIT 1)) END,
         ({_NEXT} AND task > l.task ORDER BY task, part, stray LIMIT 1))
     LIMIT ?6)
 SELECT json_group_array(json_array(task, part, stray)) FROM line WHERE number > 0"""  # noqa: S608 - our own constants
@@ -111,8 +113,10 @@ class _Found(msgspec.Struct, array_like=True, frozen=True):
 _all_rings = msgspec.json.Decoder(list[_Ring])
 _all_turns = msgspec.json.Decoder(list[Turn])
 _all_found = msgspec.json.Decoder(list[_Found])
-_CHUNK = 500
-"""Lines that are looked at in one go, where many of them may give nothing."""
+_FEW, _CHUNK = 8, 500
+"""Lines that are looked at in one go: at least, and at most, where many of them give nothing."""
+_UNNAMED = "\0"
+"""A partition that no job can have."""
 
 
 class LineWalk:
@@ -137,8 +141,10 @@ class LineWalk:
         self._strays = frozenset(strays)
         self._rings: dict[int, list[_Ring]] = {}
         self._turns: dict[tuple[str, int], Turn] = {}
+        self._gone: set[str] = set()
+        """Jobs that are taken: they stand in their lines still."""
         self._given: dict[Line, int] = {}
-        """How many jobs of each line are taken: they are at its head still."""
+        """How many those are of each line."""
         self.taken: list[str] = []
         self.wait: int | None = None
         """When something that was left may be taken, in microseconds from now."""
@@ -149,6 +155,7 @@ class LineWalk:
         self._rings.clear()
         for ring in sorted(rings, key=lambda ring: queues.index(ring.queue)):
             self._rings.setdefault(ring.priority, []).append(ring)
+        yield from self._fetch_arrivals([Line("", 0, task, _UNNAMED) for task in self._gates.rules.governed])
 
     @property
     def priorities(self) -> Collection[int]:
@@ -159,60 +166,74 @@ class LineWalk:
         """Take what may be taken of one priority."""
         again: list[Line] = []
         for ring in self._rings.get(priority, ()):
-            after = ring.after or _FIRST
-            # From the one that was served last to the end, and from the beginning to that one.
-            for begin, end in ((after, None), (_FIRST, after)) if after != _FIRST else ((_FIRST, None),):
-                while turns := (yield from _walk(ring, begin, max(self._quota.limit, 1))):
-                    begin = turns[-1]  # noqa: PLW2901 - the next look goes on from there
-                    if end is not None:
-                        turns = [turn for turn in turns if turn <= end]
-                    lines = [Line(ring.queue, priority, *turn) for turn in turns if turn[2] in self._strays]
-                    # One of each line, before any has two.
-                    again += yield from self._give(lines, 1)
-                    if self._quota.limit <= 0:
-                        self._note(0)
-                        return
-                    if end is not None and begin > end:
-                        break
+            size = max(min(self._quota.limit, self._quota.partitioned), _FEW)
+            walk = _Round(ring, self._turns.get((ring.queue, priority), ring.after))
+            while not walk.ended:
+                # One of each line, before any has two.
+                again += yield from self._give((yield from self._next_lines(walk, size)), 1)
+                if self._quota.limit <= 0 or (self._quota.partitioned <= 0 and self._quota.held_back):
+                    self._note(0)
+                    return
+                size = min(4 * size, _CHUNK)
         while again:
             again = yield from self._give(again, max(2 * self._quota.limit // len(again), 1))
 
     def serve_aged(self, before: int, limit: int) -> Routine[None]:
-        """Take those of a lower priority that have been due since before then."""
-        room = min(limit, self._quota.limit)
-        elders = Quota(
-            room,
-            self._quota.queues,
-            self._quota.guarded,
-            self._quota.solo,
-            min(room, self._quota.partitioned),
-        )
-        found: list[tuple[int, str, Waiting]] = []
+        """Take those of a lower priority that have been due since before then, the longest first."""
+        quota = self._quota
+        room = min(limit, quota.limit, quota.partitioned)
+        elders = Quota(room, quota.queues, quota.guarded, 0, room)
+        found: list[tuple[Line, list[_Job]]] = []
         for priority, rings in sorted(self._rings.items()):
-            for ring in rings if priority else ():
-                begin = _FIRST
-                while turns := (yield from _walk(ring, begin, _CHUNK)):
-                    begin = turns[-1]
-                    lines = [Line(ring.queue, priority, *turn) for turn in turns if turn[2] in self._strays]
-                    for line, jobs in zip(lines, (yield from self._jobs(lines, 1)), strict=True):
-                        first = next(iter(jobs.front or jobs.normal), None)
-                        if (
-                            jobs.solo
-                            or first is None
-                            or first.due >= before
-                            or first.guarded > elders.guarded
-                        ):
-                            continue
-                        found.append(
-                            (first.due, first.id, Waiting(line, [Candidate(first.id, bool(first.guarded))]))
-                        )
-        found.sort(key=lambda one: one[:2])
-        given = allot([waiting for _, _, waiting in found], self._gates, elders)
-        self._note_taken([waiting for _, _, waiting in found], given.jobs)
-        count = sum(map(len, given.jobs))
-        self._quota.limit -= count
-        self._quota.partitioned -= count
-        self._quota.guarded = elders.guarded
+            for ring in rings if priority and room > 0 else ():
+                walk = _Round(ring, self._turns.get((ring.queue, priority), ring.after))
+                lines = yield from self._open((yield from self._next_lines(walk, _CHUNK)))
+                for line, jobs in zip(lines, (yield from self._jobs(lines, room)), strict=True):
+                    # In their order, up to the first that is none.
+                    ordered = [] if jobs.solo else [*jobs.front, *jobs.normal]
+                    found.append((line, list(takewhile(lambda job: job.due < before, ordered))))
+                if not walk.ended and lines:  # the next time from there on
+                    self._turns[ring.queue, priority] = lines[-1].turn
+        while elders.limit > 0:
+            found = [(line, jobs) for line, jobs in found if jobs and jobs[0].guarded <= elders.guarded]
+            found.sort(key=lambda one: (one[1][0].due, one[1][0].id))
+            waiting = [Waiting(line, [Candidate(jobs[0].id, bool(jobs[0].guarded))]) for line, jobs in found]
+            given = allot(waiting, self._gates, elders).jobs
+            if not any(given):
+                break
+            self._note_taken(waiting, given)
+            found = [(line, jobs[1:]) for (line, jobs), ids in zip(found, given, strict=True) if ids]
+        count = room - elders.limit
+        quota.limit -= count
+        quota.partitioned -= count
+        quota.guarded = elders.guarded
+
+    def _next_lines(self, walk: _Round, size: int) -> Routine[list[Line]]:
+        """Return the next lines that may give something; of a task that may give nothing only one is met."""
+        shut = [task for task in sorted(self._gates.rules.governed) if self._is_shut(task)]
+        lines = [line for line in (yield from walk.next(size, shut)) if line.stray in self._strays]
+        for line in lines:
+            if line.task in shut:
+                self._note(self._gates.wait(line._replace(partition=_UNNAMED)))
+        return [line for line in lines if line.task not in shut]
+
+    def _is_shut(self, task: str) -> bool:
+        """Return whether no job of a task may be taken, whatever its partition."""
+        each = self._gates.rules.terms.get(Scope(ScopeKind.KEYS, task))
+        if each is not None and each.max_running == 0:  # one of the keys may have a limit of its own
+            return self._gates.rules.hold(task, _UNNAMED) is not None
+        return self._gates.shut(task, _UNNAMED) is not None
+
+    def _open(self, lines: Sequence[Line]) -> Routine[list[Line]]:
+        """Return those of these lines whose gates let something through, and note when others do."""
+        yield from self._fetch_arrivals(lines)
+        opened: list[Line] = []
+        for line in lines:
+            if self._gates.room(line) > 0:
+                opened.append(line)
+            else:
+                self._note(self._gates.wait(line))
+        return opened
 
     def keep_turns(self) -> Routine[None]:
         """Write down which lines were served last."""
@@ -222,13 +243,7 @@ class LineWalk:
 
     def _give(self, lines: Sequence[Line], count: int) -> Routine[list[Line]]:
         """Give lines their turns, with so many jobs of each; return those that gave all of them, and have more."""
-        yield from self._fetch_arrivals(lines)
-        shut = [line for line in lines if self._gates.room(line) <= 0]
-        for line in shut:
-            self._note(self._gates.wait(line))
-        lines = [line for line in lines if self._gates.room(line) > 0] if shut else lines
-        if not lines:
-            return []
+        lines = yield from self._open(lines)
         found = yield from self._jobs(lines, count + 1)
         waiting: list[Waiting] = []
         for line, jobs in zip(lines, found, strict=True):
@@ -236,7 +251,8 @@ class LineWalk:
                 Candidate(job.id, bool(job.guarded), solo)
                 for solo, lane in ((True, jobs.solo), (False, jobs.front), (False, jobs.normal))
                 for job in lane
-            ][self._given.get(line, 0) :]
+                if job.id not in self._gone
+            ]
             waiting.append(Waiting(line, candidates[:count], len(candidates) > count))
             if jobs.later is not None:
                 self._note(jobs.later - self._now)
@@ -272,6 +288,7 @@ class LineWalk:
         for one, job_ids in zip(waiting, jobs, strict=True):
             if job_ids:
                 self.taken += job_ids
+                self._gone.update(job_ids)
                 self._given[one.line] = self._given.get(one.line, 0) + len(job_ids)
 
     def _note(self, wait: int | None) -> None:
@@ -279,7 +296,32 @@ class LineWalk:
             self.wait = wait
 
 
-def _walk(ring: _Ring, begin: Turn, count: int) -> Routine[list[Turn]]:
-    """Return so many lines of a queue and priority, from that turn on."""
-    cells = (ring.queue, ring.priority, *begin, count + 1)
-    return read_json((yield Query(_WALK, cells)), _all_turns)
+class _Round:
+    """A walk over the lines of one queue and priority: from the one that was served last on, to that one."""
+
+    def __init__(self, ring: _Ring, after: Turn | None) -> None:
+        self._ring = ring
+        self._from = _FIRST if after is None else after
+        self._to = after
+        self._first_half = after is not None
+        self.ended = False
+
+    def next(self, count: int, shut: Sequence[str]) -> Routine[list[Line]]:
+        """Return the next lines, so many if there are, and of these tasks only the first."""
+        cells = (self._ring.queue, self._ring.priority, *self._from, count + 1, json_text(shut))
+        turns = read_json((yield Query(_WALK, cells)), _all_turns)
+        if len(turns) == count:
+            self._from = turns[-1]
+        elif self._first_half:
+            self._first_half, self._from = False, _FIRST
+            return self._lines(turns)
+        else:
+            self.ended = True
+        if not self._first_half and self._to is not None:
+            left = [turn for turn in turns if turn <= self._to]
+            self.ended = self.ended or len(left) < len(turns) or left[-1:] == [self._to]
+            turns = left
+        return self._lines(turns)
+
+    def _lines(self, turns: Sequence[Turn]) -> list[Line]:
+        return [Line(self._ring.queue, self._ring.priority, *turn) for turn in turns]

@@ -69,8 +69,7 @@ _all_due = msgspec.json.Decoder(list[_Due])
 _CONTEXT = """SELECT (SELECT expires_at FROM taskharbor_lease WHERE token = ?),
     (SELECT json_group_array(queue) FROM taskharbor_pause),
     (SELECT json_group_array(json_array(id, task, json(refused_by))) FROM taskharbor_stray),
-    (SELECT revision FROM taskharbor_rules),
-    EXISTS (SELECT 1 FROM taskharbor_job INDEXED BY taskharbor_job_line WHERE lane > 3 AND token IS NULL)"""
+    (SELECT revision FROM taskharbor_rules)"""
 # A loose index scan: from each lane's first job it jumps to the next lane that holds any. (Asked for lanes greater than
 # (priority, lane) as one value, SQLite would seek by the priority alone, and read through all jobs of that.)
 _HEADS = f"""WITH RECURSIVE source(queue, stray) AS (SELECT value ->> 0, value ->> 1 FROM json_each(?)),
@@ -87,7 +86,7 @@ head(queue, stray, priority, lane, due) AS (
         (SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
             WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND priority > h.priority
             ORDER BY priority, lane, due, id LIMIT 1)))
-SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head WHERE lane < {WAITING}"""  # noqa: S608 - our own constants
+SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head WHERE lane <> {WAITING}"""  # noqa: S608 - our own constants
 _LANE = """FROM taskharbor_job INDEXED BY taskharbor_job_ready
     WHERE queue = ? AND stray = ? AND token IS NULL AND priority = ? AND lane = ?"""
 _DUE = f"""SELECT json_group_array(json_array(due, id, guarded))
@@ -109,8 +108,8 @@ def nothing_due(step: Step, request: JobReserve) -> Routine[Reservation | None]:
     context = yield from _context(step, request)
     if context.held_until is not None:
         return None
-    heads = yield from _lanes(request, context)
-    if context.governed:
+    heads, lined = yield from _lanes(request, context)
+    if lined or context.governed:
         governed = GovernedWalk(step, request, context, heads, writes=False)
         yield from governed.run()
         if governed.walk.taken or governed.diverted:
@@ -137,8 +136,8 @@ def job_reserve(step: Step, request: JobReserve) -> Routine[Reservation]:
         return Reservation(
             deliveries=held, expires_at=from_micros(context.held_until), next_due_in=as_duration(0)
         )
-    heads = yield from _lanes(request, context)
-    if context.governed:
+    heads, lined = yield from _lanes(request, context)
+    if lined or context.governed:
         governed = GovernedWalk(step, request, context, heads, writes=True)
         yield from governed.run()
         yield from governed.keep()
@@ -179,11 +178,11 @@ class _Context(NamedTuple):
     """The kinds of strays that this worker may look at."""
     rules: Rules
     governed: bool
-    """Whether lines, or limits, have a part in this."""
+    """Whether limits or holds have a part in this."""
 
 
 def _context(step: Step, request: JobReserve) -> Routine[_Context]:
-    ((held_until, paused, strays, revision, lines),) = yield Query(_CONTEXT, (request.token,))
+    ((held_until, paused, strays, revision),) = yield Query(_CONTEXT, (request.token,))
     known, rules = step.book.rules
     if known != revision:
         rules = yield from rules_now(step)
@@ -192,12 +191,12 @@ def _context(step: Step, request: JobReserve) -> Routine[_Context]:
         set(TEXTS.decode(paused)),
         [stray.number for stray in STRAYS.decode(strays) if stray.open_to(request.tasks, request.build)],
         rules,
-        bool(lines) or bool(rules.governed) or any(take.name in rules.queues for take in request.queues),
+        bool(rules.governed) or any(take.name in rules.queues for take in request.queues),
     )
 
 
-def _lanes(request: JobReserve, context: _Context) -> Routine[list[_Head]]:
-    """Return the lanes with jobs that this worker may look at, in order."""
+def _lanes(request: JobReserve, context: _Context) -> Routine[tuple[list[_Head], bool]]:
+    """Return the lanes with jobs that this worker may look at, in order, and whether jobs stand in lines there."""
     sources = [
         (take.name, number)
         for take in request.queues
@@ -205,9 +204,11 @@ def _lanes(request: JobReserve, context: _Context) -> Routine[list[_Head]]:
         for number in (0, *context.open_strays)
     ]
     if not sources:
-        return []
+        return [], False
     ((found,),) = yield Query(_HEADS, (json_text(sources),))
-    return sorted(_heads.decode(found), key=lambda head: (head.priority, head.lane))
+    heads = _heads.decode(found)
+    plain = [head for head in heads if head.lane < WAITING]
+    return sorted(plain, key=lambda head: (head.priority, head.lane)), len(plain) < len(heads)
 
 
 class _Walk:
