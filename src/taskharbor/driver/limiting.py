@@ -109,17 +109,22 @@ class Rules:
 
     def hold(self, task: str, partition: str) -> str | None:
         """Return why a line is held back, as people read it; None if it is not."""
+        if not self.held:  # as a rule; it is asked for each job of each line
+            return None
         for scope in (Scope(ScopeKind.TASK, task), Scope(ScopeKind.KEY, task, partition)):
             if scope in self.held:
                 reason = self.held[scope]
                 return f"{scope} is held back" + (f": {reason}" if reason else "")
         return None
 
-    def _made(self, queue: str, task: str, partition: str) -> Iterable[tuple[Scope, LimitTerms]]:
-        yield from self.queue_gate(queue)
+    def shared_gates(self, queue: str, task: str) -> tuple[tuple[Scope, LimitTerms], ...]:
+        """Return the gates that all lines of a task in a queue have in common."""
         scope = Scope(ScopeKind.TASK, task)
-        if scope in self.terms:
-            yield scope, self.terms[scope]
+        terms = self.terms.get(scope)
+        return self.queue_gate(queue) + (() if terms is None else ((scope, terms),))
+
+    def _made(self, queue: str, task: str, partition: str) -> Iterable[tuple[Scope, LimitTerms]]:
+        yield from self.shared_gates(queue, task)
         own = Scope(ScopeKind.KEY, task, partition)
         each = self.terms.get(Scope(ScopeKind.KEYS, task), LimitTerms())
         one = self.terms.get(own, LimitTerms())
@@ -174,6 +179,18 @@ class Gates:
     def queue_room(self, queue: str) -> int:
         """Return how many plain jobs a queue may give now."""
         return self._room(self.rules.queue_gate(queue))
+
+    def closed(self, queue: str, task: str) -> bool:
+        """Return whether no line of a task in a queue may give anything now, whatever its partition."""
+        if Scope(ScopeKind.TASK, task) in self.rules.held:
+            return True
+        return self._room(self.rules.shared_gates(queue, task)) <= 0
+
+    def closed_wait(self, queue: str, task: str) -> int | None:
+        """Return when to look again where all lines of a task are closed, as `wait` does for one."""
+        if Scope(ScopeKind.TASK, task) in self.rules.held:
+            return None
+        return self._wait(self.rules.shared_gates(queue, task))
 
     def take(self, line: Line, count: int = 1) -> None:
         """Let jobs of a line through."""

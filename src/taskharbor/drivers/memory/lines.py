@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from taskharbor.driver import Candidate, Gates, Line, Quota, Waiting, allot
@@ -39,20 +40,28 @@ class Ring:
             insort(self.order, turn)
         heapq.heappush(heaps[lane], entry)
 
-    def in_turn(self) -> Iterator[Turn]:
-        """Yield the lines in the order in which they are served, and drop those that are empty."""
-        order = self.order
-        if self.after is None:
-            turns = list(order)
-        else:
-            place = bisect_right(order, self.after)
-            turns = order[place:] + order[:place]
-        for turn in turns:
-            if any(_head(heap) is not None for heap in self.heaps[turn]):
-                yield turn
-            else:
-                del self.heaps[turn]
-                del order[bisect_left(order, turn)]
+    def in_turn(self, closed: Callable[[str], bool] | None = None) -> Iterator[tuple[Turn, int]]:
+        """Yield the lines in the order in which they are served, each with when its first job is due.
+
+        Those that are empty are dropped, and those of tasks that are closed passed over, all of a task at once.
+        """
+        place = 0 if self.after is None else bisect_right(self.order, self.after)
+        for turns in (self.order[place:], self.order[:place]):
+            task, number = None, 0
+            while number < len(turns):
+                turn = turns[number]
+                if turn[0] != task:
+                    task = turn[0]
+                    if closed is not None and closed(task):
+                        number = bisect_left(turns, (f"{task}\0",), number)
+                        continue
+                number += 1
+                due = self.due(turn)
+                if due is None:
+                    del self.heaps[turn]
+                    del self.order[bisect_left(self.order, turn)]
+                else:
+                    yield turn, due
 
     def candidates(self, turn: Turn, now: int, count: int) -> tuple[list[Entry], bool]:
         """Return the first jobs of a line that are due, and whether there are more."""
@@ -70,8 +79,12 @@ class Ring:
         return found[:count], len(found) > count
 
     def due(self, turn: Turn) -> int | None:
-        """Return when the first job of a line is due."""
-        return min((head[0] for heap in self.heaps[turn] if (head := _head(heap)) is not None), default=None)
+        """Return when the first job of a line is due; None if it is empty."""
+        first: int | None = None
+        for heap in self.heaps[turn]:
+            if heap and (head := _head(heap)) is not None and (first is None or head[0] < first):
+                first = head[0]
+        return first
 
     def elder(self, turn: Turn, before: int, now: int) -> Row | None:
         """Return the next job of a line if it has been due since before then, and does not stand alone."""
@@ -168,10 +181,24 @@ class LineWalk:
     def _open(self, queues: Collection[str], priority: int) -> Iterator[tuple[Ring, Line]]:
         for queue in queues:
             ring = self._lines.rings.get(queue, {}).get(priority)
-            if ring is not None:
-                for turn in ring.in_turn():
+            if ring is None:
+                continue
+            for turn, due in ring.in_turn(partial(self._is_closed, queue)):
+                if due > self._now:
                     if self._opens(turn):
-                        yield ring, Line(queue, priority, *turn)
+                        self._note(due - self._now)
+                    continue
+                line = Line(queue, priority, *turn)
+                if self._gates.room(line) <= 0:
+                    self._note(self._gates.wait(line))
+                elif self._opens(turn):
+                    yield ring, line
+
+    def _is_closed(self, queue: str, task: str) -> bool:
+        if not self._gates.closed(queue, task):
+            return False
+        self._note(self._gates.closed_wait(queue, task))
+        return True
 
     def _give(self, lines: Sequence[tuple[Ring, Line]], count: int) -> list[tuple[Ring, Line]]:
         """Give lines their turns, with so many jobs of each; return those that gave all of them, and have more."""
@@ -210,8 +237,8 @@ class LineWalk:
         waiting: list[tuple[int, Waiting, Row]] = []
         for queue in queues:
             for priority, ring in sorted(self._lines.rings.get(queue, {}).items()):
-                for turn in ring.in_turn() if priority else ():
-                    row = ring.elder(turn, before, self._now)
+                for turn, due in ring.in_turn(partial(self._is_closed, queue)) if priority else ():
+                    row = ring.elder(turn, before, self._now) if due < before else None
                     if row is not None and self._opens(turn) and row.guarded <= elders.guarded:
                         line = Line(queue, priority, *turn)
                         waiting.append((row.due, Waiting(line, [Candidate(row.job.id, row.guarded)]), row))
