@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -22,9 +22,11 @@ from taskharbor.clock import ManualClock
 from taskharbor.driver import (
     UPKEEP,
     Driver,
+    HistoryPrune,
     JobEnqueue,
     JobFind,
     LeaderTake,
+    Pruned,
     ScheduleCreate,
     ScheduleFind,
     Store,
@@ -78,6 +80,8 @@ class Ground:
         self.driver = MemoryDriver()
         self.asked: Counter[str] = Counter()
         self.refuses: Callable[[str], bool] = lambda _: False
+        self.prunes: list[tuple[float, HistoryPrune]] = []
+        """And when; the first that applies rules has more."""
 
     def now(self) -> datetime:
         return START + timedelta(seconds=asyncio.get_running_loop().time())
@@ -136,6 +140,10 @@ class Counting:
             self._ground.asked[name] += 1
             if self._ground.refuses(name):
                 raise StoreUnavailable("it is away")
+            if isinstance(request, HistoryPrune):
+                more = request.rules and not any(ask.rules for _, ask in self._ground.prunes)
+                self._ground.prunes.append((asyncio.get_running_loop().time(), request))
+                return Pruned(jobs=0, keys=0, more=more)
             return await verb(msgspec.structs.replace(request, now=self._ground.now()))
 
         return ask
@@ -161,6 +169,24 @@ def test_an_idle_leader_asks_twice_a_second_at_most_and_who_follows_every_third(
     assert 17 <= alone["history_prune"] <= 27
     assert both["schedule_due"] <= 1270
     assert both["leader_take"] <= 2 * 460
+
+
+def test_rules_of_retention_are_applied_soon_and_then_every_ten_minutes() -> None:
+    """To the end each time, and never with the ordinary prune, which comes every minute."""
+
+    async def some_time() -> list[tuple[float, bool]]:
+        ground = Ground()
+        async with ground.working("leader"):
+            await asyncio.sleep(1500)
+        return [(at, ask.rules) for at, ask in ground.prunes]
+
+    prunes = leaping(some_time())
+    ruled = [at for at, rules in prunes if rules]
+
+    assert len(prunes) - len(ruled) >= 19
+    assert 55 <= ruled[0] <= 130
+    assert ruled[1] - ruled[0] <= 1.5, "there was more"
+    assert all(480 <= later - sooner <= 800 for sooner, later in pairwise(ruled[1:]))
 
 
 def test_ticks_come_on_the_second() -> None:

@@ -72,6 +72,7 @@ def test_who_has_lived_for_a_minute_or_recycled_itself_has_no_crashes_behind_it(
     [
         (0, True, False, Exit.OK),
         (Exit.RECYCLE, True, False, Exit.OK),
+        (Exit.ORDERED, False, False, Exit.OK),
         (-signal.SIGTERM, True, False, Exit.OK),
         (-signal.SIGTERM, False, False, Exit.FAILED),
         (-signal.SIGKILL, True, True, Exit.UNFINISHED),
@@ -231,6 +232,21 @@ def test_recycling_costs_no_wait_however_often(led: Led) -> None:
     assert 0 == led.end()
     assert "in 0" not in led.log()
     assert led.log().count("ended with code 79 (recycle)") >= 9
+
+
+def test_who_was_told_to_end_from_afar_is_not_started_again(led: Led) -> None:
+    """The others go on, and when all have been, it ends well."""
+    led.start(
+        f"ready()\nif number == '1': sys.exit({Exit.ORDERED:d})\nwait()\nsys.exit({Exit.ORDERED:d})",
+        processes=2,
+    )
+    second = next(event for event in led.expect("ready", "ready") if event.number == 2)
+
+    os.kill(second.pid, signal.SIGUSR1)
+
+    led.expect("SIGUSR1")
+    assert 0 == led.end()
+    assert "another one starts" not in led.log()
 
 
 @pytest.mark.parametrize("code", [Exit.USAGE, Exit.DEPLOYMENT])

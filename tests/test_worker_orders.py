@@ -18,7 +18,9 @@ DRIVERS = ["memory", "sqlite"]
 
 
 def harbor_of(kind: str, registry: Registry, folder: Path) -> Harbor:
-    return Harbor(MemoryDriver() if kind == "memory" else f"sqlite:///{folder / 'jobs.db'}", registry=registry)
+    return Harbor(
+        MemoryDriver() if kind == "memory" else f"sqlite:///{folder / 'jobs.db'}", registry=registry
+    )
 
 
 def give(harbor: Harbor, worker: str, order: Order) -> bool:
