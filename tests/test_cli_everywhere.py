@@ -38,6 +38,12 @@ def tour(
 def _empty(harbor: Harbor) -> None:
     for queue in harbor.queues.list():
         harbor.queues.resume(queue.name)
+    for hold in harbor.limits.holds():
+        harbor.limits.lift(hold.scope)
+    for limit in harbor.limits.list():
+        harbor.limits.clear(limit.scope)
+    for record in harbor.retention.list():
+        harbor.retention.remove(record.rule.state, task=record.rule.task)
     for record in harbor.schedules.list():
         harbor.schedules.delete(record.name, force=True)
     harbor.jobs.delete([job.id for job in harbor.jobs.find(limit=1000)])

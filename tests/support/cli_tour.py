@@ -161,7 +161,7 @@ def _enqueue(tour: Tour) -> None:
     assert {"to": "a", "count": 2} == tour.harbor.arguments_of(tour.harbor.jobs.get(job))
 
 
-@visit("tasks")
+@visit("tasks list")
 def _tasks(tour: Tour) -> None:
     assert ["mail.send", "row.load", "row.report", "row.skip"] == sorted(
         line["name"] for line in tour.lines("tasks")
@@ -464,7 +464,7 @@ def _schema_check(tour: Tour) -> None:
     assert [] == tour.lines("schema", "check", str(file))
 
 
-@visit("workers")
+@visit("workers list")
 def _workers(tour: Tour) -> None:
     with tour.harbor.worker_thread(queues=["elsewhere"]):
         told = tour.lines("workers")
@@ -505,6 +505,177 @@ def _events(tour: Tour) -> None:
 
     assert [("started", event.job_id)] == [(line["event"], line["job_id"]) for line in told]
     assert shown.endswith(f"{event.job_id}  mail.send  started  attempt 1 by w, 2.0s after its enqueue\n")
+
+
+@visit("workers drain")
+def _workers_drain(tour: Tour) -> None:
+    with tour.harbor.worker_thread(queues=["elsewhere"]):
+        ((name, order),) = [(line["worker"], line["order"]) for line in tour.lines("workers")]
+        told = tour.told("workers", "drain", name, "--reason", "it moves")
+    missing = tour.run("workers", "drain", f"{name}x")
+
+    assert (None, f"{name}  told to drain\n") == (order, told)
+    assert (1, f"{name}x  is no live worker\n") == (missing.code, missing.err)
+
+
+@visit("workers stop")
+def _workers_stop(tour: Tour) -> None:
+    with tour.harbor.worker_thread(queues=["elsewhere"]):
+        refused = tour.run("workers", "stop", "--all")
+        (told,) = tour.lines("workers", "stop", "--all", "--yes")
+
+    assert (2, "Nobody is there to answer" in refused.err) == (refused.code, True)
+    assert ("stop", True, True) == (told["order"], told["live"], told["changed"])
+
+
+@visit("tasks pause")
+def _tasks_pause(tour: Tour) -> None:
+    job = tour.sent()
+
+    assert "task:mail.send  held back\n" == tour.told("tasks", "pause", "mail.send", "--reason", "no stamps")
+    assert "no stamps" in tour.told("jobs", "show", job)
+    assert JobState.PARKED is tour.state(job)
+    assert [1] == [queue["parked"] for queue in tour.lines("queues", "list")]
+
+
+@visit("tasks resume")
+def _tasks_resume(tour: Tour) -> None:
+    job = tour.sent()
+    tour.harbor.limits.hold("task:mail.send")
+
+    assert [True, False] == [
+        line["changed"] for _ in range(2) for line in tour.lines("tasks", "resume", "mail.send")
+    ]
+    assert JobState.READY is tour.state(job)
+
+
+@visit("limits list")
+def _limits_list(tour: Tour) -> None:
+    tour.harbor.limits.set("queue:mail", max_running=5, by="ada", reason="rush")
+    tour.harbor.limits.hold("key:mail.send:acme", by="bob")
+    tour.sent()
+
+    assert [("queue:mail", 5, None), ("key:mail.send:acme", None, True)] == [
+        (line["scope"], line.get("limit", {}).get("max_running"), line.get("held"))
+        for line in tour.lines("limits")
+    ]
+    shown = tour.told("limits", "list")
+    assert "queue:mail  at most 5 running  0" in shown
+    assert "by ada: rush" in shown
+    assert "at most 5 running" in tour.told("queues", "list")
+    assert "key:mail.send:acme" in tour.told("info")
+
+
+@visit("limits set")
+def _limits_set(tour: Tour) -> None:
+    first = tour.told("limits", "set", "task:mail.send", "--rate", "100/1m", "--burst", "20", "--by", "ada")
+    (second,) = tour.lines("limits", "set", "task:mail.send", "--max-running", "3", "--reason", "rush")
+    third = tour.told("limits", "set", "task:mail.send", "--rate", "none")
+
+    assert "task:mail.send  100/1m (burst 20) (was: none)\n" == first
+    assert {"max_running": 3, "rate": {"limit": 100, "per_seconds": 60, "burst": 20}} == second["limit"]
+    assert "task:mail.send  at most 3 running (was: at most 3 running, 100/1m (burst 20))\n" == third
+    assert ["limits.set"] == [line["action"] for line in tour.lines("audit", "--by", "ada", "--limit", "1")]
+
+
+@visit("limits clear")
+def _limits_clear(tour: Tour) -> None:
+    tour.harbor.limits.set("queue:mail", max_running=5)
+
+    assert "queue:mail  cleared; in force now: none\n" == tour.told("limits", "clear", "queue:mail")
+    assert [False] == [line["changed"] for line in tour.lines("limits", "clear", "queue:mail")]
+
+
+@visit("limits hold")
+def _limits_hold(tour: Tour) -> None:
+    told = tour.told("limits", "hold", "key:mail.send:acme", "--by", "ada", "--reason", "asked")
+    again = tour.told("limits", "hold", "key:mail.send:acme")
+
+    assert "key:mail.send:acme  held back\n" == told
+    assert again.endswith("ago by ada: asked\n")
+
+
+@visit("limits lift")
+def _limits_lift(tour: Tour) -> None:
+    tour.harbor.limits.hold("key:mail.send:acme")
+
+    assert "key:mail.send:acme  goes on\n" == tour.told("limits", "lift", "key:mail.send:acme")
+    assert "was not held back" in tour.run("limits", "lift", "key:mail.send:acme").err
+
+
+@visit("limits holds")
+def _limits_holds(tour: Tour) -> None:
+    tour.harbor.limits.hold("key:mail.send:acme", by="bob", reason="asked")
+
+    assert [("key:mail.send:acme", "bob", "asked")] == [
+        (line["scope"], line["by"], line["reason"]) for line in tour.lines("limits", "holds")
+    ]
+    assert "asked" in tour.told("limits", "holds")
+
+
+@visit("retention list")
+def _retention_list(tour: Tour) -> None:
+    tour.harbor.retention.set(JobState.DEAD, keep_last=5, by="ada")
+
+    assert [("", "dead", 5, "ada")] == [
+        (line["task"], line["state"], line["keep_last"], line["by"]) for line in tour.lines("retention")
+    ]
+    assert "all others  dead   the last 5" in tour.told("retention", "list")
+
+
+@visit("retention set")
+def _retention_set(tour: Tour) -> None:
+    tour.bury(1, 2, 3)
+
+    told = tour.told("retention", "set", "--state", "dead", "--task", "row.load", "--keep-last", "1")
+
+    assert "dead jobs of row.load  kept: the last 1\n" == told
+    assert [{"jobs": 2, "keys": 0}] == tour.lines("prune")
+    assert 1 == len(tour.harbor.jobs.find())
+
+
+@visit("retention remove")
+def _retention_remove(tour: Tour) -> None:
+    tour.harbor.retention.set(JobState.DEAD, keep_last=5)
+
+    assert "dead jobs of all other tasks  rule removed\n" == tour.told(
+        "retention", "remove", "--state", "dead"
+    )
+    assert "there was no rule" in tour.run("retention", "remove", "--state", "dead").err
+
+
+@visit("audit list")
+def _audit_list(tour: Tour) -> None:
+    job = tour.sent()
+    tour.told("jobs", "cancel", job, "--reason", "changed my mind", "--by", "ada")
+
+    (line,) = tour.lines("audit", "--text", job, "--since", "1h")
+
+    assert ("jobs.cancel", "ada", 1, 1) == (line["action"], line["by"], line["named"], line["changed"])
+    assert "changed my mind" in tour.told("audit", "--text", job)
+    assert f",jobs.cancel,{job},ada,changed my mind,1,1," in tour.told("audit", "--text", job, "--csv")
+
+
+@visit("audit count")
+def _audit_count(tour: Tour) -> None:
+    who = f"count:{new_job_id()}"
+    tour.bury(1, 2)
+    tour.told("dlq", "purge", "--all", "--yes", "--by", who)
+
+    assert [("jobs.delete", 1, 2)] == [
+        (line["action"], line["acts"], line["changed"]) for line in tour.lines("audit", "count", "--by", who)
+    ]
+
+
+@visit("audit export")
+def _audit_export(tour: Tour) -> None:
+    who, file = f"export:{new_job_id()}", tour.folder / "acts.jsonl"
+    tour.harbor.queues.pause("mail", by=who)
+
+    told = tour.told("audit", "export", str(file), "--by", who, "--since", "2020-01-01T00:00Z")
+
+    assert f"1 act written to {file}\n" == told
+    assert "queues.pause" == json.loads(file.read_text(encoding="utf-8"))["action"]
 
 
 @visit("prune")

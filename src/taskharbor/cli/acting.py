@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ import typer
 
 from taskharbor.cli.completing import complete_job
 from taskharbor.cli.output import json_line, line, note, to_the_end
+from taskharbor.control import user
 from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
 from taskharbor.errors import OptionError
 
@@ -32,7 +33,31 @@ NoIdsArgument: TypeAlias = Annotated[
 ]
 ReasonOption: TypeAlias = Annotated[
     str,
-    typer.Option("--reason", metavar="TEXT", help="Why; recorded on the job.", show_default="none"),
+    typer.Option(
+        "--reason",
+        metavar="TEXT",
+        help="Why; recorded on the job, and in the audit trail.",
+        show_default="none",
+    ),
+]
+WhyOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit trail.", show_default="none"),
+]
+ShownReasonOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--reason",
+        metavar="TEXT",
+        help="Why; shown to whoever lists them, and kept in the audit trail.",
+        show_default="none",
+    ),
+]
+ByOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--by", metavar="WHO", help="Who does it, for the audit trail.", show_default="you: cli:USER@HOST"
+    ),
 ]
 
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
@@ -100,12 +125,9 @@ def batches(ids: Iterable[str], *, size: int | None = None) -> Iterator[Sequence
         yield batch
 
 
-def operator() -> str:
-    """Return who acts, as it is recorded on jobs."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (OSError, KeyError):  # a user id without a name, as in containers
-        return "cli"
+def operator(by: str = "") -> str:
+    """Return who acts, as it is recorded on jobs and in the audit trail: whoever was named, else the user here."""
+    return by or f"cli:{user()}@{socket.gethostname()}"
 
 
 def act(

@@ -15,6 +15,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import typer
 
+from taskharbor.audit import Act
 from taskharbor.cli.acting import FEW, Status, act, batches, cut_short, ids_of, operator, tell, told
 from taskharbor.cli.fate import any_flows
 from taskharbor.cli.filters import Filter, counts_of
@@ -22,7 +23,7 @@ from taskharbor.cli.listing import hint_unknown_tasks, look_up, pages
 from taskharbor.cli.output import confirm, line, note, progress, to_the_end
 from taskharbor.cli.rehearsal import rehearse
 from taskharbor.cli.verbs import Verb
-from taskharbor.control import not_found
+from taskharbor.control import make_act, not_found, told_names
 from taskharbor.driver import LeaseExtend
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
@@ -50,11 +51,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     every: bool = False
     wanted: Filter
     reason: str = ""
+    by: str = ""
+    """Who does it; empty for the user here."""
     asks: bool = False
     """It asks before it is done to named jobs, too."""
     dry_run: bool = False
     yes: bool = False
     as_json: bool = False
+
+    def act(self, target: str) -> Act:
+        """Return whose act it is: one entry of the audit trail, however many requests it takes."""
+        return make_act(self.verb.action, target, by=operator(self.by), reason=self.reason)
 
     def check(self) -> None:
         """Refuse what cannot be meant.
@@ -98,10 +105,10 @@ def carry_out(harbor: Harbor, order: Order) -> bool:
             else _counted(len(order.ids), order.noun)
         )
         _ask(harbor, order, which)
-    by = operator()
+    whose = order.act("ids from standard input" if "-" in order.ids else told_names(order.ids))
     return act(
         ids_of(order.ids),
-        lambda some: order.verb.do(harbor, some, order.verb.only, order.reason, by),
+        lambda some: order.verb.do(harbor, some, order.verb.only, whose),
         as_json=order.as_json,
         words=order.verb.words,
     )
@@ -119,7 +126,7 @@ def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
         found = pages(harbor, wanted, payloads=len(harbor.registry) > 0)
         return rehearse(harbor, found, order.verb, order.noun, total=total, as_json=order.as_json)
     _ask(harbor, order, _counted(total, order.noun) + _told_states(counts))
-    by = operator()
+    whose = order.act(f"all {_many(order.noun)}: {wanted.told()}")
     # What somebody else has done meanwhile stands: a dead letter that was requeued is not deleted for having been one.
     states = order.verb.only or frozenset(order.wanted.states)
     answers: Counter[Status] = Counter()
@@ -128,7 +135,7 @@ def _to_all(harbor: Harbor, order: Order, wanted: Filter) -> bool:
             for page in pages(harbor, wanted):
                 ids = [record.id for record in page]
                 begun(len(ids))
-                page_answers = order.verb.do(harbor, ids, states, order.reason, by)
+                page_answers = order.verb.do(harbor, ids, states, whose)
                 begun(0)
                 for job_id, status in zip(ids, page_answers, strict=True):
                     answers[status] += 1

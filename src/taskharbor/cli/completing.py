@@ -1,4 +1,5 @@
-"""What a shell offers when Tab is pressed: names of queues, tasks, schedules, and ids, from application and store.
+"""What a shell offers when Tab is pressed: names of queues, tasks, workers, schedules and scopes, and ids, from
+application and store.
 
 Whatever goes wrong here offers nothing: nobody wants a traceback in the middle of a line. Nothing is made either.
 """
@@ -37,6 +38,32 @@ def complete_queue(ctx: typer.Context, incomplete: str) -> list[str]:
         yield from (queue.name for queue in harbor.queues.list())
 
     return [f"{before}{comma}{name}" for name in _offered(ctx, last, names)]
+
+
+def complete_scope(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer what limits and holds can be on: tasks and queues that the application has, and what the store limits."""
+
+    def scopes(harbor: Harbor) -> Iterator[str]:
+        for task in harbor.registry:
+            yield f"task:{task.name}"
+            if task.partitioned is not None:
+                yield f"keys:{task.name}"
+        yield from (f"queue:{task.options.queue}" for task in harbor.registry)
+        refuse_missing(harbor)
+        yield from (str(limit.scope) for limit in harbor.limits.list())
+        yield from (str(hold.scope) for hold in harbor.limits.holds())
+
+    return _offered(ctx, incomplete, scopes)
+
+
+def complete_worker(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer names of live workers."""
+
+    def names(harbor: Harbor) -> Sequence[str]:
+        refuse_missing(harbor)
+        return [worker.worker for worker in harbor.workers.list()]
+
+    return _offered(ctx, incomplete, names)
 
 
 def complete_schedule(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from taskharbor.cli.acting import IdsArgument, NoIdsArgument, ReasonOption, YesOption, ids_of
+from taskharbor.cli.acting import (
+    ByOption,
+    IdsArgument,
+    NoIdsArgument,
+    ReasonOption,
+    WhyOption,
+    YesOption,
+    ids_of,
+)
 from taskharbor.cli.bulk import AllOption, DryRunOption, Order, carry_out
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.export import export_jobs
@@ -77,6 +85,7 @@ def requeue(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     reason: ReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -90,6 +99,7 @@ def requeue(
         every=every,
         wanted=wanted,
         reason=reason,
+        by=by,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,
@@ -107,6 +117,8 @@ def purge(
     wanted: Filter,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -123,6 +135,8 @@ def purge(
         ids=ids or (),
         every=every,
         wanted=wanted,
+        reason=reason,
+        by=by,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from taskharbor.cli import dlq, flows, jobs, queues, schedules, schema
+from taskharbor.cli import (
+    audit,
+    dlq,
+    flows,
+    jobs,
+    limits,
+    queues,
+    retention,
+    schedules,
+    schema,
+    tasks,
+    workers,
+)
 from taskharbor.cli.dev import dev
 from taskharbor.cli.enqueue import enqueue
 from taskharbor.cli.events import events
@@ -22,9 +34,7 @@ from taskharbor.cli.output import ReaderGone, hush, note
 from taskharbor.cli.prune import prune
 from taskharbor.cli.stats import stats
 from taskharbor.cli.target import CommonApp, UrlOption
-from taskharbor.cli.tasks import tasks
 from taskharbor.cli.worker import worker
-from taskharbor.cli.workers import workers
 from taskharbor.errors import TaskHarborError
 
 # Locals in a traceback may hold payloads, which do not belong on a terminal or in a log.
@@ -58,14 +68,17 @@ def common(
 app.command()(worker)
 app.command()(dev)
 app.command()(enqueue)
-app.command()(tasks)
+app.add_typer(tasks.commands, name="tasks")
 app.add_typer(jobs.commands, name="jobs")
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(flows.commands, name="flows")
 app.add_typer(queues.commands, name="queues")
 app.add_typer(schedules.commands, name="schedules")
 app.add_typer(schema.commands, name="schema")
-app.command()(workers)
+app.add_typer(limits.commands, name="limits")
+app.add_typer(retention.commands, name="retention")
+app.add_typer(audit.commands, name="audit")
+app.add_typer(workers.commands, name="workers")
 app.command()(leader)
 app.command()(stats)
 app.command()(events)

@@ -46,7 +46,7 @@ def export_jobs(
     counts = counts_of(harbor, chosen)
     written = 0
     with (
-        _sink(file) as write,
+        sink(file) as write,
         progress("export", None if counts is None else sum(counts.values())) as advance,
     ):
         for page in pages(harbor, chosen, payloads=with_arguments):
@@ -64,8 +64,12 @@ def export_jobs(
 
 
 @contextmanager
-def _sink(file: Path | None) -> Generator[Callable[[bytes], None]]:
-    """Give what writes one line."""
+def sink(file: Path | None) -> Generator[Callable[[bytes], None]]:
+    """Give what writes one line, to a file that appears once it is whole, or to standard output.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
     if file is None:
         yield echo
         return

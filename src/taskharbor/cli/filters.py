@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from taskharbor.cli.completing import complete_queue, complete_task
+from taskharbor.cli.output import told_time
 from taskharbor.cli.values import duration, narrowed, narrowing
 from taskharbor.control import JobFilters
 from taskharbor.errors import OptionError, nearest
@@ -67,6 +68,23 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     def is_given(self) -> bool:
         """Return whether anything narrows it down."""
         return self != Filter()
+
+    def told(self) -> str:
+        """Return it in words, as the audit trail keeps them."""
+        parts = {
+            "state": ", ".join(self.states),
+            "queue": ", ".join(self.queues),
+            "task": ", ".join(self.tasks),
+            "error": self.error,
+            "text": self.text,
+            "key": self.key or "",
+            "flow": self.flow,
+            "enqueued since": told_time(self.enqueued_since),
+            "enqueued before": told_time(self.enqueued_before),
+            "ended since": told_time(self.finished_since),
+            "ended before": told_time(self.finished_before),
+        }
+        return "; ".join(f"{name} {value}" for name, value in parts.items() if value)
 
     def of(self, states: Sequence[JobState]) -> Filter:
         """Return it for jobs in these states, if it names none itself."""

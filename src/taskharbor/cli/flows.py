@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from taskharbor.call import draw
-from taskharbor.cli.acting import ReasonOption, YesOption, act, ids_of, operator
+from taskharbor.cli.acting import ByOption, ReasonOption, YesOption, act, ids_of, operator
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.flow_view import for_programs, show_graph, show_head, show_steps
 from taskharbor.cli.listing import (
@@ -26,6 +26,7 @@ from taskharbor.cli.output import confirm, echo, json_line, line, note, plain, t
 from taskharbor.cli.stalled import stalls
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import narrowing
+from taskharbor.control import make_act, told_names
 from taskharbor.driver import CancelStatus, JobGet, RequeueStatus
 from taskharbor.errors import JobNotFound, OptionError, nearest
 from taskharbor.flow import FLOW_ENDED, FlowRecord, FlowState
@@ -147,6 +148,7 @@ def cancel(
     ids: _IdsArgument,
     yes: YesOption = False,
     reason: ReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -157,10 +159,11 @@ def cancel(
             "all flows that standard input names" if "-" in ids else f"{len(ids):,} flow{'s'[: len(ids) > 1]}"
         )
         confirm(f"Cancel {many} for good?", yes=yes)
-        by = operator()
+        target = "ids from standard input" if "-" in ids else told_names(ids)
+        whose = make_act("flows.cancel", target, by=operator(by), reason=reason)
         well = act(
             ids_of(ids),
-            lambda some: harbor.flows.cancel(some, reason=reason, by=by),
+            lambda some: harbor.flows.cancel(some, reason=reason, by=whose.by, act=whose),
             as_json=as_json,
             words=_CANCELLED,
         )
@@ -173,6 +176,7 @@ def retry(
     ctx: typer.Context,
     ids: _IdsArgument,
     reason: ReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -180,7 +184,7 @@ def retry(
     """Make the dead steps of flows ready again, with all their attempts; the flows go on from there."""
     well = True
     with opened(ctx) as harbor, to_the_end():
-        by = operator()
+        by = operator(by)
         for flow_id in ids_of(ids):
             answer = _retried(harbor, flow_id, reason, by)
             well &= answer.status is RequeueStatus.REQUEUED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -18,6 +18,7 @@ from taskharbor.cli.store import file_of, refuse_missing, schema_of, server_of, 
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, Target, UrlOption, default_file, harbor_of, target_of
 from taskharbor.cli.workers import show_workers
+from taskharbor.control import told_terms
 from taskharbor.driver import QueueInfo, SchemaVersion, WorkerInfo
 from taskharbor.drivers import available_drivers
 from taskharbor.errors import TaskHarborError
@@ -53,6 +54,10 @@ class StoreView(msgspec.Struct, frozen=True, kw_only=True):
     schema: SchemaVersion | None
     queues: Sequence[QueueInfo]
     workers: Sequence[WorkerInfo]
+    limits: Mapping[str, str]
+    """What is in force, by scope."""
+    held: Sequence[str]
+    """The scopes that are held back."""
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +149,8 @@ def _look(target: Target) -> StoreView:
             schema=schema_of(driver),
             queues=queues,
             workers=workers,
+            limits={str(one.scope): told_terms(one.terms) for one in harbor.limits.list()},
+            held=[str(one.scope) for one in harbor.limits.holds()],
         )
     finally:
         harbor.close()
@@ -188,3 +195,7 @@ def _store_rows(store: StoreView) -> Iterator[tuple[str, str]]:
     yield "Offers", ", ".join(store.capabilities)
     if store.schema is not None:
         yield "Schema", f"version {store.schema.present} of {store.schema.wanted}"
+    if store.limits:
+        yield "Limits", ", ".join(store.limits)
+    if store.held:
+        yield "Held back", ", ".join(store.held)

@@ -87,6 +87,7 @@ def _facts(record: JobRecord) -> Iterator[tuple[str, str]]:
     yield "deliveries", str(record.deliveries)
     yield "crashes", f"{record.crashes}" if record.crashes else ""
     yield "key", record.key or ""
+    yield "line", record.partition or ""
     yield "enqueued", told_time(record.enqueued_at)
     yield "run at", told_time(record.run_at)
     yield "due", told_time(record.due_at)

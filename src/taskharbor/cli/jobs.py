@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from taskharbor.cli.acting import IdsArgument, NoIdsArgument, ReasonOption, YesOption, ids_of
+from taskharbor.cli.acting import (
+    ByOption,
+    IdsArgument,
+    NoIdsArgument,
+    ReasonOption,
+    WhyOption,
+    YesOption,
+    ids_of,
+)
 from taskharbor.cli.bulk import AllOption, DryRunOption, Order, carry_out
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.filters import Age, Filter, filtered
@@ -75,6 +83,7 @@ def retry(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     reason: ReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -90,6 +99,7 @@ def retry(
         every=every,
         wanted=wanted,
         reason=reason,
+        by=by,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,
@@ -108,6 +118,7 @@ def cancel(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     reason: ReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -124,6 +135,7 @@ def cancel(
         every=every,
         wanted=wanted,
         reason=reason,
+        by=by,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,
@@ -141,6 +153,8 @@ def delete(
     wanted: Filter,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -157,6 +171,8 @@ def delete(
         ids=ids or (),
         every=every,
         wanted=wanted,
+        reason=reason,
+        by=by,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,

@@ -8,16 +8,18 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from taskharbor.cli.acting import operator
+from taskharbor.cli.acting import ByOption, ShownReasonOption, WhyOption, operator
 from taskharbor.cli.completing import complete_queue
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, line, note
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed, told_age
+from taskharbor.control import told_terms
 from taskharbor.driver import QueueInfo
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
+from taskharbor.limit import LimitRecord, ScopeKind
 
 commands = typer.Typer(no_args_is_help=True, help="See what waits in queues; pause and resume them.")
 
@@ -34,11 +36,12 @@ def list_queues(
     """List the queues that hold live jobs or are paused, with how many jobs are in which state."""
     with opened(ctx) as harbor:
         found = harbor.queues.list()
+        limits = [] if as_json or not found else harbor.limits.list()
     if as_json:
         for queue in found:
             json_line(queue)
     elif found:
-        show_queues(found, datetime.now(UTC))
+        show_queues(found, datetime.now(UTC), limits)
     else:
         note("No queue holds live jobs, or is paused.")
 
@@ -47,12 +50,8 @@ def list_queues(
 def pause(
     ctx: typer.Context,
     names: _NamesArgument,
-    reason: Annotated[
-        str,
-        typer.Option(
-            "--reason", metavar="TEXT", help="Why; shown to whoever lists them.", show_default="none"
-        ),
-    ] = "",
+    reason: ShownReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -60,7 +59,7 @@ def pause(
     """Stop workers from taking jobs of these queues, at once. What runs goes on; jobs can be enqueued."""
     with opened(ctx) as harbor:
         wanted = _names(harbor, names)
-        harbor.queues.pause(*wanted, reason=reason, by=operator())
+        harbor.queues.pause(*wanted, reason=reason, by=operator(by))
         _tell(harbor, wanted, as_json=as_json)
 
 
@@ -68,6 +67,8 @@ def pause(
 def resume(
     ctx: typer.Context,
     names: _NamesArgument,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -75,22 +76,31 @@ def resume(
     """Let workers take jobs of these queues again."""
     with opened(ctx) as harbor:
         wanted = _names(harbor, names)
-        harbor.queues.resume(*wanted)
+        harbor.queues.resume(*wanted, reason=reason, by=operator(by))
         _tell(harbor, wanted, as_json=as_json)
 
 
-def show_queues(queues: Sequence[QueueInfo], now: datetime) -> None:
-    """Print a table of queues."""
-    table(QUEUE_HEADERS, [queue_row(queue, now) for queue in queues])
+def show_queues(queues: Sequence[QueueInfo], now: datetime, limits: Sequence[LimitRecord] = ()) -> None:
+    """Print a table of queues, with those of the limits that are theirs."""
+    told = {limit.scope.name: told_terms(limit.terms) for limit in limits if _is_of_queue(limit)}
+    table(QUEUE_HEADERS, [queue_row(queue, now, told.get(queue.name, "")) for queue in queues])
 
 
 QUEUE_HEADERS = ("queue", "ready", "scheduled", "parked", "waiting", "running", "")
 
 
-def queue_row(queue: QueueInfo, now: datetime) -> Sequence[str]:
+def queue_row(queue: QueueInfo, now: datetime, limit: str = "") -> Sequence[str]:
     """Return what a table tells of a queue."""
     counts = (queue.ready, queue.scheduled, queue.parked, queue.waiting, queue.running)
-    return (queue.name, *(f"{count:,}" for count in counts), _told_pause(queue, now))
+    return (
+        queue.name,
+        *(f"{count:,}" for count in counts),
+        "; ".join(filter(None, (limit, _told_pause(queue, now)))),
+    )
+
+
+def _is_of_queue(limit: LimitRecord) -> bool:
+    return limit.scope.kind is ScopeKind.QUEUE and bool(limit.terms)
 
 
 def _told_pause(queue: QueueInfo, now: datetime) -> str:

@@ -9,6 +9,7 @@ import typer
 from msgspec import UNSET
 
 from taskharbor.call import Call, Options, Signature
+from taskharbor.cli.acting import ByOption, WhyOption, operator
 from taskharbor.cli.arguments import from_words
 from taskharbor.cli.completing import complete_task
 from taskharbor.cli.listing import JsonOption
@@ -130,6 +131,8 @@ def create(
     replace: Annotated[
         bool, typer.Option("--replace", help="Change the one that is there, if it was created so too.")
     ] = False,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -155,7 +158,15 @@ def create(
         call: Signature[object] = Signature(
             Call(definition, from_words(definition, arguments or []), options)
         )
-        made = harbor.schedules.create(name, call, schedule, description=description, replace=replace)
+        made = harbor.schedules.create(
+            name,
+            call,
+            schedule,
+            description=description,
+            replace=replace,
+            by=operator(by),
+            reason=reason,
+        )
         if as_json:
             json_line(for_programs(harbor, made, _SHOWN))
             return

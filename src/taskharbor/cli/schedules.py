@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from taskharbor.cli.acting import operator
+from taskharbor.cli.acting import ByOption, ShownReasonOption, WhyOption, operator
 from taskharbor.cli.completing import complete_schedule
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.listing import JsonOption
@@ -20,6 +20,7 @@ from taskharbor.cli.schedule_view import HEADERS, for_people, for_programs, row,
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import listed
+from taskharbor.control import make_act
 from taskharbor.driver import DeclareStatus
 from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
@@ -95,19 +96,15 @@ def show(
 def pause(
     ctx: typer.Context,
     names: _NamesArgument,
-    reason: Annotated[
-        str,
-        typer.Option(
-            "--reason", metavar="TEXT", help="Why; shown to whoever lists them.", show_default="none"
-        ),
-    ] = "",
+    reason: ShownReasonOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
     """Let schedules fire no more until they are resumed. Ticks that pass meanwhile are let go."""
     with opened(ctx) as harbor:
-        found = harbor.schedules.pause(*_listed(names), reason=reason, by=operator())
+        found = harbor.schedules.pause(*_listed(names), reason=reason, by=operator(by))
         _tell_all(harbor, found, "paused", as_json=as_json)
 
 
@@ -115,13 +112,15 @@ def pause(
 def resume(
     ctx: typer.Context,
     names: _NamesArgument,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
     """Let schedules fire again, from now on."""
     with opened(ctx) as harbor:
-        found = harbor.schedules.resume(*_listed(names))
+        found = harbor.schedules.resume(*_listed(names), reason=reason, by=operator(by))
         _tell_all(harbor, found, "fires again", as_json=as_json)
 
 
@@ -129,13 +128,15 @@ def resume(
 def trigger(
     ctx: typer.Context,
     name: _NameArgument,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
     """Make a schedule's job now, beside its ticks, and print its id. Works while it is paused, too."""
     with opened(ctx) as harbor:
-        made = harbor.schedules.trigger(name)
+        made = harbor.schedules.trigger(name, reason=reason, by=operator(by))
     if as_json:
         json_line({"id": made.job_id, "created": made.created})
         return
@@ -157,6 +158,8 @@ def delete(
         ),
     ] = False,
     yes: _YesOption = False,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -167,7 +170,7 @@ def delete(
         for name in wanted:
             harbor.schedules.get(name)
         confirm(f"Delete {', '.join(wanted)}?", yes=yes)
-        deleted = harbor.schedules.delete(*wanted, force=force)
+        deleted = harbor.schedules.delete(*wanted, force=force, reason=reason, by=operator(by))
     for name in deleted:
         if as_json:
             json_line({"name": name, "deleted": True})
@@ -185,6 +188,8 @@ def declare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check them, and show what the application declares.")
     ] = False,
+    reason: WhyOption = "",
+    by: ByOption = "",
     as_json: JsonOption = False,
     _app: AppOption = None,
     _url: UrlOption = None,
@@ -194,7 +199,8 @@ def declare(
         if dry_run:
             _show_declared(harbor, as_json=as_json)
             return
-        declared, given = harbor.declare_schedules(force=force), harbor.declared_generation
+        act = make_act("schedules.declare", "the application's schedules", by=operator(by), reason=reason)
+        declared, given = harbor.declare_schedules(force=force, act=act), harbor.declared_generation
     if as_json:
         json_line(declared)
     else:

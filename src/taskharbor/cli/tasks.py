@@ -1,23 +1,38 @@
-"""`taskharbor tasks`: what the application declares."""
+"""`taskharbor tasks`: what the application declares; pausing and resuming tasks."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import msgspec
 import typer
 
+from taskharbor.cli.acting import ByOption, ShownReasonOption, WhyOption
 from taskharbor.cli.arguments import told_signature
+from taskharbor.cli.completing import complete_task
+from taskharbor.cli.grouping import NamesGroup
+from taskharbor.cli.limits import hold_back, let_go
 from taskharbor.cli.listing import JsonOption
 from taskharbor.cli.output import json_line, json_text, line, note
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import told_duration
+from taskharbor.control import task_name, told_terms
+from taskharbor.limit import Scope, ScopeKind
 from taskharbor.retry import Retry
 from taskharbor.task import TaskDefinition
 
+commands = typer.Typer(cls=NamesGroup, help="See the application's tasks; pause and resume them.")
 
-def tasks(
+_NamesArgument: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME...", help="Tasks, by name.", autocompletion=complete_task),
+]
+
+
+@commands.command("list")
+def list_tasks(
     ctx: typer.Context,
     names: Annotated[
         list[str] | None,
@@ -31,7 +46,7 @@ def tasks(
     _app: AppOption = None,
     _url: UrlOption = None,
 ) -> None:
-    """List the application's tasks: signature, queue, retries, and where they run."""
+    """List the application's tasks: signature, queue, retries, where they run, and the limits they declare."""
     with opened(ctx, tasks="tasks") as harbor:
         wanted = [harbor.task(name) for name in names] if names else list(harbor.registry)
     if as_json:
@@ -42,7 +57,7 @@ def tasks(
             _show(task)
     elif wanted:
         table(
-            ("task", "signature", "queue", "retry", "runs"),
+            ("task", "signature", "queue", "retry", "runs", "limits"),
             [
                 (
                     task.name,
@@ -50,6 +65,7 @@ def tasks(
                     task.options.queue,
                     _told_retry(task.options.retry),
                     _runs(task),
+                    _limits(task),
                 )
                 for task in wanted
             ],
@@ -58,6 +74,50 @@ def tasks(
         note(
             "The application declares no tasks in this registry; import the modules that do where the harbor is made."
         )
+
+
+@commands.command("pause")
+def pause(
+    ctx: typer.Context,
+    names: _NamesArgument,
+    reason: ShownReasonOption = "",
+    by: ByOption = "",
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Stop workers from taking jobs of these tasks, in whatever queue: `limits hold task:NAME` in other words."""
+    with opened(ctx) as harbor:
+        hold_back(harbor, _scopes(names), reason, by, as_json=as_json)
+
+
+@commands.command("resume")
+def resume(
+    ctx: typer.Context,
+    names: _NamesArgument,
+    reason: WhyOption = "",
+    by: ByOption = "",
+    as_json: JsonOption = False,
+    _app: AppOption = None,
+    _url: UrlOption = None,
+) -> None:
+    """Let workers take jobs of these tasks again: `limits lift task:NAME` in other words."""
+    with opened(ctx) as harbor:
+        let_go(harbor, _scopes(names), reason, by, as_json=as_json)
+
+
+def _scopes(names: Sequence[str]) -> Sequence[Scope]:
+    return [Scope(ScopeKind.TASK, task_name(name)) for name in dict.fromkeys(names)]
+
+
+def _limits(task: TaskDefinition) -> str:
+    """Return the limits that a task declares, and whether its keys take turns."""
+    if task.partitioned is None:
+        return ""
+    declared = task.partitioned.declared
+    whole = told_terms(declared.task) if declared.task else ""
+    each = f"{told_terms(declared.keys)} for each key" if declared.keys else ""
+    return "; ".join(filter(None, (whole, each))) or "takes turns"
 
 
 def _for_programs(task: TaskDefinition) -> dict[str, object]:
@@ -81,6 +141,7 @@ def _for_programs(task: TaskDefinition) -> dict[str, object]:
         },
         "timeout": None if options.timeout is None else told_duration(options.timeout),
         "runs": _runs(task),
+        "limits": _limits(task),
         "keep_result": options.keep_result,
         "retain": told_duration(options.retain),
         "key_ttl": told_duration(options.key_ttl),
@@ -98,6 +159,7 @@ def _show(task: TaskDefinition) -> None:
         "retry": _told_retry(options.retry),
         "timeout": "" if options.timeout is None else told_duration(options.timeout),
         "runs": _runs(task),
+        "limits": _limits(task),
         "results": f"kept {told_duration(options.retain)}" if options.keep_result else "not kept",
         "keys": f"taken for {told_duration(options.key_ttl)} after the job has ended",
     }

@@ -7,13 +7,14 @@ from enum import StrEnum
 
 import msgspec
 
+from taskharbor.audit import Act
 from taskharbor.cli.acting import TOLD, Status
 from taskharbor.driver import CancelStatus, DeleteStatus, RequeueStatus
 from taskharbor.harbor import Harbor
 from taskharbor.job import TERMINAL, JobState
 
-Do = Callable[[Harbor, Sequence[str], frozenset[JobState], str, str], Sequence[Status]]
-"""Takes ids, the states of which one must still hold (none: any may), the reason, and who does it.
+Do = Callable[[Harbor, Sequence[str], frozenset[JobState], Act], Sequence[Status]]
+"""Takes ids, the states of which one must still hold (none: any may), and whose act it is, and why.
 
 Returns one answer each, in order.
 """
@@ -32,6 +33,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs run after it: a dry run is red if one could not."""
     for_good: bool = False
     """It cannot be taken back."""
+    action: str
+    """The word that the audit trail has for it."""
     do: Do
     states: Sequence[JobState]
     """In which it is done with `--all`, if nobody says in which."""
@@ -55,7 +58,10 @@ RETRY = Verb(
     asked="Requeue",
     done="requeued",
     runs=True,
-    do=lambda harbor, ids, states, reason, by: harbor.jobs.requeue(ids, states=states, reason=reason, by=by),
+    action="jobs.requeue",
+    do=lambda harbor, ids, states, act: harbor.jobs.requeue(
+        ids, states=states, reason=act.reason, by=act.by, act=act
+    ),
     states=(JobState.DEAD,),
     needs_filter=False,
     fine=frozenset({RequeueStatus.REQUEUED, RequeueStatus.NOT_DEAD, RequeueStatus.MISSING}),
@@ -66,7 +72,8 @@ CANCEL = Verb(
     asked="Cancel",
     done="cancelled",
     for_good=True,
-    do=lambda harbor, ids, _states, reason, by: harbor.jobs.cancel(ids, reason=reason, by=by),
+    action="jobs.cancel",
+    do=lambda harbor, ids, _states, act: harbor.jobs.cancel(ids, reason=act.reason, by=act.by, act=act),
     states=_LIVE,
     needs_filter=True,
     fine=frozenset(CancelStatus),
@@ -80,7 +87,8 @@ DELETE = Verb(
     asked="Delete",
     done="deleted",
     for_good=True,
-    do=lambda harbor, ids, states, _reason, _by: harbor.jobs.delete(ids, states=states),
+    action="jobs.delete",
+    do=lambda harbor, ids, states, act: harbor.jobs.delete(ids, states=states, act=act),
     states=tuple(state for state in JobState if state is not JobState.RUNNING),
     needs_filter=True,
     fine=frozenset({DeleteStatus.DELETED, DeleteStatus.OTHER_STATE, DeleteStatus.MISSING}),
