@@ -65,14 +65,14 @@ def main() -> None:
         # An API is down: hold its calls back, by hand, without a deploy; and let them go later.
         harbor.limits.hold(call_api, by="ada", reason="their maintenance window")
         held = call_api.enqueue(1)
-        print(held.status().value)
+        print(held.status().state.value)
         harbor.limits.lift(call_api, by="ada")
         # They allow less from now on. Workers need no restart.
         harbor.limits.set(
             call_api, rate=Rate(10, per=timedelta(seconds=1)), by="ada", reason="their new contract"
         )
         harbor.run_until_idle()
-        print(held.status().value)
+        print(held.status().state.value)
 
         for entry in harbor.audit.find():
             print(entry.by, entry.action, entry.target, entry.reason)

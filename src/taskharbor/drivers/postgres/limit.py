@@ -118,11 +118,16 @@ def _end(step: Step, before: Rules) -> Routine[None]:
     """See to what follows from a change of the rules."""
     after = (yield from read_rules()).rules
     yield from _restart(before, after)
-    if after.counts and not before.counts:
+    # Only leases that hold jobs which some limit on running concerned were counted before.
+    if _counting(after) - _counting(before):
         yield Query(_PATIENCE)
         yield Query(_LOCK_LEASES)
         yield Query(_COUNT_LEASES)
     yield from wake_all(step)
+
+
+def _counting(rules: Rules) -> set[Scope]:
+    return {scope for scope, terms in rules.terms.items() if terms.max_running is not None}
 
 
 def _restart(before: Rules, after: Rules) -> Routine[None]:
