@@ -67,9 +67,10 @@ class Ask(Generic[Q, T]):
         """
         self._verb = verb
         self._request = request
-        self.writes = writes
+        # An act is written down whatever comes of it.
+        self.writes = writes or request.act is not None
         self.urgent = urgent
-        self._looks = looks
+        self._looks = looks if request.act is None else None
         self.answer: T | None = None
         self.error: BaseException | None = None
         self.ended = False
