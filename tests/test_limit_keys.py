@@ -1,7 +1,5 @@
 """The partitions that calls come to by their arguments, and what is refused of limits when the task is declared."""
 
-# ruff: noqa: ARG005 - a key function takes all parameters, whichever it needs
-
 from __future__ import annotations
 
 from collections.abc import Callable
