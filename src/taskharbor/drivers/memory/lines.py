@@ -63,20 +63,29 @@ class Ring:
                 else:
                     yield turn, due
 
-    def candidates(self, turn: Turn, now: int, count: int) -> tuple[list[Entry], bool]:
-        """Return the first jobs of a line that are due, and whether there are more."""
-        found: list[Entry] = []
+    def candidates(self, turn: Turn, now: int, count: int) -> tuple[list[Row], bool]:
+        """Return the first jobs of a line that are due, and whether there are others behind them, due or not."""
+        found: list[Row] = []
+        more = False
         for heap in self.heaps[turn]:
-            popped: list[Entry] = []
-            while len(found) <= count:
-                entry = _head(heap)
-                if entry is None or entry[0] > now:
-                    break
-                popped.append(heapq.heappop(heap))
-                found.append(entry)
-            for entry in popped:
-                heapq.heappush(heap, entry)
-        return found[:count], len(found) > count
+            head = _head(heap) if heap else None
+            if head is None:
+                continue
+            wanted = count - len(found)
+            if wanted <= 0 or head[0] > now:
+                more = True
+            elif wanted == 1 or len(heap) == 1:
+                found.append(head[3])
+                more = more or len(heap) > 1
+            else:
+                popped: list[Entry] = []
+                while len(popped) < wanted and (entry := _head(heap)) is not None and entry[0] <= now:
+                    popped.append(heapq.heappop(heap))
+                more = more or bool(heap)
+                for entry in popped:
+                    found.append(entry[3])
+                    heapq.heappush(heap, entry)
+        return found, more
 
     def due(self, turn: Turn) -> int | None:
         """Return when the first job of a line is due; None if it is empty."""
@@ -116,13 +125,20 @@ class Lines:
     def push(self, row: Row, partition: str, entry: Entry) -> None:
         """Put a job into its line."""
         job = row.job
-        ring = self.rings.setdefault(job.queue, {}).setdefault(job.priority, Ring())
-        ring.push((job.task, partition, self._number(row.stray)), row.lane, entry)
-        self.queues.setdefault(job.task, set()).add(job.queue)
+        rings = self.rings.get(job.queue)
+        if rings is None:
+            rings = self.rings[job.queue] = {}
+        ring = rings.get(job.priority)
+        if ring is None:
+            ring = rings[job.priority] = Ring()
+        number = 0 if row.stray is None else self._number(row.stray)
+        ring.push((job.task, partition, number), row.lane, entry)
+        queues = self.queues.get(job.task)
+        if queues is None:
+            queues = self.queues[job.task] = set()
+        queues.add(job.queue)
 
-    def _number(self, stray: Stray | None) -> int:
-        if stray is None:
-            return 0
+    def _number(self, stray: Stray) -> int:
         number = self._numbers.get(stray)
         if number is None:
             self._strays.append(stray)
@@ -184,15 +200,12 @@ class LineWalk:
             if ring is None:
                 continue
             for turn, due in ring.in_turn(partial(self._is_closed, queue)):
-                if due > self._now:
-                    if self._opens(turn):
-                        self._note(due - self._now)
+                if turn[2] and not self._opens(turn):
                     continue
-                line = Line(queue, priority, *turn)
-                if self._gates.room(line) <= 0:
-                    self._note(self._gates.wait(line))
-                elif self._opens(turn):
-                    yield ring, line
+                if due > self._now:
+                    self._note(due - self._now)
+                else:
+                    yield ring, Line(queue, priority, *turn)
 
     def _is_closed(self, queue: str, task: str) -> bool:
         if not self._gates.closed(queue, task):
@@ -204,19 +217,20 @@ class LineWalk:
         """Give lines their turns, with so many jobs of each; return those that gave all of them, and have more."""
         found = [(ring, line, *ring.candidates(line.turn, self._now, count)) for ring, line in lines]
         waiting = [
-            Waiting(line, [Candidate(row.job.id, row.guarded, row.solo) for _, _, _, row in jobs], more)
-            for _, line, jobs, more in found
+            Waiting(line, [Candidate(row.job.id, row.guarded, row.solo) for row in rows], more)
+            for _, line, rows, more in found
         ]
         given = allot(waiting, self._gates, self._quota)
         again: list[tuple[Ring, Line]] = []
-        for (ring, line, jobs, more), job_ids in zip(found, given.jobs, strict=True):
-            for _, _, _, row in jobs[: len(job_ids)]:
+        for (ring, line, rows, more), job_ids in zip(found, given.jobs, strict=True):
+            for row in rows[: len(job_ids)]:
                 self._take(row)
-            due = ring.due(line.turn)
-            if due is not None and due > self._now:
-                self._note(due - self._now)
-            if job_ids and more and len(job_ids) == len(jobs):
+            if not more or len(job_ids) < len(rows):
+                continue
+            if rows:
                 again.append((ring, line))
+            elif (due := ring.due(line.turn)) is not None:
+                self._note(due - self._now)
         for (queue, priority), turn in given.last.items():
             self._lines.rings[queue][priority].after = turn
         self._note(given.wait)
