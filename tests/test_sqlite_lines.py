@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -17,7 +18,6 @@ from taskharbor_conformance.bench import HOUR, LEASE, TASK, Bench, Doorbell, suc
 from tests.support.sqlite import OtherProgram, ask_file, connections_noted, driver_on, with_bench
 from tests.test_sqlite_plans import Watch, plan
 
-OTHER = "video.cut"
 KEYS = Scope(ScopeKind.KEYS, TASK)
 WHOLE = Scope(ScopeKind.TASK, TASK)
 SMALL, LARGE = 300, 20_000
@@ -48,6 +48,16 @@ async def set_limit(bench: Bench, scope: Scope, terms: LimitTerms) -> None:
 
 
 # --- what a walk reads
+
+
+class Verb(Protocol):
+    """Something done on a bench, from some point on watched."""
+
+    __name__: str
+
+    async def __call__(self, bench: Bench, watch: Watch) -> None:
+        """Do it."""
+        ...
 
 
 async def in_turn(bench: Bench, watch: Watch) -> None:
@@ -88,15 +98,13 @@ async def into_one_free_slot(bench: Bench, watch: Watch) -> None:
     [in_turn, one_at_a_time, at_a_rate, held_back_by_the_task, into_one_free_slot],
     ids=lambda verb: verb.__name__,
 )
-def test_what_a_reserve_from_lines_reads_does_not_grow_with_how_many_wait(
-    verb: Callable[[Bench, Watch], Awaitable[None]], tmp_path: Path
-) -> None:
+def test_what_a_reserve_from_lines_reads_does_not_grow_with_how_many_wait(verb: Verb, tmp_path: Path) -> None:
     seen: dict[int, Watch] = {}
     for count in (SMALL, LARGE):
         path = filled(tmp_path / f"{count}.db", count)
         with connections_noted() as connections:
             watch = seen[count] = Watch(connections)
-            with_bench(path, lambda bench, watch=watch: verb(bench, watch))
+            with_bench(path, partial(verb, watch=watch))
     bad = [
         (step, statement)
         for statement in seen[LARGE].statements
@@ -117,8 +125,7 @@ def test_a_store_without_lines_does_not_look_for_any(tmp_path: Path) -> None:
             await bench.enqueue()
         await bench.take(1)
         watch.begin()
-        taken = await bench.take(1)
-        await bench.settle(success(*taken))
+        await bench.settle(success(await bench.take_one()))
 
     with connections_noted() as connections:
         watch = Watch(connections)

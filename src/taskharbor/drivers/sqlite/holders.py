@@ -10,6 +10,7 @@ from taskharbor.clock import from_micros
 from taskharbor.driver import Holder, looks_at_holder
 from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
 from taskharbor.drivers.sqlite.rows import json_text, read_json
+from taskharbor.drivers.sqlite.shut import Shut
 from taskharbor.drivers.sqlite.states import LIST, LIVE_STATE, positional
 from taskharbor.drivers.sqlite.upkeep import parked_strays
 from taskharbor.job import JobState, NewJob
@@ -64,8 +65,8 @@ def key_holders(jobs: Sequence[NewJob], now: int) -> Routine[dict[tuple[str, str
 def _look(ids: Sequence[str], now: int) -> Routine[dict[str, _Seen]]:
     if not ids:
         return {}
-    parked = yield from parked_strays(now)
-    values: dict[str, Cell] = {"now": now, "ids": json_text(ids), "parked": json_text(sorted(parked))}
+    shut = Shut((yield from parked_strays(now)), None)  # limits and holds have no part in this
+    values: dict[str, Cell] = {"now": now, "ids": json_text(ids), **shut.values()}
     found = read_json((yield positional(_SEEN, values)), _seen)
     return {one.id: one for one in found}
 

@@ -78,7 +78,7 @@ def none_expired(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaime
 def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaimed]]:
     """Take back the jobs of workers that are gone."""
     expired = yield Query(_EXPIRED, (step.now, duration_micros(request.observed)))
-    leaving = Leaving(step.now, step.wakes)
+    leaving = Leaving(step)
     reclaimed: list[Reclaimed] = []
     for token, worker, jobs, _ in expired:
         if len(reclaimed) >= request.limit:

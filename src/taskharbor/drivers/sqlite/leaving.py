@@ -11,9 +11,11 @@ import msgspec
 
 from taskharbor.clock import from_micros
 from taskharbor.drivers.sqlite.lines import QUEUES_WAITING
-from taskharbor.drivers.sqlite.routine import Cell, Query, Routine, Wakes
-from taskharbor.drivers.sqlite.rows import BATCH_BYTES, LINES, SOLO, Packed, json_text
+from taskharbor.drivers.sqlite.routine import Cell, Query, Routine
+from taskharbor.drivers.sqlite.rows import BATCH_BYTES, LINES, SOLO, Packed, Step, json_text
+from taskharbor.drivers.sqlite.rules import rules_now
 from taskharbor.job import AttemptError, JobState
+from taskharbor.limit import ScopeKind
 from taskharbor.settlement import SOLO_CRASHES, Settlement
 
 T = TypeVar("T")
@@ -57,8 +59,9 @@ _BACK = f"""UPDATE taskharbor_job SET token = NULL, started = 0, due = e.value -
     stray = e.value ->> 7, stray_reason = e.value ->> 8, errors = {_WITH_ERROR.format(9, "")},
     settled = e.value ->> 10
     FROM json_each(?) e WHERE taskharbor_job.id = e.value ->> 0"""  # noqa: S608 - our own constants
-WAITING_FOR_ROOM = f"""{QUEUES_WAITING}
-    UNION SELECT name FROM taskharbor_limit WHERE kind = 'queue'"""  # noqa: S608 - our own constants
+_ENDS_OF = (
+    """SELECT DISTINCT j.queue, j.task FROM json_each(?) e CROSS JOIN taskharbor_job j ON j.id = e.value"""
+)
 _LEAVE = """UPDATE taskharbor_lease SET remaining = remaining - (e.value ->> 1)
     FROM json_each(?) e WHERE taskharbor_lease.token = e.value ->> 0"""
 
@@ -103,9 +106,10 @@ class Fall(NamedTuple):
 class Leaving:
     """Jobs on their way out of their leases, within one transaction."""
 
-    def __init__(self, now: int, wakes: Wakes) -> None:
-        self._now = now
-        self._wakes = wakes
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._now = step.now
+        self._wakes = step.wakes
         self._leases: Counter[int] = Counter()
         self._succeeded: dict[tuple[str, int], list[tuple[str, bytes | None]]] = {}
         self._cancelled: list[tuple[Cell, ...]] = []
@@ -195,6 +199,7 @@ class Leaving:
 
     def write(self) -> Routine[None]:
         """Write it all down."""
+        yield from self._make_room()
         if self._keyed:
             yield Query(_END_KEYS, (json_text(self._keyed), self._now))
         for (codec, charge), jobs in self._succeeded.items():
@@ -211,9 +216,21 @@ class Leaving:
         if self._leases:
             yield Query(_LEAVE, (json_text(list(self._leases.items())),))
             yield Query("DELETE FROM taskharbor_lease WHERE remaining <= 0")
-            # There may be room behind a limit now. As a rule no queue has lines, and none is limited.
-            self._wakes.queues.update([queue for (queue,) in (yield Query(WAITING_FOR_ROOM))])
         self._wakes.jobs.extend(self._ended)
+
+    def _make_room(self) -> Routine[None]:
+        """Wake those who may wait for room behind a limit that these jobs leave."""
+        rules = yield from rules_now(self._step)
+        if not rules.counts:
+            return
+        counted = {scope for scope, terms in rules.terms.items() if terms.max_running is not None}
+        queues = {scope.name for scope in counted if scope.kind is ScopeKind.QUEUE}
+        tasks = {scope.name for scope in counted if scope.kind is not ScopeKind.QUEUE}
+        ids = [*self._ended, *(str(row[0]) for row in self._back)]
+        left = yield Query(_ENDS_OF, (json_text(ids),))
+        self._wakes.queues.update(queue for queue, _ in left if queue in queues)
+        if any(task in tasks for _, task in left):
+            self._wakes.queues.update([queue for (queue,) in (yield Query(QUEUES_WAITING))])
 
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -150,5 +150,6 @@ def _each(step: Step, sql: str, rows: Sequence[Sequence[Cell]]) -> Routine[list[
 def _changed(step: Step) -> Routine[None]:
     """Have everybody read the rules anew, and look whether something may be taken now."""
     yield Query(_FORGET)
-    yield Query("UPDATE taskharbor_rules SET revision = revision + 1")
+    # Not the next number: what is rolled back may have been read already, and must not be taken for another change.
+    yield Query("UPDATE taskharbor_rules SET revision = random()")
     step.wakes.queues.update(queue for (queue,) in (yield Query(_QUEUES)))

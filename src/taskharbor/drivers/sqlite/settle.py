@@ -51,7 +51,7 @@ def job_settle(step: Step, request: JobSettle) -> Routine[Sequence[Settled]]:
     settlements = request.settlements
     if not settlements:
         return []
-    leaving = Leaving(step.now, step.wakes)
+    leaving = Leaving(step)
     plain, steps = yield from _all_plain_successes(settlements)
     if plain:
         leaving.succeed_all(settlements)

@@ -13,7 +13,7 @@ LIST = "(SELECT value FROM json_each(:{}))"
 _PARKED = "stray IN " + LIST.format("parked")
 _ADMITTED = f"token IS NULL AND lane <> {WAITING} AND NOT {_PARKED}"
 SHUT = (
-    f"((task IN {LIST.format('shut_tasks')}) <> ((task, coalesce(part, '')) IN "
+    f"((task IN {LIST.format('shut_tasks')}) <> ((task, coalesce(part, '')) IN "  # noqa: S608 - our own constants
     "(SELECT value ->> 0, value ->> 1 FROM json_each(:shut_others))))"
 )
 """Whether limits or holds keep a job back."""
