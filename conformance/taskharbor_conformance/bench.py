@@ -110,6 +110,7 @@ class JobFields(TypedDict, total=False):
     key_rule: KeyRule | None
     keep_result: bool
     retain: timedelta
+    partition: str | None
 
 
 def new_job(**fields: Unpack[JobFields]) -> NewJob:
@@ -135,6 +136,7 @@ def new_job(**fields: Unpack[JobFields]) -> NewJob:
         key_rule=fields.get("key_rule"),
         keep_result=fields.get("keep_result", True),
         retain=fields.get("retain", DEFAULT_RETAIN),
+        partition=fields.get("partition"),
     )
 
 
@@ -151,6 +153,7 @@ class ReserveFields(TypedDict, total=False):
     guarded_limit: int
     solo: bool
     aged: AgedTake | None
+    partitioned_limit: int | None
 
 
 class Bench:
@@ -268,6 +271,7 @@ class Bench:
                 guarded_limit=fields.get("guarded_limit", ENOUGH),
                 solo=fields.get("solo", True),
                 aged=fields.get("aged"),
+                partitioned_limit=fields.get("partitioned_limit"),
                 now=self.now,
             )
         )
