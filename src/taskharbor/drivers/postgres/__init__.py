@@ -13,6 +13,10 @@ look         job_get, job_find, job_count                 queue        pauses
 stray        jobs that some could not run                 upkeep       the register, history_prune
 schedule     schedule_find, ..._due, by hand              declaring    schedule_declare, schedule_create
 firing       schedule_fire                                leader       leader_take, ..._release, ..._list
+rules        the limits and holds in force                gates        what runs behind them, and when more may
+limit        limit_declare, ..._set, ..._clear, ..._list  hold         hold_place, ..._lift, ..._list
+shut         what they keep back: shown as parked         retention    rules of retention
+audit        the trail, written with each act
 schedule_rows  schedules between words and their table
 connection   opening one                                  pool         those that are open, with lending
 refusal      what errors mean                             whole        whether no table of ours was dropped
