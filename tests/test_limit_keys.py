@@ -31,6 +31,7 @@ from taskharbor.job import JobRecord
 from taskharbor.limit import KEYLESS, PARTITION_LIMIT, LimitTerms, RateTerms, Scope, ScopeKind
 from taskharbor.task.key_value import NotAKeyError, write_partition
 from taskharbor.task.limits import checked_limits
+from taskharbor.testing import InlineHarbor
 from taskharbor.upkeep.limits import declared_limits
 from tests.fixtures.support import untyped
 
@@ -172,6 +173,22 @@ def test_a_step_has_its_line_from_what_is_known_beforehand() -> None:
         for refused in (by_text, by_name):
             with pytest.raises(FlowError, match=r"is made of 'text', which comes from an earlier step"):
                 chain(fetch.s("u"), refused).enqueue()
+
+
+def test_a_drain_in_a_test_runs_all_that_is_due() -> None:
+    """Limits keep nothing back there; partitions are as everywhere."""
+    registry = Registry()
+
+    @task(registry=registry, rate=Rate(1, MINUTE), max_running=MaxRunning(1, "tenant"))
+    def call(tenant: str) -> str:
+        return tenant
+
+    with InlineHarbor(registry=registry) as harbor:
+        jobs = [call.enqueue(tenant) for tenant in "aab"]
+        harbor.drain()
+        assert (
+            ["a", "a", "b"] == [job.result() for job in jobs] == [partition(harbor, job.id) for job in jobs]
+        )
 
 
 def test_it_goes_along_with_uniqueness_and_schedules() -> None:

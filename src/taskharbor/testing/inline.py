@@ -36,9 +36,9 @@ class InlineHarbor(Harbor):
 
     Jobs take the way that they take in production: encoded, checked, stored, reserved, decoded, run within their
     layers, retried. One runs at a time, or one batch, in the order in which they are due; no batch waits for more than
-    is due. Tasks with `run="process"` run in children, as everywhere. `drain` heeds no settings of the environment or
-    of a file. Nobody waits for listeners with `when_full="wait"`, since it is the test itself that would read them:
-    they hold all that comes.
+    is due, and limits that tasks declare (`rate`, `max_running`) keep nothing back. Tasks with `run="process"` run in
+    children, as everywhere. `drain` heeds no settings of the environment or of a file. Nobody waits for listeners with
+    `when_full="wait"`, since it is the test itself that would read them: they hold all that comes.
     """
 
     def __init__(
@@ -262,7 +262,9 @@ class InlineHarbor(Harbor):
     def _worker(self, queues: Sequence[str]) -> Worker:
         from taskharbor.worker import Worker, WorkerSettings
 
-        return Worker(self._application(), WorkerSettings(queues=queues, concurrency=1))
+        worker = Worker(self._application(), WorkerSettings(queues=queues, concurrency=1))
+        worker.leave_limits()
+        return worker
 
     @staticmethod
     def _no_counts() -> WorkerCounts:

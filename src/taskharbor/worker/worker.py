@@ -77,6 +77,7 @@ class Worker:
         self._drain_asked = asyncio.Event()
         self._waits = False
         self._declares = True
+        self._declares_limits = True
         self._halt = asyncio.Event()
         self._order: Order | None = None
 
@@ -96,6 +97,10 @@ class Worker:
         the others.
         """
         self._declares = Capability.SHARED not in self._application.driver.capabilities
+
+    def leave_limits(self) -> None:
+        """Do not declare the limits of its tasks, so that they keep nothing back that the store does not hold yet."""
+        self._declares_limits = False
 
     async def __aenter__(self) -> Self:
         """Start: open the store, build the dependencies, go on the register, begin to reserve.
@@ -135,7 +140,7 @@ class Worker:
         await self._reached(self._register.announce)
         if declared is not None and self._declares:
             await self._reached(lambda: declare(store, declared))
-        limits_declared = await self._reached(self._limits.declare_at_start)
+        limits_declared = not self._declares_limits or await self._reached(self._limits.declare_at_start)
         self._sight.seen()
         # Nothing is reserved before it is known that its lease can be kept.
         await self._reached(self._keeper.start)
@@ -339,7 +344,7 @@ class Worker:
     def _on_refresh(self) -> None:
         """Tell the store of tasks that were declared while this worker runs."""
         self._announce_soon()
-        if not self._stopping.begun:
+        if self._declares_limits and not self._stopping.begun:
             _ = self._background.spawn(self._limits.declare_by_and_by(), "limits")
 
     def _on_order(self, order: Order, by: str) -> None:
