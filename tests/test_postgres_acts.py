@@ -329,7 +329,7 @@ def test_rules_are_applied_part_by_part_to_all_partitions(ground: SharedSchema) 
     """Of each task by itself, the ones that ended last are kept; a rule of its own goes before the one for all."""
 
     async def work(bench: Bench) -> None:
-        ended: dict[str, list[str]] = {"a": [], "b": [], "c": []}
+        ended: dict[str, list[str]] = {"a": [], "b": [], "c": [], "d": []}
         for number in range(6):
             bench.advance(SECOND)
             for task, ids in ended.items():
@@ -348,8 +348,10 @@ def test_rules_are_applied_part_by_part_to_all_partitions(ground: SharedSchema) 
 
         parts = await prune(bench, 2)
 
-        assert (8, True) == (sum(part.jobs for part in parts), all(part.jobs <= 2 for part in parts))
-        assert {*ended["a"][4:], *ended["b"][3:], *ended["c"][1:]} == set(await bench.find_ids())
+        assert (12, True) == (sum(part.jobs for part in parts), all(part.jobs <= 2 for part in parts))
+        assert {*ended["a"][4:], *ended["b"][3:], *ended["c"][1:], *ended["d"][4:]} == set(
+            await bench.find_ids()
+        )
         nothing = RetentionRule(state=JobState.DEAD)
         assert [True, False] == await bench.store.retention_set(RetentionSet(rules=[nothing, nothing]))
 
