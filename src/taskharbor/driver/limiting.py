@@ -266,8 +266,12 @@ class Gates:
         known = self.changed.get(scope)
         if known is None:
             known = self._arrivals.get(scope, 0)
-        # A clock that was set back, or terms that were made quicker, must not keep it shut for longer than its burst.
-        return min(max(known, self.now), self.now + rate.burst * interval(rate))
+        # A clock that was set back, or terms that were made quicker, must not keep it shut for longer than its burst:
+        # written back, or it would be put off again with each look.
+        latest = self.now + rate.burst * interval(rate)
+        if known > latest:
+            known = self.changed[scope] = latest
+        return max(known, self.now)
 
     def _tokens(self, scope: Scope, rate: RateTerms) -> int:
         step = interval(rate)
