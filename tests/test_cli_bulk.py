@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from taskharbor import JobRecord, JobState, Registry, Retry, chain, group, task
+from taskharbor.audit import Act
 from taskharbor.cli import acting, bulk, listing
 from taskharbor.control import Jobs
 from taskharbor.driver import CancelStatus, DeleteStatus
@@ -170,10 +171,10 @@ def test_jobs_that_come_while_all_are_cancelled_are_left(shop: Shop, monkeypatch
     cancel = Jobs.cancel
 
     def beside_a_producer(
-        jobs: Jobs, ids: Sequence[str], *, reason: str = "", by: str = ""
+        jobs: Jobs, ids: Sequence[str], *, reason: str = "", by: str = "", act: Act | None = None
     ) -> Sequence[CancelStatus]:
         shop.harbor.enqueue_many([shop.send.s("b")] * len(ids))
-        return cancel(jobs, ids, reason=reason, by=by)
+        return cancel(jobs, ids, reason=reason, by=by, act=act)
 
     monkeypatch.setattr(Jobs, "cancel", beside_a_producer)
 
@@ -194,10 +195,12 @@ def test_what_was_done_is_told_when_it_ends_before_its_end(
         sent = [job.id for job in shop.harbor.enqueue_many([shop.send.s("a")] * 4)]
     cancel = Jobs.cancel
 
-    def once(jobs: Jobs, ids: Sequence[str], *, reason: str = "", by: str = "") -> Sequence[CancelStatus]:
+    def once(
+        jobs: Jobs, ids: Sequence[str], *, reason: str = "", by: str = "", act: Act | None = None
+    ) -> Sequence[CancelStatus]:
         if sent[0] not in ids:
             raise cut
-        return cancel(jobs, ids, reason=reason, by=by)
+        return cancel(jobs, ids, reason=reason, by=by, act=act)
 
     monkeypatch.setattr(Jobs, "cancel", once)
     which = sent if named else ["--all", "--queue", "mail", "--yes"]
@@ -470,10 +473,10 @@ def test_what_was_requeued_since_it_was_found_is_not_deleted(
     delete = Jobs.delete
 
     def after_a_requeue(
-        jobs: Jobs, ids: Sequence[str], *, states: Iterable[JobState] = ()
+        jobs: Jobs, ids: Sequence[str], *, states: Iterable[JobState] = (), act: Act | None = None
     ) -> Sequence[DeleteStatus]:
         jobs.requeue([dead[1]])
-        return delete(jobs, ids, states=states)
+        return delete(jobs, ids, states=states, act=act)
 
     monkeypatch.setattr(Jobs, "delete", after_a_requeue)
 

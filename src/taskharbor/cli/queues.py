@@ -36,7 +36,7 @@ def list_queues(
     """List the queues that hold live jobs or are paused, with how many jobs are in which state."""
     with opened(ctx) as harbor:
         found = harbor.queues.list()
-        limits = [] if as_json or not found else harbor.limits.list()
+        limits = harbor.limits.list()
     if as_json:
         for queue in found:
             json_line(queue)

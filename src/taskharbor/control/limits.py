@@ -224,14 +224,17 @@ def _rate_terms(rate: Rate | RateTerms | None) -> RateTerms | None:
         return rate.terms
     if rate is None:
         return None
-    given: object = rate
-    if not isinstance(given, RateTerms):
+    if not _are_terms(rate):
         raise OptionError(f"rate={rate!r}: expected Rate(100, per=timedelta(minutes=1)), or None for none")
     _check_count("rate.limit", rate.limit, 1)
     _check_count("rate.burst", rate.burst, 1)
     if duration_micros(rate.per) < rate.limit:
         raise OptionError(f"rate={rate!r}: expected a time of at least a microsecond for each job")
     return rate
+
+
+def _are_terms(rate: object) -> bool:
+    return isinstance(rate, RateTerms)
 
 
 def _check_count(what: str, value: object, least: int) -> None:
