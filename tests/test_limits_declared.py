@@ -142,6 +142,23 @@ def test_nobody_holds_ahead_what_a_limit_lets_another_start(kind: str, tmp_path:
                 job.result(ENOUGH)
 
 
+@pytest.mark.parametrize("kind", DRIVERS)
+def test_jobs_of_lines_are_leased_into_slots_only(kind: str, tmp_path: Path) -> None:
+    """Never one more than can start, whatever the prefetch."""
+    registry, leased = Registry(), list[int]()
+
+    @task(registry=registry, fair="tenant", keep_result=False)
+    def fair(tenant: str) -> None:
+        if not leased:  # later ones may have ended beside those that run, and not be settled yet
+            leased.append(len(running(harbor)))
+
+    with harbor_of(kind, registry, tmp_path) as harbor:
+        harbor.enqueue_many([fair.s("ab"[number % 2]) for number in range(20)])
+        harbor.run_until_idle(concurrency=2, prefetch=50)
+
+    assert leased in ([1], [2])
+
+
 @pytest.mark.parametrize(
     "options",
     [

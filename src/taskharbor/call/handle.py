@@ -35,6 +35,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is parked, dead or cancelled."""
     errors: tuple[AttemptError, ...]
     """Why each failed attempt failed, oldest first."""
+    partition: str | None = None
+    """Of a task with limits, or that takes turns: which line the job stands in."""
 
 
 class JobHandle(Generic[R_co]):
@@ -213,6 +215,7 @@ def status_of(record: JobRecord) -> JobStatus:
         finished_at=record.finished_at,
         reason=record.reason,
         errors=record.errors,
+        partition=record.partition,
     )
 
 
