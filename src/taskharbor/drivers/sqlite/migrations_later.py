@@ -15,7 +15,7 @@ LATER = (
             "ALTER TABLE taskharbor_dead ADD COLUMN part TEXT",
             # Of a store without lines it is empty.
             """CREATE INDEX taskharbor_job_line
-    ON taskharbor_job (queue, priority, task, part, stray, lane, due, id, guarded) WHERE lane > 3 AND token IS NULL""",
+    ON taskharbor_job (queue, priority, task, part, stray, lane, due, id, guarded) WHERE +lane > 3 AND token IS NULL""",
             # `declared` and `override` are terms as JSON; NULL where there are none.
             """CREATE TABLE taskharbor_limit (
     kind TEXT NOT NULL,
