@@ -125,7 +125,7 @@ def purge(
 ) -> None:
     """Remove dead letters for good, with their arguments: those named, or with `--all` those that match.
 
-    Nothing else removes a dead letter; `dlq export` keeps a copy.
+    Nothing else removes a dead letter, unless a rule of `retention` does; `dlq export` keeps a copy.
     """
     order = Order(
         command="dlq purge",
