@@ -16,6 +16,7 @@ from benchmarks import (
     depth,
     drain,
     enqueue,
+    killed,
     latency,
     limits,
     page,
@@ -65,6 +66,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "batch": batch.theme,
         "shares": shares.theme,
         "limits": limits.theme,
+        "killed": killed.theme,
         "depth": sqlite_depth.theme,
     },
     "postgres": {
@@ -79,6 +81,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
         "batch": batch.theme,
         "shares": shares.theme,
         "limits": limits.theme,
+        "killed": killed.theme,
         "idle": postgres_idle.theme,
         "soak": soak.theme,
     },
@@ -87,7 +90,7 @@ THEMES_OF: dict[str, dict[str, ThemeOf]] = {
 JOBS = {"postgres": 60_000}
 """Jobs in a run, where it is not the usual number: these come to seconds, beside which a start is nothing."""
 _JOBS = 20_000
-LARGE = {("sqlite", "depth"), ("postgres", "soak")}
+LARGE = {("sqlite", "depth"), ("sqlite", "killed"), ("postgres", "killed"), ("postgres", "soak")}
 """Those that take minutes and some gigabytes: run when asked for by name."""
 
 
