@@ -298,21 +298,23 @@ async def _delete(store: Store, names: Sequence[str], reason: str, by: str, *, f
 
 async def _trigger(store: Store, name: str, reason: str, by: str) -> Sent:
     job_id = new_job_id()
+    record = await _one(store, name)
+    # Firing is not one step with writing it down: what is meant stands in the trail before, what came of it after.
+    act = _act("schedules.trigger", [record.name], reason, by)
+    await store.audit_write(AuditWrite(act=act, named=1, changed=0))
     for _ in range(_ATTEMPTS):
-        record = await _one(store, name)
         job = msgspec.structs.replace(
             record.job, id=job_id, meta={**record.job.meta, SCHEDULE_META: record.name}
         )
         firing = Firing(name=record.name, revision=record.revision, jobs=[job])
         (answer,) = await store.schedule_fire(ScheduleFire(firings=[firing]))
         if answer.moved:
-            # Not in one step with the job: should the process end between the two, the schedule tells of it.
-            made = any(one.status is EnqueueStatus.CREATED for one in answer.jobs)
-            act = _act("schedules.trigger", [record.name], reason, by)
-            await store.audit_write(AuditWrite(act=act, named=1, changed=int(made)))
+            if any(one.status is EnqueueStatus.CREATED for one in answer.jobs):
+                await store.audit_write(AuditWrite(act=act, named=0, changed=1))
             _ = refuse_taken(firing.jobs, answer.jobs)
             (stored,) = answer.jobs
             return Sent(stored.job_id, stored.status is EnqueueStatus.CREATED)
+        record = await _one(store, name)
     raise ScheduleError(
         f"the schedule {name!r} was changed by others {_ATTEMPTS} times while it was to be triggered; try again",
         name=name,
