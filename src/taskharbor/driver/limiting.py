@@ -210,19 +210,6 @@ class Gates:
         """Return the same of a queue's plain jobs."""
         return self._wait(self.rules.queue_gate(queue))
 
-    def task_room(self, task: str) -> int:
-        """Return how many jobs all lines of a task together may give now, as far as its own gate goes."""
-        scope = Scope(ScopeKind.TASK, task)
-        return 0 if scope in self.rules.held else self._room(self._task_gate(scope))
-
-    def task_wait(self, task: str) -> int | None:
-        """Return when to look at the lines of a task again whose own gate has no room; None: when one is woken."""
-        scope = Scope(ScopeKind.TASK, task)
-        return None if scope in self.rules.held else self._wait(self._task_gate(scope))
-
-    def _task_gate(self, scope: Scope) -> tuple[tuple[Scope, LimitTerms], ...]:
-        return ((scope, self.rules.terms[scope]),) if scope in self.rules.terms else ()
-
     def shut(self, task: str, partition: str) -> str | None:
         """Return why no job of a task and partition may be taken now, of any queue; None if some may.
 

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from taskharbor.drivers.postgres.routine import Query, Routine, nullable_array, plain_array, text_array
-from taskharbor.drivers.postgres.rows import BATCH_BYTES, CLOCK, NORMAL, SOLO, WAITING, interval_of
+from taskharbor.drivers.postgres.rows import BATCH_BYTES, CLOCK, NORMAL, SOLO, WAITING, interval_of, lane_of
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.settlement import SOLO_CRASHES
 from taskharbor.step import Edge, Input
 
-_RUNS = f"CASE WHEN d.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END"
+_RUNS = lane_of(f"CASE WHEN d.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END", "d.part")
 _RUN_AT = f"coalesce(k.now + {interval_of('d.delay')}, d.run_at)"
 
 # (IN that is not a condition by itself is looked up in a hash; else each edge would be compared with each step.)

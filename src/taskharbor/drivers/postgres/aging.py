@@ -15,12 +15,12 @@ from taskharbor.drivers.postgres.rows import SOLO, interval_of
 
 _MORE = 4
 """So many times as many are looked at as are to be taken: others may have locked some of them."""
-# $11 how many jobs of all, $12 how many guarded, $17 and $18 quotas of queues, $20 for how long they have been due, $21
+# $11 how many jobs of all, $12 how many guarded, $17 and $18 quotas of queues, $22 for how long they have been due, $23
 # how many. `lane` and `clock` are the scan's. A quota counts those that others have locked, too.
 _ELDERS = f"""old AS MATERIALIZED (SELECT l.queue, l.stray, l.priority, l.lane, j.due, j.id FROM lane l
     CROSS JOIN LATERAL (SELECT j.due, j.id FROM taskharbor.job j WHERE {{lane}}
-        AND j.due < (SELECT now FROM clock) - {interval_of("$20::text::bigint")}
-        ORDER BY j.due, j.id LIMIT {_MORE} * $21::text::integer) j
+        AND j.due < (SELECT now FROM clock) - {interval_of("$22::text::bigint")}
+        ORDER BY j.due, j.id LIMIT {_MORE} * $23::text::integer) j
     WHERE l.priority > 0 AND l.lane <> {SOLO}),
 eldest AS MATERIALIZED (SELECT o.* FROM (
         SELECT *, row_number() OVER (PARTITION BY queue ORDER BY due, id) AS nth FROM old) o
@@ -31,7 +31,7 @@ locked AS MATERIALIZED (SELECT e.queue, e.lane, e.due, e.id, j.spot, j.guarded F
     CROSS JOIN LATERAL (SELECT j.ctid AS spot, j.guarded FROM taskharbor.job j WHERE j.id = e.id AND j.due = e.due
         AND j.queue = e.queue AND j.stray = e.stray AND j.priority = e.priority AND j.lane = e.lane
         AND j.token IS NULL LIMIT 1 FOR UPDATE SKIP LOCKED) j
-    LIMIT least($21::text::integer, $11::text::integer)),
+    LIMIT least($23::text::integer, $11::text::integer)),
 elder AS MATERIALIZED (SELECT * FROM (SELECT *, row_number() OVER w AS n,
             count(*) FILTER (WHERE guarded) OVER w AS guards
         FROM locked WINDOW w AS (ORDER BY due, id)) e WHERE guards <= $12::text::integer),
@@ -58,5 +58,5 @@ candidate AS MATERIALIZED (SELECT n, 0 AS solos, guards, spot, lane FROM elder U
 
 
 def aged_cells(aged: AgedTake) -> list[Cell]:
-    """Return the parameters `$20` and `$21`."""
+    """Return the parameters `$22` and `$23`."""
     return [str(duration_micros(aged.after)), str(aged.limit)]

@@ -22,7 +22,8 @@ asked AS (UPDATE taskharbor.job j SET cancel = coalesce(j.cancel, $4::text), ope
     FROM note n WHERE j.id = ANY ($5::text::uuid[])),
 gone AS (DELETE FROM taskharbor.job j USING note n WHERE j.id = ANY ($6::text::uuid[])
     RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
-        j.crashes, j.guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.errors, j.awaited,
+        j.crashes, j.guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.part, j.errors,
+        j.awaited,
         {STEP_OF_JOB}, {NOTED.format("j.")} AS operations, 'cancelled' AS state, j.attempt AS attempts,
         $4::text AS said_reason, NULL::json AS error, j.settled AS settler, NULL AS codec, NULL::bytea AS result),
 {ENDED}, {KEYS}

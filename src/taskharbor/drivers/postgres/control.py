@@ -19,7 +19,7 @@ from taskharbor.drivers.postgres.leaving import STEP_COLUMNS
 from taskharbor.drivers.postgres.look import STATE
 from taskharbor.drivers.postgres.report import DROP
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array
-from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, micros_text, real_ids
+from taskharbor.drivers.postgres.rows import CLOCK, DEAD, NORMAL, SOLO, lane_of, micros_text, real_ids
 from taskharbor.drivers.postgres.shut import read_gates_of, reason
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.drivers.postgres.stray import parked_strays
@@ -53,10 +53,11 @@ gone AS (DELETE FROM taskharbor.history h USING note n WHERE {{where}} h.id = AN
     RETURNING h.*, {NOTED.format("h.")} AS noted)
 INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, guarded, stray, stray_reason, deliveries,
     crashes, run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, {STEP_COLUMNS},
-    operations, lane, due)
+    operations, part, lane, due)
 SELECT id, task, queue, options, priority, retain, guarded, stray, stray_reason, deliveries, crashes,
     run_at, enqueued_at, timeout, payload, key, digest, meta, errors, settled, {STEP_COLUMNS}, noted,
-    CASE WHEN crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END, greatest(run_at, now) FROM gone, clock"""
+    part, {lane_of(f"CASE WHEN crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END", "part")},
+    greatest(run_at, now) FROM gone, clock"""
 _DELETE = f"""WITH
 live AS (DELETE FROM taskharbor.job j WHERE id = ANY ($1::text::uuid[])
     RETURNING id, task, key, awaited, flow, waits, absorbers, attempt, 'cancelled' AS state),

@@ -25,6 +25,7 @@ from taskharbor.drivers.postgres.rows import (
     interval_of,
     json_instant,
     json_text,
+    lane_of,
     micros_of,
 )
 from taskharbor.drivers.postgres.step import Step
@@ -67,13 +68,13 @@ said AS MATERIALIZED (SELECT s.*, f.spot, CASE WHEN s.error IS NOT NULL THEN
     CROSS JOIN LATERAL (SELECT j.ctid AS spot FROM taskharbor.job j WHERE j.id = s.id LIMIT 1) f),
 gone AS (DELETE FROM taskharbor.job j USING said s WHERE j.ctid = s.spot AND s.state IS NOT NULL
     RETURNING j.id, j.task, j.queue, j.options, j.priority, j.run_at, j.enqueued_at, j.timeout, j.retain, j.deliveries,
-        s.crashes, true AS guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.operations, j.errors,
-        j.awaited, {STEP_OF_JOB}, s.state, s.attempt AS attempts, s.reason AS said_reason, s.wrong::json AS error,
-        NULL::bigint AS settler, NULL AS codec, NULL::bytea AS result),
+        s.crashes, true AS guarded, j.stray, j.stray_reason, j.key, j.digest, j.meta, j.payload, j.part, j.operations,
+        j.errors, j.awaited, {STEP_OF_JOB}, s.state, s.attempt AS attempts, s.reason AS said_reason,
+        s.wrong::json AS error, NULL::bigint AS settler, NULL AS codec, NULL::bytea AS result),
 {ENDED}, {KEYS},
 back AS (UPDATE taskharbor.job j SET token = NULL, settled = NULL, guarded = true, attempt = s.attempt,
     crashes = s.crashes, lost = s.lost, due = c.now + {interval_of("coalesce(s.after, 0)")},
-    lane = CASE WHEN s.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
+    lane = {lane_of(f"CASE WHEN s.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END", "j.part")},
     errors = CASE WHEN s.wrong IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || s.wrong || ']')::json
         ELSE (left(j.errors::text, -1) || ',' || s.wrong || ']')::json END
     FROM clock c, said s WHERE j.ctid = s.spot AND s.state IS NULL RETURNING j.id)
@@ -144,8 +145,8 @@ def lease_reclaim(step: Step, request: LeaseReclaim) -> Routine[Sequence[Reclaim
             fate = msgspec.structs.replace(fate, reason=cancel)
         elif kind is SettleKind.BURY:
             state = JobState.DEAD
-        else:
-            step.wakes.queues.add(queue)
+        # It makes room for others, or may run itself.
+        step.wakes.queues.add(queue)
         fates.append(fate)
         states.append(state)
         attempts.append(attempt + begun)

@@ -12,7 +12,7 @@ from taskharbor.drivers.postgres.rows import DEAD, LONG, interval_of
 from taskharbor.drivers.postgres.schema import LONGEST_SLOTTED
 
 _KEPT = """id, task, queue, options, priority, run_at, enqueued_at, timeout, retain, deliveries, crashes, guarded,
-    stray, stray_reason, key, digest, meta, payload, operations"""
+    stray, stray_reason, key, digest, meta, payload, operations, part"""
 STEP_COLUMNS = "flow, waits, edges, absorbers, holes, delay"
 """What plain jobs have NULL in."""
 STEP_OF_JOB = ", ".join(f"j.{name}" for name in STEP_COLUMNS.split(", "))
@@ -35,6 +35,9 @@ ENDED = PLAIN_ENDED.replace(_KEPT, f"{_KEPT}, {STEP_COLUMNS}")
 # What `falling.Fallen` is read from, of a step that came to no result.
 FALLEN = """CASE WHEN waits IS NOT NULL AND state <> 'succeeded' THEN json_build_array(id, state, flow, absorbers, task,
     attempts, said_reason, CASE WHEN state = 'dead' THEN coalesce(error, errors -> -1) END)::text END"""
+FREED = """CASE WHEN part IS NOT NULL OR queue = ANY (ARRAY(SELECT name FROM taskharbor.limit WHERE kind = 'queue'))
+    THEN queue END"""
+"""A job's queue, if its end makes room for others: it stood in a line, or the queue has a limit."""
 # A key may be handed over to another job at this very moment: then it is left alone.
 KEYS = f"""named AS MATERIALIZED (SELECT f.spot, g.id FROM (SELECT task, key, id FROM gone WHERE key IS NOT NULL
     ORDER BY task, key) g CROSS JOIN LATERAL (SELECT k.ctid AS spot FROM taskharbor.key k

@@ -13,12 +13,12 @@ from datetime import datetime
 from taskharbor.driver import Holder, replacement_times
 from taskharbor.drivers.postgres.batches import BATCH, WORDS, Batches, digest_text, parts, payload_cells
 from taskharbor.drivers.postgres.routine import Query, Routine, plain_array, text_array
-from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, json_text
+from taskharbor.drivers.postgres.rows import CLOCK, NORMAL, SOLO, json_text, lane_of
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import NewJob
 from taskharbor.settlement import SOLO_CRASHES
 
-_LANE = f"CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END"
+_LANE = lane_of(f"CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END", "s.part")
 # Only where it stays in its lane: in another one its place, early as it is, may be behind marks.
 _STAYS = f"""s.late AND j.due <= c.now AND j.stray = 0 AND j.lane = {_LANE}
         AND (j.queue, j.priority) = (s.queue, s.priority)"""
@@ -26,11 +26,12 @@ _REPLACE = f"""WITH {CLOCK},
 {BATCH},
 said AS MATERIALIZED (SELECT s.*, {WORDS}
     FROM batch b, unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[], $12::text::integer[],
-        $14::text::text[], $15::text::json[], $16::text::timestamptz[], $17::text::timestamptz[], $18::text::boolean[])
-        s(id, batch, start, size, digest, meta, run_at, due, late))
+        $14::text::text[], $15::text::json[], $16::text::timestamptz[], $17::text::timestamptz[], $18::text::boolean[],
+        $19::text::text[]) s(id, batch, start, size, digest, meta, run_at, due, late, part))
 UPDATE taskharbor.job j SET queue = s.queue, options = s.options, priority = s.priority, retain = s.retain,
     timeout = s.timeout, guarded = j.guarded OR s.guarded, digest = s.digest, meta = s.meta,
-    payload = substring($13::bytea FROM s.start FOR s.size), stray = 0, stray_reason = NULL, lane = {_LANE},
+    payload = substring($13::bytea FROM s.start FOR s.size), stray = 0, stray_reason = NULL, part = s.part,
+    lane = {_LANE},
     run_at = s.run_at, due = CASE WHEN {_STAYS} THEN j.due ELSE greatest(s.due, c.now) END
 FROM clock c, said s WHERE j.id = s.id"""
 
@@ -68,6 +69,7 @@ def replace(
                 plain_array([f'"{run_at.isoformat()}"' for run_at, _ in times]),
                 plain_array([f'"{due_at.isoformat()}"' for _, due_at in times]),
                 plain_array([due_at < now for _, due_at in times]),
+                text_array([job.partition for job in part]),
             ),
         )
         step.wakes.queues.update([job.queue for job in part])

@@ -22,6 +22,8 @@ from taskharbor.step import DeliveredStep
 
 SOLO, FRONT, NORMAL, WAITING = range(4)
 """Lanes of one priority, in order. In the last stand steps that wait for others: no reserve looks there."""
+LINES = 4
+"""The lanes of jobs in lines are numbered from here on. A step that waits stands with all others."""
 DEAD, LONG = -1, 0
 """The history's partitions that hold no single day's expiries: dead letters, and what is retained for long."""
 BATCH_BYTES = 16 << 20
@@ -34,6 +36,11 @@ _encoder = msgspec.json.Encoder()
 # the jobs in it may be due (`marks`). So it has its number before it reads the clock. $1 is the tests' own present.
 CLOCK = """clock AS MATERIALIZED (SELECT CASE WHEN pg_current_xact_id() IS NOT NULL
     THEN coalesce($1::text::timestamptz, clock_timestamp()) END AS now)"""
+
+
+def lane_of(lane: str, part: str) -> str:
+    """Return SQL for the number of a lane, given that of a plain job and the partition."""
+    return f"{lane} + CASE WHEN {part} IS NULL THEN 0 ELSE {LINES} END"
 
 
 def instant(moment: datetime | None) -> str | None:
@@ -147,6 +154,7 @@ class Taken(NamedTuple):
     queue: int = 2
     priority: int = 7
     run_at: int = 8
+    guarded: int = 13
     lane: int = 16
     due: int = 17
     step: int = 18

@@ -149,6 +149,7 @@ def _alone(step: Step, settlements: Sequence[Settlement]) -> Routine[_States]:
         return (yield from _steps(step, settlements, STEPS_ALONE))
     rows = yield Query(SUCCESSES, common_cells(step, settlements))
     step.wakes.jobs.extend([row[0] for row in rows if row[2]])
+    step.wakes.queues.update([row[1] for row in rows if row[1] is not None])
     tokens = {settlement.job_id: settlement.token for settlement in settlements}
     return dict.fromkeys([(row[0], tokens[row[0]]) for row in rows], JobState.SUCCEEDED)
 
@@ -208,6 +209,8 @@ def _steps(
                 brings.append((flow, settlement.sequel))
             if awaited:
                 step.wakes.jobs.append(job_id)
+            if queue is not None:
+                step.wakes.queues.add(queue)
     if brings:
         yield from write_sequels(step, brings, risen, foreseen)
     for flow in sorted(absorbing):
@@ -225,7 +228,7 @@ def _others(step: Step, settlements: Sequence[Settlement], sql: str) -> Routine[
     waiting = [
         (job_id, queue, stray) for job_id, _, _, queue, stray, _ in rows if states[job_id] not in _TERMINAL
     ]
-    step.wakes.queues.update([queue for _, queue, _ in waiting])
+    step.wakes.queues.update([row[3] for row in rows if row[3] is not None])
     if any(stray for _, _, stray in waiting):
         parked = yield from parked_strays(step)
         states.update((job_id, JobState.PARKED) for job_id, _, stray in waiting if stray in parked)

@@ -8,7 +8,7 @@ from itertools import accumulate
 from taskharbor.clock import duration_micros
 from taskharbor.drivers.postgres.advance import ARRIVE, EDGES
 from taskharbor.drivers.postgres.falling import GOING
-from taskharbor.drivers.postgres.leaving import ENDED, FALLEN, KEYS, LEASES, PLAIN_ENDED
+from taskharbor.drivers.postgres.leaving import ENDED, FALLEN, FREED, KEYS, LEASES, PLAIN_ENDED
 from taskharbor.drivers.postgres.routine import Cell, nullable_array, plain_array, text_array
 from taskharbor.drivers.postgres.rows import (
     CLOCK,
@@ -18,6 +18,7 @@ from taskharbor.drivers.postgres.rows import (
     interval_of,
     json_instant,
     json_text,
+    lane_of,
 )
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import JobState
@@ -42,7 +43,7 @@ gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
 SUCCESSES = f"""WITH {CLOCK},
 {_GONE.replace("{which}", "AND j.waits IS NULL")},
 {PLAIN_ENDED}, {KEYS}, {LEASES.format(left="gone")}
-SELECT id::text, NULL, awaited FROM gone"""
+SELECT id::text, {FREED}, awaited FROM gone"""
 # The same with steps among them: their results go on, what came in for them goes, and the last of a flow ends that.
 _STEPS = f"""WITH {CLOCK},
 {_GONE},
@@ -54,7 +55,7 @@ done AS (UPDATE taskharbor.flow f SET state = 'succeeded', reason = NULL, finish
     expires_at = c.now + {interval_of("f.retain")}
     FROM clock c, gone g WHERE g.flow = g.id AND f.id = ANY (ARRAY[g.id]) AND f.state IN {GOING}
     RETURNING f.id, f.absorbing)
-SELECT id::text, 'succeeded', awaited, flow::text, NULL FROM gone
+SELECT id::text, 'succeeded', awaited, flow::text, {FREED} FROM gone
 UNION ALL SELECT id::text, 'risen', false, NULL, queue FROM risen WHERE waits <= 0
 UNION ALL SELECT id::text, 'absorbing', false, NULL, NULL FROM done WHERE absorbing"""
 # Of a flow that leaves some of its steps over the last one is settled together with these. (Of EXISTS the server would
@@ -82,7 +83,7 @@ gone AS (DELETE FROM taskharbor.job j USING found s WHERE j.ctid = s.spot
 {ENDED}, {KEYS},
 back AS (UPDATE taskharbor.job j SET token = NULL, settled = j.token, attempt = j.attempt + s.charge,
     due = c.now + {interval_of("coalesce(s.after, 0)")}, lost = coalesce(s.lost, j.lost),
-    lane = CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END,
+    lane = {lane_of(f"CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE s.lane END", "j.part")},
     stray = coalesce(s.stray, j.stray), stray_reason = CASE WHEN s.stray IS NULL THEN j.stray_reason ELSE s.reason END,
     errors = CASE WHEN s.wrong IS NULL THEN j.errors WHEN j.errors IS NULL THEN ('[' || s.wrong || ']')::json
         ELSE (left(j.errors::text, -1) || ',' || s.wrong || ']')::json END
@@ -91,7 +92,7 @@ back AS (UPDATE taskharbor.job j SET token = NULL, settled = j.token, attempt = 
         WHEN j.attempt > 0 THEN 'retrying' ELSE 'scheduled' END AS state),
 left_lease AS (SELECT id, settler AS token FROM gone UNION ALL SELECT id, token FROM back),
 {LEASES.format(left="left_lease")}
-SELECT id::text, state, awaited, queue, stray, {FALLEN} FROM gone
+SELECT id::text, state, awaited, {FREED}, stray, {FALLEN} FROM gone
     UNION ALL SELECT id::text, state, false, queue, stray, NULL FROM back"""
 ANY = _OTHERS.replace("{steps}", "false")
 ANY_TOGETHER = _OTHERS.replace("{steps}", "true")

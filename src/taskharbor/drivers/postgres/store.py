@@ -144,7 +144,11 @@ class PostgresStore:
     async def job_reserve(self, request: JobReserve) -> Reservation:
         async with self._walking:  # what one reserve learns, the next one begins with
             walker = self._walker
-            return await self._desk.ask(walker.walk, request, lost=walker.marks.restart)
+            if not walker.has_lines(request):
+                answer = await self._desk.ask(walker.walk, request, lost=walker.restart)
+                if answer.deliveries or not walker.has_lines(request):
+                    return answer
+            return await self._desk.ask(walker.walk_lines, request, together=True, lost=walker.restart)
 
     async def lease_extend(self, request: LeaseExtend) -> LeaseExtended:
         return await self._desk.ask(lease.lease_extend, request)

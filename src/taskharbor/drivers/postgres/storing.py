@@ -26,6 +26,7 @@ from taskharbor.drivers.postgres.rows import (
     WAITING,
     interval_of,
     json_text,
+    lane_of,
 )
 from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import NewJob
@@ -49,17 +50,20 @@ _SAID = f"""WITH {CLOCK},
 said AS MATERIALIZED (SELECT s.*, {WORDS}
     FROM batch b, unnest($9::text::uuid[], $10::text::integer[], $11::text::integer[],
     $12::text::integer[], $16::text::timestamptz[], $17::text::bigint[], $13::text::text[], $14::text::text[],
-    $18::text::json[]{{more}}) s(id, batch, start, size, run_at, run_in, key, digest, meta{{names}})),
+    $18::text::json[], $21::text::text[]{{more}})
+    s(id, batch, start, size, run_at, run_in, key, digest, meta, part{{names}})),
 {_KNOWN}"""
-# What steps have beside: $21 to $25. (Arrays of JSON are read as such by the server, and so are checked by it.)
-_MORE = ", $21::text::uuid[], $22::text::integer[], $23::text::jsonb[], $24::text::json[], $25::text::json[]"
+# What steps have beside: $22 to $26. (Arrays of JSON are read as such by the server, and so are checked by it.)
+_MORE = ", $22::text::uuid[], $23::text::integer[], $24::text::jsonb[], $25::text::json[], $26::text::json[]"
 _MORE_NAMES = ", flow, waits, edges, absorbers, holes"
 _STEP_VALUES = ", s.flow, s.waits, s.edges, s.absorbers, s.holes, CASE WHEN s.waits > 0 THEN s.run_in END"
 # `run_in` of a step that waits counts from when it waits no more.
+_LANE = lane_of(str(NORMAL), "s.part")
 _ADD = f"""added AS (INSERT INTO taskharbor.job (id, task, queue, options, priority, retain, timeout, guarded, lane,
-    key, digest, meta, payload, enqueued_at, run_at, due{{{{columns}}}})
+    key, digest, meta, part, payload, enqueued_at, run_at, due{{{{columns}}}})
 SELECT s.id, s.task, s.queue, s.options, s.priority, s.retain, s.timeout, s.guarded, {{{{lane}}}}, s.key, s.digest,
-    s.meta, substring($15::bytea FROM s.start FOR s.size), c.now, w.run_at, greatest(w.run_at, c.now){{{{values}}}}
+    s.meta, s.part, substring($15::bytea FROM s.start FOR s.size), c.now, w.run_at,
+    greatest(w.run_at, c.now){{{{values}}}}
 FROM clock c, {{said}} s,
     LATERAL (SELECT coalesce(c.now + {interval_of("{{run_in}}")}, s.run_at, c.now) AS run_at) w
 RETURNING id)
@@ -157,6 +161,7 @@ def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool, 
         # In a caller's transaction nothing is asked again, and so the ids are new.
         None if step.joined else min(ids),
         None if step.joined else max(ids),
+        None,
     ]
     if any(job.run_at is not None for job in jobs):
         cells[15] = nullable_array([None if job.run_at is None else job.run_at.isoformat() for job in jobs])
@@ -166,6 +171,8 @@ def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool, 
         )
     if any(job.meta for job in jobs):
         cells[17] = text_array([json_text(job.meta) if job.meta else None for job in jobs])
+    if any([job.partition is not None for job in jobs]):  # noqa: C419 - quicker
+        cells[20] = text_array([job.partition for job in jobs])
     if steps:
         cells += _step_cells(jobs)
     if keyed:
@@ -174,7 +181,7 @@ def _parameters(step: Step, jobs: Sequence[NewJob], *, keyed: bool, held: bool, 
 
 
 def _step_cells(jobs: Sequence[NewJob]) -> list[Cell]:
-    """Return the parameters `$21` to `$25`."""
+    """Return the parameters `$22` to `$26`."""
     steps = [job.step for job in jobs]
     return [
         nullable_array([(step and step.flow) or None for step in steps]),
@@ -198,9 +205,9 @@ def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool, wide: bool,
         "names": _MORE_NAMES if steps else "",
         "columns": f", {STEP_COLUMNS}" if steps else "",
         "values": _STEP_VALUES if steps else "",
-        "lane": f"CASE WHEN s.waits > 0 THEN {WAITING} ELSE {NORMAL} END" if steps else str(NORMAL),
+        "lane": f"CASE WHEN s.waits > 0 THEN {WAITING} ELSE {_LANE} END" if steps else _LANE,
         "run_in": "CASE WHEN s.waits > 0 THEN NULL ELSE s.run_in END" if steps else "s.run_in",
-        "ttl": "$26" if steps else "$21",
+        "ttl": "$27" if steps else "$22",
         "untaken": UNTAKEN if joined else "",
     }
     sql = _KEYED if keyed else _PLAIN
