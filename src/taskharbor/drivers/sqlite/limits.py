@@ -32,6 +32,12 @@ _SET = """INSERT INTO taskharbor_limit (kind, name, key, override, set_at, set_b
 _CLEAR = """UPDATE taskharbor_limit SET override = NULL, set_at = NULL, set_by = '', reason = ''
     WHERE kind = ? AND name = ? AND key = ? AND override IS NOT NULL"""
 _FORGET = "DELETE FROM taskharbor_limit WHERE declared IS NULL AND override IS NULL"
+# A rate that comes back later begins with its whole burst.
+_HAS_RATE = "AND coalesce(l.override, l.declared) ->> '$.rate' IS NOT NULL"
+_RESTART = f"""DELETE FROM taskharbor_arrival AS a WHERE NOT EXISTS (SELECT 1 FROM taskharbor_limit l
+        WHERE l.kind = a.kind AND l.name = a.name AND l.key = a.key {_HAS_RATE})
+    AND NOT (a.kind = 'key' AND EXISTS (SELECT 1 FROM taskharbor_limit l
+        WHERE l.kind = 'keys' AND l.name = a.name AND l.key = '' {_HAS_RATE}))"""  # noqa: S608 - our own constants
 _HOLD = (
     "INSERT OR IGNORE INTO taskharbor_hold (kind, name, key, at, held_by, reason) VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -150,6 +156,7 @@ def _each(step: Step, sql: str, rows: Sequence[Sequence[Cell]]) -> Routine[list[
 def _changed(step: Step) -> Routine[None]:
     """Have everybody read the rules anew, and look whether something may be taken now."""
     yield Query(_FORGET)
+    yield Query(_RESTART)
     # Not the next number: what is rolled back may have been read already, and must not be taken for another change.
     yield Query("UPDATE taskharbor_rules SET revision = random()")
     step.wakes.queues.update(queue for (queue,) in (yield Query(_QUEUES)))

@@ -19,12 +19,12 @@ _SET = """INSERT INTO taskharbor_retention (task, state, keep_for, keep_last, se
 _REMOVE = "DELETE FROM taskharbor_retention WHERE task = ? AND state = ?"
 _TASKS = "SELECT DISTINCT task FROM {table} WHERE {state}"
 # A step whose flow has not ended is kept: it may be wanted still.
-_FREE = """AND NOT EXISTS (SELECT 1 FROM taskharbor_flow f
-    WHERE f.id = {table}.flow AND f.state IN ('running', 'failed'))"""
-_BEYOND = """SELECT id FROM (
-    SELECT id, finished_at, row_number() OVER (ORDER BY finished_at DESC, id DESC) AS number
-    FROM {table} WHERE {state} AND task = ? {free})
-    WHERE number > ? OR finished_at <= ? LIMIT ?"""
+_FREE = """NOT EXISTS (SELECT 1 FROM taskharbor_flow f
+    WHERE f.id = ended.flow AND f.state IN ('running', 'failed'))"""
+_BEYOND = f"""SELECT id FROM (
+    SELECT id, flow, finished_at, row_number() OVER (ORDER BY finished_at DESC, id DESC) AS number
+    FROM {{table}} WHERE {{state}} AND task = ?) ended
+    WHERE (number > ? OR finished_at <= ?) AND {_FREE} LIMIT ?"""  # noqa: S608 - our own constants
 _ENDLESS = 1 << 62
 
 
@@ -82,8 +82,8 @@ def apply_rules(step: Step, limit: int) -> Routine[int]:
 def _remove(step: Step, rule: RetentionRule, task: str, words: dict[str, str], limit: int) -> Routine[int]:
     kept = _ENDLESS if rule.keep_last is None else rule.keep_last
     oldest = -_ENDLESS if rule.keep_for is None else step.now - duration_micros(rule.keep_for)
-    sql = _BEYOND.format(free=_FREE.format(**words), **words)
-    ids = [job_id for (job_id,) in (yield Query(sql, (task, kept, oldest, limit)))]
+    rows = yield Query(_BEYOND.format(**words), (task, kept, oldest, limit))
+    ids = [job_id for (job_id,) in rows]
     if ids:
         yield from forget_reports(ids)
         yield Query(

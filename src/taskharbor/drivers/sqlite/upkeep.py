@@ -38,7 +38,7 @@ _WORTH = """SELECT EXISTS (SELECT 1 FROM taskharbor_history WHERE expires_at <= 
     OR EXISTS (SELECT 1 FROM taskharbor_event WHERE at < ?2)
     OR EXISTS (SELECT 1 FROM taskharbor_tally WHERE minute < ?3)
     OR EXISTS (SELECT 1 FROM taskharbor_audit WHERE at <= ?4)
-    OR EXISTS (SELECT 1 FROM taskharbor_arrival)
+    OR EXISTS (SELECT 1 FROM taskharbor_arrival WHERE at <= ?1)
     OR (?5 AND EXISTS (SELECT 1 FROM taskharbor_retention))"""
 _ENDED_JOBS = """SELECT id FROM taskharbor_history WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2"""
 _DROP_REPORTS = tuple(
