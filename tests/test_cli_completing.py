@@ -102,3 +102,19 @@ echo "offered: ${COMPREPLY[*]}"
 
     assert "offered: queues" in ended.stdout, ended.stdout + ended.stderr
     assert "taskharbor" in (tmp_path / "installed").read_text(encoding="utf-8")
+
+
+def test_commands_of_a_group_that_lists_by_itself_workers_and_scopes_are_offered(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.harbor.limits.set("queue:bulk", max_running=1)
+
+    assert {"list", "pause", "resume"} <= set(offered(shop, monkeypatch, capsys, "tasks "))
+    assert ["mail.send"] == offered(shop, monkeypatch, capsys, "tasks pause mai")
+    assert ["row.load"] == offered(shop, monkeypatch, capsys, "tasks list row.l")
+    assert {"queue:bulk", "queue:mail", "task:mail.send"} <= set(
+        offered(shop, monkeypatch, capsys, "limits set ")
+    )
+    with shop.harbor.worker_thread(queues=["elsewhere"]):
+        (worker,) = shop.harbor.workers.list()
+        assert [worker.worker] == offered(shop, monkeypatch, capsys, "workers drain ")
