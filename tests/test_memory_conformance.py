@@ -67,7 +67,7 @@ def test_a_driver_that_joins_transactions_needs_a_factory_with_callers() -> None
             case.run(Joining)
 
 
-@pytest.mark.parametrize("rule", [f"4.{number}" for number in range(1, 26)])
+@pytest.mark.parametrize("rule", [f"4.{number}" for number in range(1, 27)])
 def test_every_rule_has_a_case(rule: str) -> None:
     assert cases(rule=rule)
 
