@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import pytest
 
@@ -66,7 +67,8 @@ MISSING = new_job_id()
 NEVER: Count = (0, 0)
 
 
-class Tried(NamedTuple):
+@dataclass(frozen=True)
+class Tried:
     """An act that is taken again and again."""
 
     ask: Callable[[Act], Awaitable[object]]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from taskharbor.clock import from_micros
-from taskharbor.driver import Migration, SchemaVersion
+from taskharbor.driver import LimitSet, Migration, SchemaVersion
 from taskharbor.drivers.sqlite import schema
 from taskharbor.errors import SchemaError, StoreError
-from taskharbor_conformance.bench import Bench
+from taskharbor.job import JobState
+from taskharbor.limit import LimitTerms, Scope, ScopeKind
+from taskharbor_conformance.bench import DAY, TASK, Bench
 from taskharbor_conformance.timetables import create, new_schedule, tick
 from tests.support.sqlite import (
     OtherProgram,
@@ -184,25 +188,45 @@ def test_a_later_migration_is_run_alone(path: Path, monkeypatch: pytest.MonkeyPa
     assert ids == stored(path)
 
 
-def test_a_file_from_before_schedules_gets_them_and_keeps_its_jobs(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+def put_some_before(path: Path, version: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Make a file of an earlier version with two jobs in it, as they are stored today but for what came since."""
+    with patch.context() as before:
+        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:version])
+        before.setattr(schema, "WANTED", version)
+        driver_on(path).migrate()
+    newer = path.with_name("newer.db")
+    ids = put_some(newer, 2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("ATTACH ? AS newer", (str(newer),))
+        for table in ("taskharbor_options", "taskharbor_job"):
+            columns = ", ".join(row[1] for row in file.execute(f"PRAGMA main.table_info({table})"))
+            file.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+    return ids
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_file_from_before_gets_what_came_since_and_keeps_its_jobs(
+    path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    with monkeypatch.context() as before:
-        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:3])
-        before.setattr(schema, "WANTED", 3)
-        ids = put_some(path, 2)
-    driver = driver_on(path)
+    ids = put_some_before(path, version, monkeypatch)
 
-    run = driver.migrate()
+    run = driver_on(path).migrate()
 
-    assert 4 == run[0].number
+    assert version + 1 == run[0].number
     assert ids == stored(path)
 
-    async def fire_one(bench: Bench) -> str:
+    async def fire_and_limit(bench: Bench) -> None:
         await create(bench, new_schedule())
-        return await tick(bench)
+        fired = await tick(bench)
+        assert [*ids, fired] == stored(path)
+        one = LimitTerms(max_running=1)
+        await bench.store.limit_set(LimitSet(scope=Scope(ScopeKind.TASK, TASK), terms=one, now=bench.now))
+        bench.advance(DAY)
+        (taken,) = await bench.take_ids()
+        left = {*ids, fired} - {taken}
+        assert [JobState.PARKED] * 2 == await bench.states(*left)
 
-    assert [*ids, with_bench(path, fire_one)] == stored(path)
+    with_bench(path, fire_and_limit)
 
 
 def test_a_process_that_has_the_file_open_goes_on_while_another_migrates(
