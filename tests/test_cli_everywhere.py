@@ -42,8 +42,8 @@ def _empty(harbor: Harbor) -> None:
         harbor.limits.lift(hold.scope)
     for limit in harbor.limits.list():
         harbor.limits.clear(limit.scope)
-    for record in harbor.retention.list():
-        harbor.retention.remove(record.rule.state, task=record.rule.task)
+    for rule in [record.rule for record in harbor.retention.list()]:
+        harbor.retention.remove(rule.state, task=rule.task)
     for record in harbor.schedules.list():
         harbor.schedules.delete(record.name, force=True)
     harbor.jobs.delete([job.id for job in harbor.jobs.find(limit=1000)])

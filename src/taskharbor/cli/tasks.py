@@ -40,6 +40,7 @@ def list_tasks(
             metavar="[NAME...]",
             help="Only these, in full, with the JSON Schema of their arguments.",
             show_default=False,
+            autocompletion=complete_task,
         ),
     ] = None,
     as_json: JsonOption = False,
