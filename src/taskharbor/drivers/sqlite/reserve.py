@@ -72,7 +72,7 @@ _CONTEXT = """SELECT (SELECT expires_at FROM taskharbor_lease WHERE token = ?),
     (SELECT revision FROM taskharbor_rules)"""
 # A loose index scan: from each lane's first job it jumps to the next lane that holds any. (Asked for lanes greater than
 # (priority, lane) as one value, SQLite would seek by the priority alone, and read through all jobs of that.)
-_HEADS = f"""WITH RECURSIVE source(queue, stray) AS (SELECT value ->> 0, value ->> 1 FROM json_each(?)),
+_HEADS = """WITH RECURSIVE source(queue, stray) AS (SELECT value ->> 0, value ->> 1 FROM json_each(?)),
 head(queue, stray, priority, lane, due) AS (
     SELECT j.queue, j.stray, j.priority, j.lane, j.due FROM source s CROSS JOIN taskharbor_job j ON j.id = (
         SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
@@ -86,7 +86,7 @@ head(queue, stray, priority, lane, due) AS (
         (SELECT id FROM taskharbor_job INDEXED BY taskharbor_job_ready
             WHERE queue = h.queue AND stray = h.stray AND token IS NULL AND priority > h.priority
             ORDER BY priority, lane, due, id LIMIT 1)))
-SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head WHERE lane <> {WAITING}"""  # noqa: S608 - our own constants
+SELECT json_group_array(json_array(queue, stray, priority, lane, due)) FROM head"""
 _LANE = """FROM taskharbor_job INDEXED BY taskharbor_job_ready
     WHERE queue = ? AND stray = ? AND token IS NULL AND priority = ? AND lane = ?"""
 _DUE = f"""SELECT json_group_array(json_array(due, id, guarded))
@@ -208,7 +208,8 @@ def _lanes(request: JobReserve, context: _Context) -> Routine[tuple[list[_Head],
     ((found,),) = yield Query(_HEADS, (json_text(sources),))
     heads = _heads.decode(found)
     plain = [head for head in heads if head.lane < WAITING]
-    return sorted(plain, key=lambda head: (head.priority, head.lane)), len(plain) < len(heads)
+    lined = any(head.lane > WAITING for head in heads)
+    return sorted(plain, key=lambda head: (head.priority, head.lane)), lined
 
 
 class _Walk:
