@@ -17,13 +17,19 @@ MUTATIONS = [
     broken(
         "4.14",
         "enqueue",
-        "return WAITING if step.waits else NORMAL,",
-        "return NORMAL,",
+        "return WAITING if step.waits else ready,",
+        "return ready,",
         "no step waits for another",
     ),
     broken("4.9", "enqueue", "for job in flow.keyed)]", "for job in ())]", "the keys of steps are not asked"),
     broken("4.14", "enqueue", "add_inputs(_given(jobs))", "add_inputs(())", "what a step was given is lost"),
-    broken("4.14", "reserve", "FROM head WHERE lane < {WAITING}", "FROM head", "a step that waits is taken"),
+    broken(
+        "4.14",
+        "reserve",
+        "AND priority = ? AND lane = ?",
+        "AND priority = ? AND iif(lane = 3, 2, lane) = ?",
+        "a step that waits is taken",
+    ),
     # handed on
     broken(
         "4.14",

@@ -133,7 +133,7 @@ MUTATIONS = [
     broken(
         "4.3",
         "reserve",
-        "    if held_until is not None:  # the answer to the first asking was lost",
+        "    if context.held_until is not None:  # the answer to the first asking was lost",
         "    if False:",
         "a repeated reserve takes other jobs",
     ),
@@ -165,22 +165,22 @@ MUTATIONS = [
     broken(
         "4.4",
         "reserve",
-        "elif guarded and self._guarded_left <= 0:",
+        "elif guarded and self.guarded_left <= 0:",
         "elif False:",
         "guarded jobs are taken beyond the free slots",
     ),
     broken(
         "4.4",
         "reserve",
-        "else:\n                self._guarded_left -= guarded",
+        "else:\n                self.guarded_left -= guarded",
         "else:\n                pass",
         "one free slot is enough for all guarded jobs",
     ),
     broken(
         "4.4",
         "reserve",
-        "self._solo_left = 1 if request.solo else 0",
-        "self._solo_left = 1",
+        "self.solo_left = 1 if request.solo else 0",
+        "self.solo_left = 1",
         "a solo job is taken beside another",
     ),
     broken(
@@ -318,8 +318,8 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "AND due <= ? ORDER BY due, id LIMIT ?",
-        "AND due <= ? + 3600000000 ORDER BY due, id LIMIT ?",
+        "SELECT due, id, guarded {_LANE} AND due <= ? ORDER",
+        "SELECT due, id, guarded {_LANE} AND due <= ? + 3600000000 ORDER",
         "jobs run early",
     ),
     broken(
@@ -353,15 +353,15 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "if self._left[queue] <= 0:\n                self._note_due",
-        "if False:\n                self._note_due",
+        "if self.left[queue] <= 0:\n                if queue",
+        "if False:\n                if queue",
         "queues side by side give more than their quotas",
     ),
     broken(
         "4.10",
         "reserve",
-        "room = max(min(self._limit - len(self.taken), self._left[queue]), 0)",
-        "room = max(self._limit - len(self.taken), 0)",
+        "room = max(min(self.limit - len(self.taken), self.left[queue]), 0)",
+        "room = max(self.limit - len(self.taken), 0)",
         "a queue gives more than its quota",
     ),
     broken(
@@ -439,7 +439,13 @@ MUTATIONS = [
         "self._clock.now()",
         "a request's now is ignored in a transaction",
     ),
-    broken("4.15", "reserve", "if take.name not in paused", "if True", "a paused queue gives jobs"),
+    broken(
+        "4.15",
+        "reserve",
+        "if take.name not in context.paused\n        for",
+        "if True\n        for",
+        "a paused queue gives jobs",
+    ),
     # 4.16: strays
     broken(
         "4.16",
@@ -498,6 +504,93 @@ MUTATIONS = [
         "clock.now() if self._request.now is None else self._request.now",
         "clock.now()",
         "a request's now is ignored",
+    ),
+    # 4.24: limits and holds
+    broken(
+        "4.24", "limits", "before != request.terms", "True", "setting what is in force says that it changed"
+    ),
+    broken(
+        "4.24", "limits", "AND override IS NOT NULL", "", "clearing nothing says that there was something"
+    ),
+    broken("4.24", "limits", "    yield Query(_FORGET)\n", "", "what limits nothing any more is listed"),
+    broken(
+        "4.24", "limits", "    yield Query(_RESTART)\n", "", "a rate taken back and set again has no burst"
+    ),
+    broken(
+        "4.24",
+        "limits",
+        "SET revision = random()",
+        "SET revision = 1",
+        "later changes of limits are not seen",
+    ),
+    broken(
+        "4.24",
+        "limits",
+        "INSERT OR IGNORE INTO taskharbor_hold",
+        "INSERT OR REPLACE INTO taskharbor_hold",
+        "the second hold stands",
+    ),
+    # 4.26: the audit trail, orders
+    broken(
+        "4.26",
+        "acts",
+        "SET named = named + excluded.named",
+        "SET named = excluded.named",
+        "what an act named is not added up",
+    ),
+    broken(
+        "4.26",
+        "acts",
+        "ON CONFLICT (id) DO UPDATE",
+        "ON CONFLICT (id) DO NOTHING -- ",
+        "an act's later requests are not counted",
+    ),
+    broken("4.26", "acts", "ORDER BY id DESC", "ORDER BY id", "the trail is read from its beginning"),
+    broken("4.26", "acts", 'where.append("id < :after")', "pass", "every page of the trail is the first"),
+    broken(
+        "4.26",
+        "transaction",
+        "self._looks = looks if request.act is None else None",
+        "self._looks = looks",
+        "an act that came to nothing is not in the trail",
+    ),
+    broken("4.26", "upkeep", "ordered NOT IN (?1, ?5)", "ordered <> ?1", "a drain takes back a stop"),
+    broken(
+        "4.26",
+        "upkeep",
+        "WHERE worker = ?3 AND seen_at + ttl > ?4",
+        "WHERE worker = ?3",
+        "a worker that is gone takes an order",
+    ),
+    broken(
+        "4.26",
+        "lease",
+        "order=Order(ordered[0][0]) if ordered and ordered[0][0] else None",
+        "order=None",
+        "a worker is not told of its order",
+    ),
+    # 4.17: rules of retention
+    broken("4.17", "retention", " AND {_FREE}", "", "steps of a flow that has not ended are removed"),
+    broken(
+        "4.17",
+        "retention",
+        "ORDER BY finished_at DESC",
+        "ORDER BY finished_at",
+        "the first that ended are kept",
+    ),
+    broken(
+        "4.17",
+        "retention",
+        'rules.get((task, state)) or rules.get(("", state))',
+        'rules.get(("", state))',
+        "a task's own rule does not count",
+    ),
+    broken(
+        "4.17",
+        "retention",
+        "WHERE keep_for IS NOT ?3 OR keep_last IS NOT ?4",
+        "",
+        "setting the same rule says that it changed",
     ),
 ]
 

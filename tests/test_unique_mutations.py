@@ -213,12 +213,16 @@ IN_SQLITE = [
     _sqlite(
         "4.20",
         "enqueue",
-        "iif(lane = {SOLO}, {SOLO}, {NORMAL})",
+        "iif(lane IN ({SOLO}, {LINES + SOLO}), {SOLO}, {NORMAL})",
         "lane",
         "what was handed back stays in front",
     ),
     _sqlite(
-        "4.20", "enqueue", "iif(lane = {SOLO}, {SOLO}, {NORMAL})", "{NORMAL}", "a solo job leaves its lane"
+        "4.20",
+        "enqueue",
+        "iif(lane IN ({SOLO}, {LINES + SOLO}), {SOLO}, {NORMAL})",
+        "{NORMAL}",
+        "a solo job leaves its lane",
     ),
     _sqlite("4.20", "enqueue", "due = {_DUE}", "due = due", "time does not move"),
     _sqlite("4.20", "enqueue", "max(guarded, excluded.guarded)", "excluded.guarded", "a crash is forgotten"),
@@ -256,25 +260,31 @@ IN_SQLITE = [
     _sqlite(
         "4.20",
         "holders",
-        '"parked": json_text(sorted(parked))',
-        '"parked": "[]"',
+        "Shut((yield from parked_strays(now)), None)",
+        "Shut(set(), None)",
         "what is parked is seen as ready",
     ),
-    _sqlite("4.21", "reserve", "    if request.aged is not None:\n", "    if False:\n", "nothing ages"),
+    _sqlite(
+        "4.21",
+        "reserve",
+        "if request.aged is not None:\n            yield",
+        "if False:\n            yield",
+        "nothing ages",
+    ),
     _sqlite("4.21", "reserve", "and head.priority > 0 ", "", "the first priority ages"),
     _sqlite("4.21", "reserve", "and head.lane != SOLO and room > 0", "and room > 0", "solo jobs age"),
     _sqlite(
         "4.21",
         "reserve",
-        "limit = min(aged.limit, self._limit)",
+        "limit = min(aged.limit, self.limit)",
         "limit = aged.limit",
         "aged jobs exceed the limit",
     ),
     _sqlite(
         "4.21",
         "reserve",
-        "limit = min(aged.limit, self._limit)",
-        "limit = self._limit",
+        "limit = min(aged.limit, self.limit)",
+        "limit = self.limit",
         "the share has no bound",
     ),
     _sqlite(
@@ -294,22 +304,22 @@ IN_SQLITE = [
     _sqlite(
         "4.21",
         "reserve",
-        "or (guarded and self._guarded_left <= 0):\n                break",
+        "or (guarded and self.guarded_left <= 0):\n                break",
         "or False:\n                break",
         "guarded jobs age beyond their limit",
     ),
     _sqlite(
         "4.21",
         "reserve",
-        "                self._guarded_left -= guarded\n                self._left[queue] -= 1\n"
+        "                self.guarded_left -= guarded\n                self.left[queue] -= 1\n"
         "                self.taken.append(job_id)\n        self",
-        "                self._left[queue] -= 1\n                self.taken.append(job_id)\n        self",
+        "                self.left[queue] -= 1\n                self.taken.append(job_id)\n        self",
         "aged guarded jobs are not counted",
     ),
     _sqlite(
         "4.21",
         "reserve",
-        "            if self._left[queue] > 0:\n",
+        "            if self.left[queue] > 0:\n",
         "            if True:\n",
         "aged jobs exceed a quota",
     ),
