@@ -676,6 +676,18 @@ async def the_time_of_a_job_in_a_line_is_told(bench: Bench) -> None:
     assert [job_id] == await bench.take_ids()
 
 
+@case("4.24", "4.25")
+async def queues_with_limits_draw_together_on_the_slots_that_are_free(bench: Bench) -> None:
+    for queue in ("default", "mail"):
+        await set_limit(bench, of_queue(queue), at_most(5))
+        await _plain(bench, 2, queue=queue)
+
+    first = await bench.take(queues=["default", "mail"], partitioned_limit=1)
+    second = await bench.take(queues=["default", "mail"], partitioned_limit=2)
+
+    assert [1, 2] == [len(first), len(second)]
+
+
 @case("4.24", "4.10")
 async def a_job_that_ends_wakes_the_workers_of_its_queue(bench: Bench) -> None:
     await set_limit(bench, of_task(), at_most(1))

@@ -225,13 +225,14 @@ class _Walk:
         self.next_due: int | None = None
         self.taken: list[str] = []
         self._aged: frozenset[str] = frozenset()
-        self.shut: Collection[str] = frozenset()
-        """Queues whose quota is less than what was asked, for their own limits."""
         self.left_due: set[str] = set()
-        """Those of them in which something was left that is due."""
+        """Queues with limits in which something was left that is due."""
         self.divert: Callable[[list[_Due]], Routine[bool]] | None = None
         """Where some tasks are governed: has their jobs moved into lines; False where they are to be left."""
         self.governed: Collection[str] = frozenset()
+        self.limited: Collection[str] = frozenset()
+        """Queues with limits, which draw together on `limited_left`."""
+        self.limited_left = 0
 
     def pass_over(self, heads: Sequence[_Head]) -> None:
         """Note when the first job of each lane is due, where none is due now."""
@@ -245,7 +246,7 @@ class _Walk:
         limit = min(aged.limit, self.limit)
         lines: list[list[tuple[int, str, int, str]]] = []
         for head in heads:
-            room = min(limit, self.left[head.queue])
+            room = min(limit, self._room(head.queue))
             if head.due <= last and head.priority > 0 and head.lane != SOLO and room > 0:
                 ((found,),) = yield Query(
                     _DUE_AND_TASK if self.governed else _DUE, (*_lane_of(head), last, room)
@@ -255,9 +256,9 @@ class _Walk:
         for _, job_id, guarded, queue in heapq.merge(*lines):
             if len(self.taken) >= limit or (guarded and self.guarded_left <= 0):
                 break  # what this leaves is met again, and told of, in order of priority
-            if self.left[queue] > 0:
+            if self._room(queue) > 0:
                 self.guarded_left -= guarded
-                self.left[queue] -= 1
+                self._note_taken(queue, 1)
                 self.taken.append(job_id)
         self._aged = frozenset(self.taken)
 
@@ -286,8 +287,8 @@ class _Walk:
         # Ids differ, so queues are never compared.
         lines = ([(job.due, job.id, job.guarded, queue) for job in jobs] for queue, jobs in found)
         for due, job_id, guarded, queue in heapq.merge(*lines):
-            if self.left[queue] <= 0:
-                if queue in self.shut:
+            if self._room(queue) <= 0:
+                if queue in self.limited:
                     self.left_due.add(queue)
                 else:
                     self.note_due(due)
@@ -300,7 +301,7 @@ class _Walk:
                 return False
             else:
                 self.guarded_left -= guarded
-                self.left[queue] -= 1
+                self._note_taken(queue, 1)
                 self.taken.append(job_id)
                 if solo:
                     self.solo_left -= 1
@@ -309,21 +310,30 @@ class _Walk:
 
     def _take_plain(self, queue: str, jobs: Sequence[_Due]) -> bool:
         """Take jobs that need no choosing, all of one queue: what the loop of `_take_lane` comes to for them."""
-        room = max(min(self.limit - len(self.taken), self.left[queue]), 0)
+        room = max(min(self.limit - len(self.taken), self._room(queue)), 0)
         taken = [job.id for job in jobs[:room]]
         self.taken += taken
-        self.left[queue] -= len(taken)
+        self._note_taken(queue, len(taken))
         if len(jobs) == len(taken):
             return True
-        if self.left[queue] <= 0 and queue in self.shut:
+        if self._room(queue) <= 0 and queue in self.limited:
             self.left_due.add(queue)
         else:
             self.note_due(jobs[room].due)
-        return self.left[queue] <= 0
+        return self._room(queue) <= 0
+
+    def _room(self, queue: str) -> int:
+        left = self.left[queue]
+        return min(left, self.limited_left) if queue in self.limited else left
+
+    def _note_taken(self, queue: str, count: int) -> None:
+        self.left[queue] -= count
+        if queue in self.limited:
+            self.limited_left -= count
 
     def _all_due(self, source: _Head, *, solo: bool) -> Routine[list[_Due]]:
         # One more than can be taken tells whether any is left; those of a queue that gives no more are not read.
-        room = 1 + max(min(self.limit - len(self.taken), self.left[source.queue]), 0)
+        room = 1 + max(min(self.limit - len(self.taken), self._room(source.queue)), 0)
         lane = _lane_of(source)
         jobs = yield from self._look(lane, room + len(self._aged))
         if self._aged:  # those are in their lanes still
@@ -445,13 +455,13 @@ class GovernedWalk:
         walk, quota, gates = self.walk, self._quota, self._gates
         kept: dict[str, int] = {}
         for queue in self._limited:
-            room = min(gates.queue_room(queue), quota.partitioned)
+            room = gates.queue_room(queue)
             if room < quota.queues[queue]:
                 kept[queue] = quota.queues[queue] - room
                 quota.queues[queue] = room
         before = len(walk.taken)
         walk.limit, walk.guarded_left, walk.solo_left = before + quota.limit, quota.guarded, quota.solo
-        walk.shut = kept.keys()
+        walk.limited, walk.limited_left = frozenset(self._limited), quota.partitioned
         left = dict(quota.queues)
         answer = yield from routine
         for queue in self._limited:
@@ -467,6 +477,5 @@ class GovernedWalk:
                 quota.held_back = True
             if wait is not None:
                 walk.note_due(self._step.now + wait)
-        walk.shut = frozenset()
         walk.left_due.clear()
         return answer
