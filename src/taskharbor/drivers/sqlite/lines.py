@@ -34,16 +34,17 @@ _PRIORITIES = f"""WITH RECURSIVE there(queue, priority) AS (
 SELECT json_group_array(json_array(t.queue, t.priority, n.task, n.part, n.stray)) FROM there t
     LEFT JOIN taskharbor_turn n ON n.queue = t.queue AND n.priority = t.priority WHERE t.priority IS NOT NULL"""  # noqa: S608 - our own constants
 _NEXT = f"SELECT id FROM {_INDEX} WHERE queue = ?1 AND priority = ?2 AND {_IS_LINE}"  # noqa: S608 - our own constants
-_WALK = f"""WITH RECURSIVE line(number, task, part, stray) AS (
-    SELECT 0, ?3, ?4, ?5
+_WALK = f"""WITH RECURSIVE line(number, task, part, stray, id, guarded, due, lane) AS (
+    SELECT 0, ?3, ?4, ?5, NULL, NULL, NULL, NULL
     UNION ALL
-    SELECT l.number + 1, j.task, j.part, j.stray FROM line l CROSS JOIN taskharbor_job j ON j.id = coalesce(
+    SELECT l.number + 1, j.task, j.part, j.stray, j.id, j.guarded, j.due, j.lane
+    FROM line l CROSS JOIN taskharbor_job j ON j.id = coalesce(
         CASE WHEN l.task NOT IN (SELECT value FROM json_each(?7)) THEN coalesce(
-            ({_NEXT} AND task = l.task AND part = l.part AND stray > l.stray ORDER BY stray LIMIT 1),
-            ({_NEXT} AND task = l.task AND part > l.part ORDER BY part, stray LIMIT 1)) END,
-        ({_NEXT} AND task > l.task ORDER BY task, part, stray LIMIT 1))
+            ({_NEXT} AND task = l.task AND part = l.part AND stray > l.stray ORDER BY stray, lane, due, id LIMIT 1),
+            ({_NEXT} AND task = l.task AND part > l.part ORDER BY part, stray, lane, due, id LIMIT 1)) END,
+        ({_NEXT} AND task > l.task ORDER BY task, part, stray, lane, due, id LIMIT 1))
     LIMIT ?6)
-SELECT json_group_array(json_array(task, part, stray)) FROM line WHERE number > 0"""  # noqa: S608 - our own constants
+SELECT json_group_array(json_array(task, part, stray, id, guarded, due, lane)) FROM line WHERE number > 0"""  # noqa: S608 - our own constants
 _OF_LINE = f"""FROM {_INDEX} WHERE queue = e.queue AND priority = e.priority AND task = e.task AND part = e.part
     AND stray = e.stray AND {_IS_LINE} AND lane = {{lane}}"""
 _LINE_LANES = (LINES + SOLO, LINES + FRONT, LINES + NORMAL)
@@ -62,12 +63,6 @@ _CANDIDATES = f"""WITH e AS MATERIALIZED (SELECT value ->> 0 AS queue, value ->>
     value ->> 3 AS part, value ->> 4 AS stray FROM json_each(?1))
 SELECT json_group_array(json_array({", ".join(_due(lane) for lane in _LINE_LANES)},
     {", ".join(_later(lane) for lane in _LINE_LANES)})) FROM e"""  # noqa: S608 - our own constants
-# As a rule both of a line's first two jobs are due, and nothing else has to be read: [id, guarded, due, lane] of each.
-_FIRST_TWO = f"""WITH e AS MATERIALIZED (SELECT value ->> 0 AS queue, value ->> 1 AS priority, value ->> 2 AS task,
-    value ->> 3 AS part, value ->> 4 AS stray FROM json_each(?1))
-SELECT json_group_array(json((SELECT json_group_array(json_array(id, guarded, due, lane)) FROM (
-    SELECT id, guarded, due, lane {_OF_LINE.partition(" AND lane = ")[0]} ORDER BY lane, due, id LIMIT 2))))
-FROM e"""  # noqa: S608 - our own constants
 DIVERT = f"""UPDATE taskharbor_job SET part = '', lane = lane + {LINES}
     WHERE id IN (SELECT value FROM json_each(?)) AND lane < {WAITING}"""  # noqa: S608 - our own constants
 """Moves plain jobs of tasks that have come to be governed into the line of those without a key."""
@@ -101,11 +96,20 @@ class _Job(msgspec.Struct, array_like=True, frozen=True):
     due: int
 
 
-class _Head(msgspec.Struct, array_like=True, frozen=True):
+class _Met(msgspec.Struct, array_like=True, frozen=True):
+    """A line as `_WALK` gives it, with its first job, due or not."""
+
+    task: str
+    part: str
+    stray: int
     id: str
     guarded: int
     due: int
     lane: int
+
+    @property
+    def turn(self) -> Turn:
+        return (self.task, self.part, self.stray)
 
 
 class _Found(msgspec.Struct, array_like=True, frozen=True):
@@ -127,12 +131,10 @@ class _Found(msgspec.Struct, array_like=True, frozen=True):
 
 
 _all_rings = msgspec.json.Decoder(list[_Ring])
-_all_turns = msgspec.json.Decoder(list[Turn])
-_all_heads = msgspec.json.Decoder(list[list[_Head]])
+_all_met = msgspec.json.Decoder(list[_Met])
 _all_found = msgspec.json.Decoder(list[_Found])
 _FEW, _CHUNK = 8, 500
 """Lines that are looked at in one go: at least, and at most, where many of them give nothing."""
-_TWO = 2
 _UNNAMED = "\0"
 """A partition that no job can have."""
 
@@ -163,6 +165,8 @@ class LineWalk:
         """Jobs that are taken: they stand in their lines still."""
         self._given: dict[Line, int] = {}
         """How many those are of each line."""
+        self._heads: dict[Line, _Met] = {}
+        """The first jobs of the lines that were met last."""
         self.taken: list[str] = []
         self.wait: int | None = None
         """When something that was left may be taken, in microseconds from now."""
@@ -229,11 +233,12 @@ class LineWalk:
     def _next_lines(self, walk: _Round, size: int) -> Routine[list[Line]]:
         """Return the next lines that may give something; of a task that may give nothing only one is met."""
         shut = [task for task in sorted(self._gates.rules.governed) if self._is_shut(task)]
-        lines = [line for line in (yield from walk.next(size, shut)) if line.stray in self._strays]
-        for line in lines:
+        met = yield from walk.next(size, shut)
+        self._heads = {line: head for line, head in met if line.stray in self._strays}
+        for line in self._heads:
             if line.task in shut:
                 self._note(self._gates.wait(line._replace(partition=_UNNAMED)))
-        return [line for line in lines if line.task not in shut]
+        return [line for line in self._heads if line.task not in shut]
 
     def _is_shut(self, task: str) -> bool:
         """Return whether no job of a task may be taken, whatever its partition."""
@@ -262,18 +267,18 @@ class LineWalk:
     def _give(self, lines: Sequence[Line], count: int) -> Routine[list[Line]]:
         """Give lines their turns, with so many jobs of each; return those that gave all of them, and have more."""
         lines = yield from self._open(lines)
-        found = yield from self._jobs(lines, count + 1)
-        waiting: list[Waiting] = []
-        for line, jobs in zip(lines, found, strict=True):
-            candidates = [
-                Candidate(job.id, bool(job.guarded), solo)
-                for solo, lane in ((True, jobs.solo), (False, jobs.front), (False, jobs.normal))
-                for job in lane
-                if job.id not in self._gone
-            ]
-            waiting.append(Waiting(line, candidates[:count], len(candidates) > count))
-            if jobs.later is not None:
-                self._note(jobs.later - self._now)
+        # The first job of a line is known, and as a rule it is due: then nothing else has to be read.
+        heads = {
+            line: head
+            for line in lines
+            if (head := self._heads.pop(line, None)) is not None and self._is_due(head)
+        }
+        rest = [line for line in lines if line not in heads]
+        found = dict(zip(rest, (yield from self._jobs(rest, count + 1)), strict=True))
+        waiting = [
+            self._first(line, heads[line]) if line in heads else self._waiting(line, found[line], count)
+            for line in lines
+        ]
         given = allot(waiting, self._gates, self._quota)
         self._note_taken(waiting, given.jobs)
         self._turns.update(given.last)
@@ -284,26 +289,31 @@ class LineWalk:
             if job_ids and one.more and len(job_ids) == len(one.jobs)
         ]
 
+    def _is_due(self, head: _Met) -> bool:
+        return head.due <= self._now and head.id not in self._gone
+
+    def _first(self, line: Line, head: _Met) -> Waiting:
+        """Return a line with its first job; whether there are more is not known."""
+        return Waiting(line, [Candidate(head.id, bool(head.guarded), head.lane == LINES + SOLO)], more=True)
+
+    def _waiting(self, line: Line, jobs: _Found, count: int) -> Waiting:
+        """Return a line with so many of its jobs, and note when the next one is due."""
+        candidates = [
+            Candidate(job.id, bool(job.guarded), solo)
+            for solo, lane in ((True, jobs.solo), (False, jobs.front), (False, jobs.normal))
+            for job in lane
+            if job.id not in self._gone
+        ]
+        if jobs.later is not None:
+            self._note(jobs.later - self._now)
+        return Waiting(line, candidates[:count], len(candidates) > count)
+
     def _jobs(self, lines: Sequence[Line], count: int) -> Routine[list[_Found]]:
         """Return so many jobs of each line that are due, beyond those that are taken."""
         if not lines:
             return []
         room = count + max(self._given.get(line, 0) for line in lines)
-        if room == _TWO:
-            return (yield from self._first_two(lines))
         return read_json((yield Query(_CANDIDATES, (json_text(lines), self._now, room))), _all_found)
-
-    def _first_two(self, lines: Sequence[Line]) -> Routine[list[_Found]]:
-        heads = read_json((yield Query(_FIRST_TWO, (json_text(lines),))), _all_heads)
-        plain = [len(pair) == _TWO and all(job.due <= self._now for job in pair) for pair in heads]
-        rest = [line for line, is_plain in zip(lines, plain, strict=True) if not is_plain]
-        others: list[_Found] = []
-        if rest:
-            others = read_json((yield Query(_CANDIDATES, (json_text(rest), self._now, _TWO))), _all_found)
-        whole = iter(others)
-        return [
-            _as_found(pair) if is_plain else next(whole) for pair, is_plain in zip(heads, plain, strict=True)
-        ]
 
     def _fetch_arrivals(self, lines: Sequence[Line]) -> Routine[None]:
         """Read when the rates of these lines' gates let the next job through."""
@@ -328,13 +338,6 @@ class LineWalk:
             self.wait = wait
 
 
-def _as_found(heads: Sequence[_Head]) -> _Found:
-    solo, front, normal = (
-        [_Job(head.id, head.guarded, head.due) for head in heads if head.lane == lane] for lane in _LINE_LANES
-    )
-    return _Found(solo, front, normal, None, None, None)
-
-
 class _Round:
     """A walk over the lines of one queue and priority: from the one that was served last on, to that one."""
 
@@ -345,22 +348,22 @@ class _Round:
         self._first_half = after is not None
         self.ended = False
 
-    def next(self, count: int, shut: Sequence[str]) -> Routine[list[Line]]:
+    def next(self, count: int, shut: Sequence[str]) -> Routine[list[tuple[Line, _Met]]]:
         """Return the next lines, so many if there are, and of these tasks only the first."""
         cells = (self._ring.queue, self._ring.priority, *self._from, count + 1, json_text(shut))
-        turns = read_json((yield Query(_WALK, cells)), _all_turns)
-        if len(turns) == count:
-            self._from = turns[-1]
+        met = read_json((yield Query(_WALK, cells)), _all_met)
+        if len(met) == count:
+            self._from = met[-1].turn
         elif self._first_half:
             self._first_half, self._from = False, _FIRST
-            return self._lines(turns)
+            return self._lines(met)
         else:
             self.ended = True
         if not self._first_half and self._to is not None:
-            left = [turn for turn in turns if turn <= self._to]
-            self.ended = self.ended or len(left) < len(turns) or left[-1:] == [self._to]
-            turns = left
-        return self._lines(turns)
+            left = [one for one in met if one.turn <= self._to]
+            self.ended = self.ended or len(left) < len(met) or (bool(left) and left[-1].turn == self._to)
+            met = left
+        return self._lines(met)
 
-    def _lines(self, turns: Sequence[Turn]) -> list[Line]:
-        return [Line(self._ring.queue, self._ring.priority, *turn) for turn in turns]
+    def _lines(self, met: Sequence[_Met]) -> list[tuple[Line, _Met]]:
+        return [(Line(self._ring.queue, self._ring.priority, *one.turn), one) for one in met]
