@@ -280,7 +280,7 @@ def test_a_reserve_enters_its_lanes_by_their_index_and_reads_what_it_takes(worke
     assert len(answer.deliveries) == BATCH
     (plan,) = plans
     check(plan)
-    assert plan.indexes("job") == {"job_ready"}
+    assert plan.indexes("job") == {"job_line", "job_ready"}
     (update,) = (node for node in plan.nodes if node.get("Operation") == "Update")
     assert "Tid Scan" in {node["Node Type"] for node in plan.on("job")}
     assert update["Relation Name"] == "job"
@@ -297,7 +297,7 @@ def test_a_reserve_of_several_queues_with_strays_and_quotas_reads_in_proportion(
     assert len(answer.deliveries) >= 20
     (plan,) = (plan for plan in plans if "FOR UPDATE" in plan.sql)
     check(plan)
-    assert plan.indexes("job") == {"job_ready"}
+    assert plan.indexes("job") == {"job_line", "job_ready"}
 
 
 def test_a_reserve_where_nothing_is_due_reads_next_to_nothing(worker: Explainer) -> None:

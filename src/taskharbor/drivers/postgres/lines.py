@@ -8,7 +8,7 @@ leases any; what others do to such a job meanwhile, as to cancel or to replace i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -41,9 +41,12 @@ LAST_PART = "\U0010ffff" * 201
 """After every partition, in the order of bytes."""
 _LAST_KIND = 2**31 - 1
 _IN_LINE = f"j.lane > {WAITING}"
-_ORDER = 'j.queue, j.priority, j.task COLLATE "C", j.part'
-ANY_IN_LINES = f"SELECT FROM taskharbor.job j WHERE {{which}} AND {_IN_LINE} ORDER BY {_ORDER} LIMIT 1"
-"""Whether there are such jobs, be they leased."""
+_QUEUE_OF = 'j.queue COLLATE "C"'
+"""The collation is that of the index, and of no other one, which the planner might take for it."""
+_ORDER = f'{_QUEUE_OF}, j.priority, j.task COLLATE "C", j.part'
+ANY_IN_LINES = f"""SELECT FROM taskharbor.job j WHERE {_QUEUE_OF} = q.queue AND {_IN_LINE}{{and}}
+        ORDER BY {_ORDER} LIMIT 1"""
+"""Whether there are such jobs in a queue `q`, be they leased."""
 
 # From here on every statement sees what those have written who had the lock before. A worker that is stopped while it
 # has it is not waited for long.
@@ -60,7 +63,7 @@ SELECT json_build_array((SELECT {micros_of("now")} FROM clock),
     (SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM taskharbor.stray),
     (SELECT coalesce(json_agg(json_build_array(q.queue, p.priority, t.task, t.part, t.stray)), '[]')
         FROM asked q CROSS JOIN generate_series(0, 9) p(priority)
-        CROSS JOIN LATERAL ({ANY_IN_LINES.format(which="j.queue = q.queue AND j.priority = p.priority")}) j
+        CROSS JOIN LATERAL ({ANY_IN_LINES.replace("{and}", " AND j.priority = p.priority")}) j
         LEFT JOIN LATERAL (SELECT * FROM taskharbor.turn n
             WHERE n.queue = q.queue AND n.priority = p.priority LIMIT 1) t ON true),
     (SELECT coalesce(json_agg(DISTINCT p.priority), '[]')
@@ -80,7 +83,7 @@ _CONTEXTS = {
 # Of a line `l`, so many jobs of each lane, from that of its first free job on; those that are due later, too.
 _OF_LINE = f"""SELECT j.id, j.lane, j.due, j.guarded FROM generate_series(l.lane, {LINES + NORMAL}) k(lane)
     CROSS JOIN LATERAL (SELECT j.id, j.lane, j.due, j.guarded FROM taskharbor.job j
-        WHERE j.queue = {{queue}} AND j.priority = {{priority}} AND j.task COLLATE "C" = l.task AND j.part = l.part
+        WHERE {_QUEUE_OF} = {{queue}} AND j.priority = {{priority}} AND j.task COLLATE "C" = l.task AND j.part = l.part
         AND j.stray = l.stray AND j.lane = k.lane AND {_IN_LINE} AND j.token IS NULL
         ORDER BY j.due, j.id LIMIT {{room}}) j"""
 _ARRIVAL = """(SELECT a.at FROM taskharbor.arrival a
@@ -89,20 +92,23 @@ _QUEUE, _PRIORITY = "$1::text::text", "$2::text::smallint"
 
 
 def _next(after: str) -> str:
-    return f"""(SELECT {{lap}} AS lap, j.task, j.part, j.stray, j.lane FROM taskharbor.job j
-        WHERE j.queue = {_QUEUE} AND j.priority = {_PRIORITY} AND {_IN_LINE} AND j.token IS NULL
+    return f"""(SELECT {{lap}} AS lap, j.task, j.part, j.stray, j.lane, j.id, j.due, j.guarded FROM taskharbor.job j
+        WHERE {_QUEUE_OF} = {_QUEUE} AND j.priority = {_PRIORITY} AND {_IN_LINE} AND j.token IS NULL
         AND (j.task COLLATE "C", j.part, j.stray) > {after}
         ORDER BY j.task COLLATE "C", j.part, j.stray, j.lane LIMIT 1)"""
 
 
 # $1 queue, $2 priority, $3 lap, $4 to $6 after which line it begins, $7 how many lines, $8 to $10 where the second lap
 # ends, $11 the tasks whose lines are all passed over, $12 the kinds of strays that are read, $13 how many jobs of each
-# line, or NULL. The first lap goes from there to the end, and the second one from the beginning.
-_WALK = f"""WITH RECURSIVE line(number, lap, task, part, stray, lane) AS (
-    SELECT 0, $3::text::integer, $4::text COLLATE "C", $5::text COLLATE "C", $6::text::integer, 0::smallint
+# line, or NULL; $14 what stands for the partitions of a task that is passed over. The first lap goes from there to the
+# end, and the second one from the beginning. Where there are enough lines their first jobs will do, as a rule.
+_WALK = f"""WITH RECURSIVE line(number, lap, task, part, stray, lane, id, due, guarded) AS (
+    SELECT 0, $3::text::integer, $4::text COLLATE "C", $5::text COLLATE "C", $6::text::integer, 0::smallint,
+        NULL::uuid, NULL::timestamptz, NULL::boolean
     UNION ALL
     SELECT l.number + 1, f.lap, f.task, CASE WHEN f.shut THEN $14::text ELSE f.part END COLLATE "C",
-        CASE WHEN f.shut THEN {_LAST_KIND} ELSE f.stray END, f.lane
+        CASE WHEN f.shut THEN {_LAST_KIND} ELSE f.stray END, f.lane, f.id, f.due,
+        f.guarded
     FROM line l CROSS JOIN LATERAL (SELECT n.*, n.task = ANY ($11::text::text[]) AS shut FROM (
         {_next("(l.task, l.part, l.stray)").replace("{lap}", "l.lap")}
         UNION ALL (SELECT b.* FROM (SELECT WHERE l.lap = 0) w CROSS JOIN LATERAL
@@ -111,12 +117,15 @@ _WALK = f"""WITH RECURSIVE line(number, lap, task, part, stray, lane) AS (
     WHERE l.number < $7::text::integer
     AND (f.lap = 0 OR $8::text IS NULL
         OR (f.task COLLATE "C", f.part, f.stray) <= ($8::text, $9::text, $10::text::integer))),
-size AS MATERIALIZED (SELECT coalesce($13::text::integer,
-    greatest(2 * $7::text::integer / greatest(count(*)::integer - 1, 1), 1)) AS room FROM line)
-SELECT l.number, l.lap, l.task, l.part, l.stray, {{arrival}}, (SELECT room FROM size), f.id::text, f.lane,
-    {micros_of("f.due")}, f.guarded
-FROM line l LEFT JOIN LATERAL ({_OF_LINE.format(queue=_QUEUE, priority=_PRIORITY, room="(SELECT room FROM size)")}) f
-    ON l.stray = ANY ($12::text::integer[]) WHERE l.number > 0"""
+size AS MATERIALIZED (SELECT coalesce($13::text::integer, CASE WHEN count(*) > $7::text::integer THEN 1
+    ELSE 2 * $7::text::integer / greatest(count(*)::integer - 1, 1) END) AS room FROM line)
+SELECT l.number, l.lap, l.task, l.part, l.stray, {{arrival}}, (SELECT room FROM size),
+    coalesce(f.id, l.id)::text, coalesce(f.lane, l.lane), {micros_of("coalesce(f.due, l.due)")},
+    coalesce(f.guarded, l.guarded)
+FROM line l LEFT JOIN LATERAL (SELECT f.* FROM (SELECT WHERE l.stray = ANY ($12::text::integer[])
+        AND ((SELECT room FROM size) > 1 OR l.lane < {LINES + NORMAL})) w
+    CROSS JOIN LATERAL ({_OF_LINE.format(queue=_QUEUE, priority=_PRIORITY, room="(SELECT room FROM size)")}) f) f
+    ON true WHERE l.number > 0"""
 _WALKS = {rated: _WALK.replace("{arrival}", _ARRIVAL if rated else "NULL::bigint") for rated in (False, True)}
 _MORE = f"""SELECT l.number, f.id::text, f.lane, {micros_of("f.due")}, f.guarded
     FROM unnest($1::text::text[], $2::text::smallint[], $3::text::text[], $4::text::text[], $5::text::integer[])
@@ -239,7 +248,7 @@ def walk_lines(
     *,
     now: int,
     shut: Iterable[str],
-    kinds: Iterable[int],
+    kinds: Collection[int],
     rated: bool,
     room: int | None = None,
 ) -> Routine[tuple[list[Found], Place | None]]:
@@ -269,7 +278,7 @@ def walk_lines(
     for number in sorted(grouped):
         lines = grouped[number]
         _, lap, task, part, stray, arrival, most = lines[0][:7]
-        read = _read([row[7:] for row in lines if row[7] is not None], most, now)
+        read = _read([row[7:] for row in lines if stray in kinds], most, now)
         line = Line(ring.queue, ring.priority, task, part, stray)
         found.append(Found(number, lap, line, arrival, *read))
     if len(found) < count:
@@ -305,6 +314,11 @@ class _Read(NamedTuple):
 
 def _read(rows: list[Row], room: int, now: int) -> _Read:
     """Read the jobs of one line: id, lane, due, whether it is guarded; so many of each lane at most."""
+    if len(rows) == 1 and room == 1:  # as a rule where there are many lines
+        (row,) = rows
+        return (
+            _Read([_candidate(row)], [row[2]], True, None) if row[2] <= now else _Read([], [], False, row[2])
+        )
     rows.sort(key=_place)
     due = [row for row in rows if row[2] <= now]
     later = min((row[2] for row in rows if row[2] > now), default=None)

@@ -89,9 +89,10 @@ LATER = (
         7,
         "lines are walked in order",
         (
-            # Nothing in it that a reserve changes; and plain jobs have no part in it.
-            """CREATE INDEX job_line ON taskharbor.job (queue, priority, task COLLATE "C", part, stray, lane, due, id)
-    WHERE lane > 3""",
+            # Nothing in it that a reserve changes; and plain jobs have no part in it. The queue's collation is another
+            # than in `job_ready`, so that no planner can take the one index for the other.
+            """CREATE INDEX job_line
+    ON taskharbor.job (queue COLLATE "C", priority, task COLLATE "C", part, stray, lane, due, id) WHERE lane > 3""",
         ),
     ),
 )

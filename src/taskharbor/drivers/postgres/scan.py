@@ -114,7 +114,7 @@ _SCAN = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, s
 kind AS MATERIALIZED (SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') AS ids FROM taskharbor.stray),
 known AS MATERIALIZED (SELECT (SELECT ids FROM kind) || ';' || revision AS words FROM taskharbor.rules),
 lined AS MATERIALIZED (SELECT EXISTS (SELECT FROM (SELECT DISTINCT u.queue FROM pg_catalog.unnest($2::text::text[])
-    u(queue)) q CROSS JOIN LATERAL ({ANY_IN_LINES.format(which="j.queue = q.queue")}) j) AS there),
+    u(queue)) q CROSS JOIN LATERAL ({ANY_IN_LINES.replace("{and}", "")}) j) AS there),
 held AS MATERIALIZED (SELECT expires_at FROM taskharbor.lease WHERE token = $10::text::bigint),
 lane AS MATERIALIZED (SELECT l.* FROM unnest($2::text::text[], $3::text::integer[], $4::text::smallint[],
     $5::text::smallint[], $6::text::integer[], $7::text::timestamptz[], $8::text::uuid[], $9::text::integer[])

@@ -144,7 +144,8 @@ class Serving:
         again: list[Line] = []
         while places and not self._over:
             waiting: list[Waiting] = []
-            need = count = max(min(self.quota.limit, self.quota.partitioned), 1)
+            # One more tells whether there is something for slots that are not free.
+            need = count = min(self.quota.limit, self.quota.partitioned + 1)
             while places and len(waiting) < need:
                 ring, begins = places.pop(0)
                 if not self._is_open(ring.queue):
