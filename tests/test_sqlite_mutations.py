@@ -353,14 +353,14 @@ MUTATIONS = [
     broken(
         "4.10",
         "reserve",
-        "if self.left[queue] <= 0:\n                if queue",
+        "if self._room(queue) <= 0:\n                if queue",
         "if False:\n                if queue",
         "queues side by side give more than their quotas",
     ),
     broken(
         "4.10",
         "reserve",
-        "room = max(min(self.limit - len(self.taken), self.left[queue]), 0)",
+        "room = max(min(self.limit - len(self.taken), self._room(queue)), 0)",
         "room = max(self.limit - len(self.taken), 0)",
         "a queue gives more than its quota",
     ),

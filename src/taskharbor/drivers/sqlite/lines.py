@@ -233,8 +233,9 @@ class LineWalk:
     def _next_lines(self, walk: _Round, size: int) -> Routine[list[Line]]:
         """Return the next lines that may give something; of a task that may give nothing only one is met."""
         shut = [task for task in sorted(self._gates.rules.governed) if self._is_shut(task)]
-        met = yield from walk.next(size, shut)
-        self._heads = {line: head for line, head in met if line.stray in self._strays}
+        found = yield from walk.next(size, shut)
+        met = [(line, head) for line, head in found if line.stray in self._strays]
+        self._heads = dict(met)
         for line in self._heads:
             if line.task in shut:
                 self._note(self._gates.wait(line._replace(partition=_UNNAMED)))
