@@ -211,77 +211,89 @@ BY_THEMSELVES: list[tuple[Mutation, Callable[[], None]]] = [
 
 RESERVE: Sequence[tuple[Mutation, Callable[[Meeting], None]]] = [
     (
-        broken("reserve", "reserve", old, new, why),
+        broken("reserve", file, old, new, why),
         scenario,
     )
-    for old, new, why, scenario in (
+    for file, old, new, why, scenario in (
         (
+            "scan",
             "pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
             "pg_current_xact_id()::text::bigint",
             "xmax is taken for the next number",
             scenarios.test_a_job_whose_producer_commits_between_two_scans_is_found_by_the_second,
         ),
         (
+            "scan",
             "(SELECT coalesce(json_agg(x::text::bigint), '[]') FROM pg_snapshot_xip(pg_current_snapshot()) x)",
             "'[]'::json",
             "nobody is listed as under way",
             scenarios.test_a_job_that_commits_after_later_ones_were_taken_is_found,
         ),
         (
+            "reserve",
             "    if len(rows) >= request.limit:\n        return True\n",
             "",
             "a limit reached beside a quota is taken for the end",
             scenarios.test_a_backlog_beside_the_quota_of_an_empty_queue_is_taken_without_a_pause,
         ),
         (
+            "reserve",
             "return any(taken[take.name] >= take.limit for take in request.queues)",
             "return False",
             "a quota reached is taken for the end",
             scenarios.test_a_backlog_behind_a_quota_is_taken_without_a_pause,
         ),
         (
-            "    AND $19::text = (SELECT ids FROM kind)),",
-            "    AND $19::text IS NOT NULL),",
+            "scan",
+            "AND $19::text = (SELECT words FROM known)",
+            "AND $19::text IS NOT NULL",
             "jobs are taken although there are lanes nobody knew of",
             scenarios.test_a_stray_lane_not_known_yet_is_not_passed_over,
         ),
         (
+            "scan",
             "string_agg(id::text, ',' ORDER BY id)",
             "max(id)::text",
             "the greatest number of the strays stands for all",
             scenarios.test_a_kind_of_strays_that_commits_after_a_later_one_is_met,
         ),
         (
+            "reserve",
             "next_due_in=as_duration(0) if again else",
             "next_due_in=",
             "who took something is not told that marks went back",
             scenarios.test_a_held_writer_that_has_enqueued_itself_is_found_at_its_end,
         ),
         (
-            "            if rows or not again or scans == _SCANS:\n",
+            "reserve",
+            "            if rows or not again or scans == SCANS:\n",
             "            if True:\n",
             "a reserve ends although marks went back",
             scenarios.test_a_job_that_commits_after_later_ones_were_taken_is_found,
         ),
         (
+            "scan",
             "LIMIT l.room FOR UPDATE SKIP LOCKED)",
             "LIMIT l.room FOR UPDATE NOWAIT)",
             "rows that others hold are not passed over",
             scenarios.test_rows_that_a_reserver_locks_and_rolls_back_are_found_within_two_seconds,
         ),
         (
+            "scan",
             "WHERE f.nth <= coalesce(q.room{used}, f.nth)",
             "WHERE q.room IS NOT NULL OR q.room IS NULL",
             "a queue gives more than its quota",
             scenarios.test_a_quota_counts_over_all_priorities,
         ),
         (
+            "scan",
             "WHERE lane <> {SOLO} OR number = (SELECT number FROM solo)",
             "WHERE true",
             "solo jobs are taken beside one another",
             scenarios.test_of_solo_jobs_at_several_priorities_one_is_taken,
         ),
         (
+            "scan",
             "AND j.id NOT IN (SELECT uid FROM taken) ORDER BY",
             "AND j.id NOT IN (SELECT uid FROM taken) AND false ORDER BY",
             "what was left is not told",
@@ -312,7 +324,7 @@ CONTRACT = [
     ),
     broken(
         "4.2",
-        "reserve",
+        "scan",
         "AND (j.due, j.id) > (l.due, l.id) AND j.token IS NULL",
         "AND (j.due, j.id) > (l.due, l.id)",
         "a leased job is taken again",
@@ -340,7 +352,7 @@ CONTRACT = [
     ),
     broken(
         "4.3",
-        "reserve",
+        "scan",
         "deliveries = j.deliveries + 1",
         "deliveries = j.deliveries",
         "the fence does not grow",
@@ -350,8 +362,8 @@ CONTRACT = [
     ),
     broken(
         "4.4",
-        "reserve",
-        "if lane != SOLO or request.solo",
+        "scan",
+        "if lane != SOLO or solo",
         "if lane != SOLO or True",
         "a solo job is taken beside others",
     ),
@@ -364,7 +376,7 @@ CONTRACT = [
     ),
     broken(
         "4.4",
-        "reserve",
+        "scan",
         "guards + solos <= $12::text::integer",
         "guards + solos <= $12::text::integer + 1",
         "guarded jobs are taken beyond what is allowed",
@@ -406,7 +418,7 @@ CONTRACT = [
     ),
     broken(
         "4.10",
-        "reserve",
+        "scan",
         "AND j.due <= (SELECT now FROM clock)\n            ORDER",
         "AND j.due <= (SELECT now FROM clock) + interval '1 hour'\n            ORDER",
         "jobs run early",
@@ -414,7 +426,7 @@ CONTRACT = [
     broken("4.10", "storing", "greatest(w.run_at, c.now)", "w.run_at", "a run_at in the past overtakes"),
     broken(
         "4.10",
-        "reserve",
+        "scan",
         "WINDOW w AS (ORDER BY f.line, f.due, f.id)",
         "WINDOW w AS (ORDER BY f.line, f.queue, f.due, f.id)",
         "queues are taken one after the other",
@@ -442,7 +454,7 @@ CONTRACT = [
     ),
     broken(
         "4.15",
-        "reserve",
+        "scan",
         "AND l.queue NOT IN (SELECT queue FROM taskharbor.pause)",
         "",
         "a paused queue gives jobs",
@@ -453,6 +465,27 @@ CONTRACT = [
         "return self.task in tasks and build not in self.refused_by",
         "return self.task in tasks",
         "a build meets again what it refused",
+    ),
+    broken(
+        "4.24",
+        "serving",
+        "counted=self._rules.counts",
+        "counted=False",
+        "what is leased of lines does not count",
+    ),
+    broken(
+        "4.24",
+        "scan",
+        "task = ANY ($20::text::text[])",
+        "task = ANY ($20::text::text[]) AND false",
+        "plain jobs of a task that has limits pass them by",
+    ),
+    broken(
+        "4.25",
+        "lines",
+        "DO UPDATE SET task = excluded.task, part = excluded.part, stray = excluded.stray",
+        "DO NOTHING",
+        "the first line is served first each time",
     ),
 ]
 

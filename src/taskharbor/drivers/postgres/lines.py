@@ -299,9 +299,9 @@ def more_of(lines: Sequence[Line], room: int, now: int) -> Routine[list[tuple[li
             str(room),
         ),
     )
-    grouped: list[list[Row]] = [[] for _ in lines]
-    for number, *row in rows:
-        grouped[number - 1].append(tuple(row))
+    grouped = [list[Row]() for _ in lines]
+    for row in rows:
+        grouped[row[0] - 1].append(row[1:])
     return [(read.jobs, read.more) for read in (_read(found, room, now) for found in grouped)]
 
 
