@@ -120,7 +120,8 @@ lane AS MATERIALIZED (SELECT l.* FROM unnest($2::text::text[], $3::text::integer
     $5::text::smallint[], $6::text::integer[], $7::text::timestamptz[], $8::text::uuid[], $9::text::integer[])
     WITH ORDINALITY l(queue, stray, priority, lane, line, due, id, room, number)
     WHERE NOT EXISTS (SELECT FROM held) AND l.queue NOT IN (SELECT queue FROM taskharbor.pause)
-    AND $19::text = (SELECT words FROM known) AND ($21::text IN ('lines', 'last') OR NOT (SELECT there FROM lined))),
+    AND $19::text = (SELECT words FROM known)
+    AND ($21::text IN ('lines', 'last', 'past') OR NOT (SELECT there FROM lined))),
 {_WAY}
 {{candidates}}
 {{governed}}
@@ -130,7 +131,7 @@ taken AS (UPDATE taskharbor.job j SET token = $10::text::bigint, settled = NULL,
     WHERE j.ctid = c.spot RETURNING {TAKEN_COLUMNS}, j.stray, c.n, j.id AS uid),
 leased AS (INSERT INTO taskharbor.lease (token, worker, expires_at, duration, jobs, remaining, counted)
     SELECT $10::text::bigint, $13::text, (SELECT now FROM clock) + {interval_of("$14::text::bigint")},
-        $14::text::bigint, array_agg(uid), count(*), $21::text = 'counted' FROM taken
+        $14::text::bigint, array_agg(uid), count(*), $21::text IN ('counted', 'past') FROM taken
     HAVING count(*) > 0 AND $21::text NOT IN ('lines', 'last')),
 told AS MATERIALIZED (SELECT json_build_array(
     json_build_array({micros_of("(SELECT now FROM clock)")}, {micros_of("pg_postmaster_start_time()")},
@@ -145,7 +146,7 @@ told AS MATERIALIZED (SELECT json_build_array(
         FROM lane l CROSS JOIN LATERAL (SELECT j.due, j.id FROM taskharbor.job j
             WHERE {_LANE} AND j.id NOT IN (SELECT uid FROM taken) ORDER BY j.due, j.id LIMIT 1) f) END,
     CASE WHEN $16::text::boolean THEN (SELECT count(*) FROM taskharbor.worker) END,
-    CASE WHEN $21::text NOT IN ('lines', 'last') THEN (SELECT there FROM lined) END, {{moved}})::text AS words
+    CASE WHEN $21::text NOT IN ('lines', 'last', 'past') THEN (SELECT there FROM lined) END, {{moved}})::text AS words
     FROM (SELECT count(*) < $11::text::integer AND EXISTS (SELECT FROM candidate
         WHERE guards + solos > $12::text::integer) AS stopped FROM taken) s)
 SELECT {TAKEN_NAMES}, stray, n, CASE WHEN n IS NOT DISTINCT FROM (SELECT min(n) FROM taken) THEN words END
@@ -206,6 +207,8 @@ class Mode(StrEnum):
     """It is leased; nothing is taken where jobs stand in lines."""
     COUNTED = "counted"
     """The same, and the lease is one of those by which limits count what runs."""
+    PAST = "past"
+    """It is leased so, whether or not jobs stand in lines: a moment ago those could give nothing."""
     LINES = "lines"
     """It is taken together with jobs of lines, whose statement makes the lease."""
     LAST = "last"

@@ -43,6 +43,8 @@ from taskharbor.limit import Scope, ScopeKind
 
 _ROUNDS = 5
 """Where jobs are met that are put into lines, it begins again, so often at most."""
+_A_WHILE = 100_000
+"""Microseconds."""
 _CHUNK = 1000
 """Lines that are looked at in one statement, at most; and for those long due, in one reserve."""
 
@@ -105,6 +107,11 @@ class Serving:
     def wait(self) -> int | None:
         """Return when something of what was left may be taken, in microseconds from now."""
         return min([*self._waits, *self._plain.waits], default=None)
+
+    @property
+    def lines_gave_nothing(self) -> bool:
+        """Return whether all lines were looked at, and none can give anything for a while."""
+        return not self._jobs and min(self._waits, default=_A_WHILE) >= _A_WHILE
 
     def _read(self, context: Context) -> None:
         self._rings.clear()
