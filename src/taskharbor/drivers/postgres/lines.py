@@ -301,7 +301,8 @@ def more_of(lines: Sequence[Line], room: int, now: int) -> Routine[list[tuple[li
     )
     grouped = [list[Row]() for _ in lines]
     for row in rows:
-        grouped[row[0] - 1].append(row[1:])
+        number: int = row[0]
+        grouped[number - 1].append(row[1:])
     return [(read.jobs, read.more) for read in (_read(found, room, now) for found in grouped)]
 
 
