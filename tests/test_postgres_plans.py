@@ -353,7 +353,7 @@ def test_an_aged_reserve_reads_what_it_takes_and_a_little_more(worker: Explainer
     assert len(answer.deliveries) == BATCH
     (plan,) = plans
     check(plan)
-    assert plan.indexes("job") <= {"job_ready", "job_pkey"}
+    assert plan.indexes("job") <= {"job_ready", "job_pkey", "job_line"}
 
 
 def test_elders_are_found_over_all_queues_and_kinds_of_strays(worker: Explainer) -> None:
