@@ -106,14 +106,13 @@ class Walker:
                 self._past_until = 0.0
                 return _nothing(told, request)
             if rows or not again or scans == SCANS:
+                again = again or passes  # lines were not looked at
                 steps = yield from delivered_steps(rows)
                 return Reservation(
                     deliveries=deliveries(step.book, request.token, rows, steps),
                     expires_at=from_micros(told.seen.now + duration_micros(request.lease)),
                     held_back=told.held_back,
-                    next_due_in=as_duration(0)
-                    if again or passes
-                    else _next_due_in(told.seen.now, walked, left, rows),
+                    next_due_in=as_duration(0) if again else _next_due_in(told.seen.now, walked, left, rows),
                 )
 
     def walk_lines(self, step: Step, request: JobReserve) -> Routine[Reservation]:
