@@ -52,7 +52,7 @@ def test_limits_hold_on_postgres_whoever_is_killed() -> None:
     asyncio.run(
         judge(
             ground.url,
-            3000,
+            1200,
             lambda: limited.seat_postgres(ground.conninfo, ground.schema),
             lambda: limited.verdict_postgres(ground.conninfo, ground.schema),
         )
