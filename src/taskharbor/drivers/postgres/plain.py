@@ -88,9 +88,10 @@ class PlainLanes:
             if told.held_back and not aged:
                 quota.held_back = True
                 return False, ids
-            if quota.limit <= 0 or not clipped or quota.partitioned <= 0 or len(clipped) == len(rest):
+            taken = Counter([row[TAKEN.queue] for row in rows])
+            rest = [queue for queue in clipped if taken[queue] >= rooms[queue]]
+            if quota.limit <= 0 or quota.partitioned <= 0 or not rest:
                 return True, ids
-            rest = clipped
 
     def _scan(
         self, priorities: range, rooms: dict[str, int], quota: Quota, *, aged: bool
