@@ -283,7 +283,8 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(
         await aeventually(lambda: said("SIGTERM: worker", 1))
 
     def then_refuse_the_keeper(asked: str, request: object) -> None:
-        driver.refusals = 3 if verb == "the keeper's connect" and asked == "worker_announce" else 0
+        if verb == "the keeper's connect" and asked == "worker_announce":
+            driver.refusals = 3
 
     driver.after = then_refuse_the_keeper
     with Harbor(driver, registry=registry, deps=deps) as harbor:
