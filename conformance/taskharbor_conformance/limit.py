@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 
 from taskharbor.driver import Capability, LimitSet
 from taskharbor.job import Delivery, JobState, NewJob, OnConflict, new_token
 from taskharbor.limit import LimitTerms
-from taskharbor.settlement import SettleStatus
+from taskharbor.settlement import Settlement, SettleStatus
 from taskharbor_conformance.bench import (
     BUILD,
     DAY,
@@ -401,14 +402,15 @@ async def whatever_ends_a_delivery_makes_room(bench: Bench) -> None:
     await set_limit(bench, of_task(), at_most(1))
     ids = await _plain(bench, 7)
     order: list[str] = []
-    for end in (
+    ends: list[Callable[[Delivery], Settlement]] = [
         success,
         lambda one: failure(one, HOUR),
         lambda one: snooze(one, HOUR),
         burial,
         cancellation,
         lambda one: stray(one, BUILD),
-    ):
+    ]
+    for end in ends:
         delivery = await bench.take_one()
         blocked = await bench.take_ids()
         await bench.settle(end(delivery))
