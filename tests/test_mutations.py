@@ -75,12 +75,12 @@ MUTATIONS = [
     Mutation(
         "4.2",
         MEMORY + "reserve.py",
-        "    walk = _Walk(request, now)\n",
+        "    walk = Walk(request, now)\n",
         "    for old in [lease for lease in tables.leases.values() if lease.expires <= now]:\n"
         "        for row in list(old.rows.values()):\n"
         "            tables.leave_lease(row)\n"
         "            tables.make_due(row, row.due, row.lane)\n"
-        "    walk = _Walk(request, now)\n",
+        "    walk = Walk(request, now)\n",
         "a reserve takes jobs whose lease has expired",
     ),
     Mutation(
@@ -220,22 +220,22 @@ MUTATIONS = [
     ),
     Mutation(
         "4.4",
-        MEMORY + "reserve.py",
-        "if self._guarded_left <= 0:",
+        MEMORY + "walk.py",
+        "if self.guarded_left <= 0:",
         "if False:",
         "guarded jobs are taken beyond the free slots",
     ),
     Mutation(
         "4.4",
-        MEMORY + "reserve.py",
-        "self._solo_left = 1 if request.solo else 0",
-        "self._solo_left = 1",
+        MEMORY + "walk.py",
+        "self.solo_left = 1 if request.solo else 0",
+        "self.solo_left = 1",
         "a solo job is taken beside another",
     ),
     Mutation(
         "4.4",
-        MEMORY + "reserve.py",
-        "self._solo_left -= 1",
+        MEMORY + "walk.py",
+        "self.solo_left -= 1",
         "pass",
         "one reserve takes several solo jobs",
     ),
@@ -429,7 +429,8 @@ MUTATIONS = [
     Mutation(
         "4.8",
         MEMORY + "control.py",
-        "    if states and tables.state_of(row, now) not in states:\n        return DeleteStatus.OTHER_STATE\n",
+        "    if states and tables.shown_state(row, now, gates)[0] not in states:\n"
+        "        return DeleteStatus.OTHER_STATE\n",
         "",
         "a job is deleted in a state that was not asked for",
     ),
@@ -556,23 +557,23 @@ MUTATIONS = [
     ),
     Mutation(
         "4.10",
-        MEMORY + "reserve.py",
+        MEMORY + "walk.py",
         "elif best is None or head < best:",
         "elif best is None:",
         "queues are served one after the other",
     ),
     Mutation(
         "4.10",
-        MEMORY + "reserve.py",
-        "from_source.left[from_source.queue] -= 1",
-        "pass",
+        MEMORY + "walk.py",
+        "source.left[source.queue] -= 1\n        if",
+        "if",
         "a queue's quota does not count",
     ),
     Mutation(
         "4.10",
         MEMORY + "tables.py",
-        "self.woken_queues.add(row.job.queue)",
-        "pass",
+        "(due, row.job.id, row.entry, row))\n        self.woken_queues.add(row.job.queue)",
+        "(due, row.job.id, row.entry, row))",
         "nobody is told that there is work",
     ),
     # 4.11: cancel
@@ -696,8 +697,8 @@ MUTATIONS = [
     Mutation(
         "4.15",
         MEMORY + "control.py",
-        "tables.paused.setdefault(queue, Pause(now, request.by, request.reason))",
-        "tables.paused[queue] = Pause(now, request.by, request.reason)",
+        "    return [tables.paused.setdefault(queue, pause) is pause for queue in request.queues]",
+        "    tables.paused.update(dict.fromkeys(request.queues, pause))\n    return [True for _ in request.queues]",
         "pausing again forgets the first pause",
     ),
     Mutation(
@@ -710,7 +711,7 @@ MUTATIONS = [
     Mutation(
         "4.15",
         MEMORY + "control.py",
-        "tables.woken_queues.add(queue)",
+        "tables.woken_queues.update(queue for queue, was in zip(request.queues, resumed, strict=True) if was)",
         "pass",
         "nobody is told that a queue was resumed",
     ),
@@ -746,8 +747,8 @@ MUTATIONS = [
     Mutation(
         "4.16",
         MEMORY + "tables.py",
-        "return JobState.PARKED",
-        "pass",
+        "return JobState.PARKED\n",
+        "pass\n",
         "a job that nobody can run does not show as parked",
     ),
     Mutation(
@@ -888,7 +889,13 @@ MUTATIONS = [
     ),
     # 4.20 and 4.21: more of them in `test_unique_mutations`
     Mutation("4.20", MEMORY + "enqueue.py", "    row.job = job\n", "", "a replacement changes nothing"),
-    Mutation("4.21", MEMORY + "reserve.py", "if request.aged is not None:", "if False:", "nothing ages"),
+    Mutation(
+        "4.21",
+        MEMORY + "reserve.py",
+        "if request.aged is not None:\n            walk",
+        "if False:\n            walk",
+        "nothing ages",
+    ),
     # 4.22 and 4.23: more of them in `test_schedule_mutations`
     Mutation(
         "4.22",
@@ -904,6 +911,15 @@ MUTATIONS = [
         "last is None or True or",
         "whoever asks leads",
     ),
+    Mutation(
+        "4.24",
+        MEMORY + "limits.py",
+        "    if any(placed):\n        _enforce(tables)\n",
+        "",
+        "what is held back is taken all the same",
+    ),
+    Mutation("4.25", MEMORY + "lines.py", "bisect_right(self.order, self.after)", "0", "turns do not go on"),
+    Mutation("4.26", MEMORY + "acts.py", "if act is None or", "if True or", "no act is written down"),
 ]
 
 HURRY = [

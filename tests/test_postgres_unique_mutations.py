@@ -228,7 +228,7 @@ CONTRACT = [
         "quotas count twice",
     ),
     broken(
-        "4.21", "aging", "least($21::text::integer, $11::text::integer)", "$11::text::integer", "no share"
+        "4.21", "aging", "least($23::text::integer, $11::text::integer)", "$11::text::integer", "no share"
     ),
     broken(
         "4.21",

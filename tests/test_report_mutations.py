@@ -126,9 +126,7 @@ IN_MEMORY = [
     memory("filters", "find", 'last.rpartition(".")[2]', "last", "the last part of a name finds nothing"),
     memory("filters", "find", "row.errors[-1].type", "row.errors[0].type", "the first error counts"),
     memory("filters", "find", "row.errors[-1].message", "row.errors[0].message", "the first message counts"),
-    memory(
-        "filters", "find", "sought in row.reason.translate(_LOWER) or ", "", "reasons are not looked through"
-    ),
+    memory("filters", "find", "sought in reason.translate(_LOWER) or ", "", "reasons are not looked through"),
     memory(
         "filters",
         "find",
