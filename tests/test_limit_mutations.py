@@ -164,12 +164,12 @@ IN_SQLITE = [
     ),
     _sqlite(
         "4.24",
-        "reserve",
+        "serving",
         "        yield from keep_arrivals(list(self._gates.changed.items()))\n",
         "",
         "rates are forgotten",
     ),
-    _sqlite("4.25", "reserve", "        yield from self._lines.keep_turns()\n", "", "turns are forgotten"),
+    _sqlite("4.25", "serving", "        yield from self._lines.keep_turns()\n", "", "turns are forgotten"),
     _sqlite(
         "4.25", "lines", "if line.stray in self._strays]", "]", "strays in lines are met again and again"
     ),

@@ -25,7 +25,7 @@ MUTATIONS = [
     broken("4.14", "enqueue", "add_inputs(_given(jobs))", "add_inputs(())", "what a step was given is lost"),
     broken(
         "4.14",
-        "reserve",
+        "walk",
         "AND priority = ? AND lane = ?",
         "AND priority = ? AND iif(lane = 3, 2, lane) = ?",
         "a step that waits is taken",

@@ -164,21 +164,21 @@ MUTATIONS = [
     broken("4.4", "enqueue", "int(job.retry.max_attempts == 1)", "0", "a job of one attempt is not guarded"),
     broken(
         "4.4",
-        "reserve",
+        "walk",
         "elif guarded and self.guarded_left <= 0:",
         "elif False:",
         "guarded jobs are taken beyond the free slots",
     ),
     broken(
         "4.4",
-        "reserve",
+        "walk",
         "else:\n                self.guarded_left -= guarded",
         "else:\n                pass",
         "one free slot is enough for all guarded jobs",
     ),
     broken(
         "4.4",
-        "reserve",
+        "walk",
         "self.solo_left = 1 if request.solo else 0",
         "self.solo_left = 1",
         "a solo job is taken beside another",
@@ -317,7 +317,7 @@ MUTATIONS = [
     # 4.10: time and order
     broken(
         "4.10",
-        "reserve",
+        "walk",
         "SELECT due, id, guarded {_LANE} AND due <= ? ORDER",
         "SELECT due, id, guarded {_LANE} AND due <= ? + 3600000000 ORDER",
         "jobs run early",
@@ -338,7 +338,7 @@ MUTATIONS = [
     ),
     broken(
         "4.10",
-        "reserve",
+        "walk",
         "for due, job_id, guarded, queue in heapq.merge(*lines):",
         "for due, job_id, guarded, queue in [job for line in lines for job in line]:",
         "queues are taken one after the other",
@@ -352,14 +352,14 @@ MUTATIONS = [
     ),
     broken(
         "4.10",
-        "reserve",
+        "walk",
         "if self._room(queue) <= 0:\n                if queue",
         "if False:\n                if queue",
         "queues side by side give more than their quotas",
     ),
     broken(
         "4.10",
-        "reserve",
+        "walk",
         "room = max(min(self.limit - len(self.taken), self._room(queue)), 0)",
         "room = max(self.limit - len(self.taken), 0)",
         "a queue gives more than its quota",
