@@ -81,7 +81,7 @@ _CONTEXTS = {
 }
 
 # Of a line `l`, so many jobs of each lane, from that of its first free job on; those that are due later, too.
-_OF_LINE = f"""SELECT j.id, j.lane, j.due, j.guarded FROM generate_series(l.lane, {LINES + NORMAL}) k(lane)
+_OF_LINE = f"""SELECT j.id, j.lane, j.due, j.guarded FROM generate_series(l.lane, {{last}}) k(lane)
     CROSS JOIN LATERAL (SELECT j.id, j.lane, j.due, j.guarded FROM taskharbor.job j
         WHERE {_QUEUE_OF} = {{queue}} AND j.priority = {{priority}} AND j.task COLLATE "C" = l.task AND j.part = l.part
         AND j.stray = l.stray AND j.lane = k.lane AND {_IN_LINE} AND j.token IS NULL
@@ -102,6 +102,9 @@ def _next(after: str) -> str:
 # ends, $11 the tasks whose lines are all passed over, $12 the kinds of strays that are read, $13 how many jobs of each
 # line, or NULL; $14 what stands for the partitions of a task that is passed over. The first lap goes from there to the
 # end, and the second one from the beginning. Where there are enough lines their first jobs will do, as a rule.
+# (As a bound of the series the condition keeps the index from being read; as one of a join it would come after.)
+_IF_ASKED = f"""CASE WHEN l.stray = ANY ($12::text::integer[]) AND ((SELECT room FROM size) > 1
+        OR l.lane < {LINES + NORMAL}) THEN {LINES + NORMAL} ELSE 0 END"""
 _WALK = f"""WITH RECURSIVE line(number, lap, task, part, stray, lane, id, due, guarded) AS (
     SELECT 0, $3::text::integer, $4::text COLLATE "C", $5::text COLLATE "C", $6::text::integer, 0::smallint,
         NULL::uuid, NULL::timestamptz, NULL::boolean
@@ -122,16 +125,16 @@ size AS MATERIALIZED (SELECT coalesce($13::text::integer, CASE WHEN count(*) > $
 SELECT l.number, l.lap, l.task, l.part, l.stray, {{arrival}}, (SELECT room FROM size),
     coalesce(f.id, l.id)::text, coalesce(f.lane, l.lane), {micros_of("coalesce(f.due, l.due)")},
     coalesce(f.guarded, l.guarded)
-FROM line l LEFT JOIN LATERAL (SELECT f.* FROM (SELECT WHERE l.stray = ANY ($12::text::integer[])
-        AND ((SELECT room FROM size) > 1 OR l.lane < {LINES + NORMAL})) w
-    CROSS JOIN LATERAL ({_OF_LINE.format(queue=_QUEUE, priority=_PRIORITY, room="(SELECT room FROM size)")}) f) f
+FROM line l LEFT JOIN LATERAL (
+    {_OF_LINE.format(queue=_QUEUE, priority=_PRIORITY, room="(SELECT room FROM size)", last=_IF_ASKED)}) f
     ON true WHERE l.number > 0"""
 _WALKS = {rated: _WALK.replace("{arrival}", _ARRIVAL if rated else "NULL::bigint") for rated in (False, True)}
+_EACH = {"queue": "l.queue", "priority": "l.priority", "room": "$6::text::integer", "last": LINES + NORMAL}
 _MORE = f"""SELECT l.number, f.id::text, f.lane, {micros_of("f.due")}, f.guarded
     FROM unnest($1::text::text[], $2::text::smallint[], $3::text::text[], $4::text::text[], $5::text::integer[])
     WITH ORDINALITY w(queue, priority, task, part, stray, number)
     CROSS JOIN LATERAL (SELECT w.*, {LINES + SOLO} AS lane) l
-    CROSS JOIN LATERAL ({_OF_LINE.format(queue="l.queue", priority="l.priority", room="$6::text::integer")}) f"""
+    CROSS JOIN LATERAL ({_OF_LINE.format(**_EACH)}) f"""
 # Jobs are taken as they were found: not what is of another line by now, or locked by who cancels it.
 _TAKE = f"""WITH said AS MATERIALIZED (SELECT * FROM unnest($1::text::uuid[], $2::text::integer[]) s(id, line)),
 words AS MATERIALIZED (SELECT $3::text::text[] AS queue, $4::text::text[] AS task, $5::text::text[] AS part),
