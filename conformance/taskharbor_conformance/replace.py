@@ -648,3 +648,17 @@ async def plain_jobs_and_replacing_ones_may_share_a_batch(bench: Bench) -> None:
 
     assert [CREATED, CREATED, CREATED, EXISTING, REPLACED] == [answer.status for answer in answers]
     assert 3 == len(await bench.find_ids())
+
+
+@case("4.20", "4.25")
+async def a_replacement_past_its_latest_start_keeps_its_place_in_its_own_line_alone(bench: Bench) -> None:
+    old = await bench.enqueue(key="k", digest=b"", partition="a")
+    due = bench.now
+    bench.advance(60 * SECOND)
+
+    await bench.enqueue_all(debounced(latest=SECOND, partition="a"))
+    same = await bench.record(old)
+    await bench.enqueue_all(debounced(latest=SECOND, partition="b"))
+    other = await bench.record(old)
+
+    assert (("a", due), ("b", bench.now)) == ((same.partition, same.due_at), (other.partition, other.due_at))

@@ -18,10 +18,12 @@ from taskharbor.drivers.postgres.step import Step
 from taskharbor.job import NewJob
 from taskharbor.settlement import SOLO_CRASHES
 
-_LANE = lane_of(f"CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END", "s.part")
+# One whose task came to have limits keeps its place in their line.
+_PART = "CASE WHEN s.part IS NULL AND j.part = '' THEN '' ELSE s.part END"
+_LANE = lane_of(f"CASE WHEN j.crashes >= {SOLO_CRASHES} THEN {SOLO} ELSE {NORMAL} END", f"({_PART})")
 # Only where it stays in its lane: in another one its place, early as it is, may be behind marks.
 _STAYS = f"""s.late AND j.due <= c.now AND j.stray = 0 AND j.lane = {_LANE}
-        AND (j.queue, j.priority) = (s.queue, s.priority)"""
+        AND (j.queue, j.priority) = (s.queue, s.priority) AND j.part IS NOT DISTINCT FROM {_PART}"""
 _REPLACE = f"""WITH {CLOCK},
 {BATCH},
 said AS MATERIALIZED (SELECT s.*, {WORDS}
@@ -30,7 +32,7 @@ said AS MATERIALIZED (SELECT s.*, {WORDS}
         $19::text::text[]) s(id, batch, start, size, digest, meta, run_at, due, late, part))
 UPDATE taskharbor.job j SET queue = s.queue, options = s.options, priority = s.priority, retain = s.retain,
     timeout = s.timeout, guarded = j.guarded OR s.guarded, digest = s.digest, meta = s.meta,
-    payload = substring($13::bytea FROM s.start FOR s.size), stray = 0, stray_reason = NULL, part = s.part,
+    payload = substring($13::bytea FROM s.start FOR s.size), stray = 0, stray_reason = NULL, part = {_PART},
     lane = {_LANE},
     run_at = s.run_at, due = CASE WHEN {_STAYS} THEN j.due ELSE greatest(s.due, c.now) END
 FROM clock c, said s WHERE j.id = s.id"""
