@@ -39,6 +39,10 @@ from taskharbor.job import NewJob
 _SPAN = "id BETWEEN $19::text::uuid AND $20::text::uuid"
 _KNOWN = f"""known AS MATERIALIZED (SELECT id FROM taskharbor.job WHERE {_SPAN}
     UNION ALL SELECT id FROM taskharbor.history WHERE slot IN ({{slots}}) AND {_SPAN})"""
+# In a caller's transaction nothing is asked again. Nor must it be read there: what a SERIALIZABLE one has read may
+# bring others to an end, and of a small table the server reads all, whatever is asked of it.
+_NONE_KNOWN = """known AS MATERIALIZED (SELECT NULL::uuid AS id
+    WHERE false AND $19::text IS NULL AND $20::text IS NULL)"""
 _FROM_TO = "id BETWEEN $1::text::uuid AND $2::text::uuid"
 _STORED = f"""SELECT id::text FROM taskharbor.job WHERE {_FROM_TO}
     UNION ALL SELECT id::text FROM taskharbor.history WHERE slot IN ({{slots}}) AND {_FROM_TO}"""
@@ -211,6 +215,8 @@ def _statement(slots: tuple[int, ...], *, keyed: bool, joined: bool, wide: bool,
         "untaken": UNTAKEN if joined else "",
     }
     sql = _KEYED if keyed else _PLAIN
+    if joined:
+        sql = sql.replace(_KNOWN, _NONE_KNOWN)
     for name, value in words.items():
         sql = sql.replace(f"{{{name}}}", value)
     if wide:
