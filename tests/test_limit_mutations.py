@@ -118,6 +118,13 @@ DECISION = [
     ),
 ]
 IN_MEMORY = [
+    _memory(
+        "4.24",
+        "limits",
+        "    tables.woken_queues.update(tables.lanes, tables.lines.rings)\n",
+        "",
+        "changed limits wake nobody",
+    ),
     _memory("4.24", "limits", "    _count(tables)\n    for", "    for", "what runs already is not counted"),
     _memory("4.24", "reserve", "    tables.arrivals.update(gates.changed)\n", "", "rates are forgotten"),
     _memory("4.24", "limits", "if arrival <= now]", "]", "a prune forgets rates that are in use"),
