@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -145,6 +146,26 @@ def test_a_plain_reserve_takes_nothing_where_jobs_stand_in_lines(there: Meeting)
     assert worker.walker.has_lines(worker.request())
     assert plain in {delivery.id for delivery in take_whole(worker)}
     assert there.party().do(f"SELECT count(*) FROM job WHERE task = '{TASK}' AND token IS NULL") == [(0,)]
+
+
+@pytest.mark.parametrize(("look", "passed_by"), [(0.001, 0.05), (2.0, 8.0)])
+def test_lines_that_give_nothing_are_passed_by_for_longer_than_the_look_took(
+    there: Meeting, monkeypatch: pytest.MonkeyPatch, look: float, passed_by: float
+) -> None:
+    limit(there, 1)
+    worker, now = there.taker(), [100.0]
+    put_in_lines(there, "a", "a")
+    take_whole(worker)
+    there.party().put(*(new_job(task=OTHER) for _ in range(9)))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    worker.just_before("generate_series(0, 9) p(priority)", lambda: now.__setitem__(0, now[0] + look))
+
+    assert len(take_whole(worker)) == 9
+    ended = now[0]
+    now[0] = ended + passed_by * 0.9
+    assert not worker.walker.has_lines(worker.request())
+    now[0] = ended + passed_by * 1.1
+    assert worker.walker.has_lines(worker.request())
 
 
 # --- how lines are read

@@ -119,6 +119,22 @@ def test_what_a_reserve_from_lines_reads_does_not_grow_with_how_many_wait(verb: 
     assert seen[LARGE].steps <= seen[SMALL].steps * 1.5 + 500
 
 
+def test_a_plain_queue_does_not_count_what_runs_under_limits_of_others(tmp_path: Path) -> None:
+    async def work(bench: Bench, watch: Watch) -> None:
+        await set_limit(bench, WHOLE, LimitTerms(max_running=2))
+        await bench.enqueue(queue="limited")
+        await bench.take_one(queues={"limited": 1})
+        await bench.enqueue(task="other")
+        watch.begin()
+        await bench.take_one()
+
+    with connections_noted() as connections:
+        watch = Watch(connections)
+        with_bench(tmp_path / "jobs.db", lambda bench: work(bench, watch))
+
+    assert [] == [statement for statement in watch.statements if "count(*)" in statement]
+
+
 def test_a_store_without_lines_does_not_look_for_any(tmp_path: Path) -> None:
     async def work(bench: Bench, watch: Watch) -> None:
         for _ in range(3):

@@ -40,6 +40,9 @@ _HELD = f"""SELECT {TAKEN_COLUMNS}
 
 _PAST_SECONDS = 0.05
 """For so long lines that could give nothing are passed by, as long as there are plain jobs to take."""
+_PAST_TIMES = 4
+"""For so many times as long as the look at them took, if that is longer: where thousands of keys are full, plain jobs
+have most of the time all the same."""
 
 
 class Walker:
@@ -118,6 +121,7 @@ class Walker:
     def walk_lines(self, step: Step, request: JobReserve) -> Routine[Reservation]:
         """Lease the next jobs that may run, of lines and plain lanes; in a transaction."""
         revision, began = yield from lock_rules()
+        looked_at = time.monotonic()
         if revision != self._known.revision:
             self._known = yield from read_knowledge()
         context = yield from read_context(step, request, self._known.rules)
@@ -131,7 +135,8 @@ class Walker:
         names = {take.name for take in request.queues}
         self._lined = frozenset(names if context.rings or plain.moved else ())
         if request.now is None and rows and serving.lines_gave_nothing:  # a test's present stands still
-            self._past_until = time.monotonic() + _PAST_SECONDS
+            now = time.monotonic()
+            self._past_until = now + max(_PAST_SECONDS, _PAST_TIMES * (now - looked_at))
         steps = yield from delivered_steps(rows)
         return Reservation(
             deliveries=deliveries(step.book, request.token, rows, steps),

@@ -45,6 +45,7 @@ class GovernedWalk:
         room = request.limit if request.partitioned_limit is None else request.partitioned_limit
         self._quota = Quota(request.limit, self.walk.left, request.guarded_limit, int(request.solo), room)
         self._limited = sorted(context.rules.queues.intersection(self._queues))
+        self._counted = False
         self._arrivals: dict[Scope, int] = {}
         self._gates = Gates(context.rules, {}, self._arrivals, step.now)
         self._lines = LineWalk(self._gates, self._arrivals, self._quota, step.now, (0, *context.open_strays))
@@ -52,12 +53,11 @@ class GovernedWalk:
     def run(self) -> Routine[None]:
         """Take what may be taken."""
         rules, request = self._context.rules, self._request
-        self._gates.count((yield from running_now(rules)))
         limited = [scope for queue in self._limited for scope, _ in rules.queue_gate(queue)]
         self._arrivals.update((yield from arrivals_of(limited)))
         if rules.governed:
             self.walk.governed, self.walk.divert = rules.governed, self._divert
-        yield from self._lines.find(self._queues)
+        yield from self._find()
         if request.aged is not None:
             aged, before = request.aged, len(self.walk.taken)
             yield from self._within(self.walk.take_aged(self._heads, aged))
@@ -73,7 +73,7 @@ class GovernedWalk:
             if heads and not (yield from self._within(self.walk.run(heads))):
                 break
             if self.diverted > diverted and self._writes:
-                yield from self._lines.find(self._queues)
+                yield from self._find()
             if not first or self.diverted > diverted:
                 yield from self._serve(priority)
         self.walk.held_back = self.walk.held_back or self._quota.held_back
@@ -86,6 +86,13 @@ class GovernedWalk:
         """Write down whose turn it was, and what was taken of rates."""
         yield from self._lines.keep_turns()
         yield from keep_arrivals(list(self._gates.changed.items()))
+
+    def _find(self) -> Routine[None]:
+        """Look where lines are; and what is leased, where that matters: plain queues pay for no limits of others."""
+        yield from self._lines.find(self._queues)
+        if not self._counted and (self._limited or self._lines.priorities):
+            self._counted = True
+            self._gates.count((yield from running_now(self._context.rules)))
 
     def _serve(self, priority: int) -> Routine[None]:
         yield from self._lines.serve(priority)
