@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from psycopg.errors import SerializationFailure
 
 from taskharbor.driver import JobCancel, LimitSet
 from taskharbor.drivers.postgres.control import job_cancel
@@ -166,6 +167,19 @@ def test_lines_that_give_nothing_are_passed_by_for_longer_than_the_look_took(
     assert not worker.walker.has_lines(worker.request())
     now[0] = ended + passed_by * 1.1
     assert worker.walker.has_lines(worker.request())
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_plain_reserve_that_may_see_the_store_as_it_was_takes_nothing(there: Meeting, level: str) -> None:
+    """A limit that is set while it waits for the lock would not be seen: the desk asks again as READ COMMITTED."""
+    worker = there.taker()
+    worker.put_some(3)
+    worker.reserve(1)
+    worker.do(f"SET default_transaction_isolation = '{level}'")
+
+    with pytest.raises(SerializationFailure):
+        worker.reserve()
+    assert there.party().do("SELECT count(*) FROM job WHERE token IS NOT NULL") == [(1,)]
 
 
 # --- how lines are read

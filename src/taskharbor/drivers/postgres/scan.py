@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 import msgspec
+from psycopg.errors import SerializationFailure
 
 from taskharbor.clock import duration_micros, from_micros
 from taskharbor.driver import AgedTake, JobReserve
@@ -44,6 +45,8 @@ SCANS = 5
 LOCKED_MICROS = 250_000
 """When to look again where others hold what is due."""
 _DEEP = 2000
+_STALE = ";stale"
+"""After what is known, where a scan may see the store as it was before it had its locks."""
 
 Left: TypeAlias = tuple[tuple[int, int, str], ...]
 """Numbers of lanes, each with due and id of a job."""
@@ -75,6 +78,8 @@ _told = msgspec.json.Decoder(Told)
 # $15 how many to look at, $16 whether workers are to be counted, $17 and $18 quotas of queues, $19 the kinds
 # of strays that are known, and the revision of the rules: with others the lanes are not all, and nothing is taken;
 # $20 the tasks whose jobs belong into lines, $21 the `Mode`.
+# Whoever sets a limit has the table of leases locked. A scan that waits for that sees it, and that the rules are
+# others, only where its snapshot is taken afterwards, as in READ COMMITTED; in other transactions it takes nothing.
 # Asked again under one token while the first asking is still being written (its connection was cut), the lease's INSERT
 # waits for the first one's, fails, and the next asking finds what is held.
 _LANE = """j.queue = l.queue AND j.stray = l.stray AND j.priority = l.priority AND j.lane = l.lane
@@ -112,7 +117,9 @@ walked AS (SELECT count(*){elders and f" + {elders}"} AS jobs FROM found),"""
 
 _SCAN = f"""WITH clock AS MATERIALIZED (SELECT coalesce($1::text::timestamptz, statement_timestamp()) AS now),
 kind AS MATERIALIZED (SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') AS ids FROM taskharbor.stray),
-known AS MATERIALIZED (SELECT (SELECT ids FROM kind) || ';' || revision AS words FROM taskharbor.rules),
+known AS MATERIALIZED (SELECT (SELECT ids FROM kind) || ';' || revision
+    || CASE current_setting('transaction_isolation') WHEN 'read committed' THEN '' ELSE '{_STALE}' END AS words
+    FROM taskharbor.rules),
 lined AS MATERIALIZED (SELECT EXISTS (SELECT FROM (SELECT DISTINCT u.queue FROM pg_catalog.unnest($2::text::text[])
     u(queue)) q CROSS JOIN LATERAL ({ANY_IN_LINES.replace("{and}", "")}) j) AS there),
 held AS MATERIALIZED (SELECT expires_at FROM taskharbor.lease WHERE token = $10::text::bigint),
@@ -278,6 +285,8 @@ def scan(step: Step, request: JobReserve, walk: Walk) -> Routine[tuple[Told, lis
         ),
     )
     told = next(_told.decode(row[_WORDS]) for row in rows if row[_WORDS] is not None)
+    if told.known.endswith(_STALE) and told.held_until is None:
+        raise SerializationFailure("not READ COMMITTED")  # asked again, it is
     found = [row for row in rows if row[TAKEN.id] is not None]
     found.sort(key=itemgetter(_PLACE))
     return told, found
