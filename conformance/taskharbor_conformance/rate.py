@@ -266,6 +266,7 @@ async def other_numbers_are_in_force_at_once(bench: Bench) -> None:
     await set_limit(bench, of_task(), at_rate(1, HOUR, burst=2))
     await _store(bench, 12)
     await bench.take()
+    assert [] == await bench.take(), "and whoever finds nothing may look less closely the next time"
 
     await set_limit(bench, of_task(), at_rate(1, SECOND, burst=2))
     gained = await _taken(bench)
@@ -316,6 +317,7 @@ async def a_clock_that_is_set_back_holds_a_rate_up_for_no_longer_than_its_burst(
     await set_limit(bench, of_task(), at_rate(1, SECOND, burst=3))
     await _store(bench, 3)
     await bench.take()
+    assert [] == await bench.take()
     bench.advance(-HOUR)
     await _store(bench, 10)
 

@@ -72,7 +72,7 @@ def nothing_due(step: Step, request: JobReserve) -> Routine[Reservation | None]:
     if lined or context.governed:
         governed = GovernedWalk(step, request, context, heads, writes=False)
         yield from governed.run()
-        if governed.walk.taken or governed.diverted:
+        if governed.walk.taken or governed.diverted or governed.puts_right:
             return None
         return _reservation(request, [], step.now, governed.walk)
     if any(head.due <= step.now and (head.lane != SOLO or request.solo) for head in heads):

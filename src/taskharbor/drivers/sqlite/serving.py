@@ -82,6 +82,14 @@ class GovernedWalk:
         if self.diverted >= _DIVERTED:
             self.walk.note_due(self._step.now)
 
+    @property
+    def puts_right(self) -> bool:
+        """Whether arrivals are to be written though nothing is taken: terms became quicker, or the clock went back.
+
+        Left unwritten, they would be put off again with each look, until the time that was said before.
+        """
+        return bool(self._gates.changed)
+
     def keep(self) -> Routine[None]:
         """Write down whose turn it was, and what was taken of rates."""
         yield from self._lines.keep_turns()
