@@ -126,3 +126,22 @@ def test_an_export_is_json_or_csv_that_no_table_calculator_takes_for_a_formula(
     (line,) = shop.run("audit", "export").out.splitlines()
     assert "=1+1, 2" == json.loads(line)["target"]
     assert "Nobody is there to answer" in shop.run("audit", "export", str(file)).err
+
+
+def test_an_action_that_is_nowhere_in_the_trail_is_remarked_on(shop: Shop) -> None:
+    shop.run("queues", "pause", "mail")
+
+    assert "no action 'queue' (did you mean 'queues'?)" in shop.run("audit", "--action", "queue").err
+    assert "no action 'queues.puase'" in shop.run("audit", "count", "--action", "queues.puase").err
+    assert "no action" not in shop.run("audit", "--action", "queues", "--before", "1h").err
+
+
+@pytest.mark.parametrize("command", ["audit", "dlq"])
+def test_a_dash_is_standard_output(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop.run("queues", "pause", "mail")
+
+    assert shop.run(command, "export").out == shop.run(command, "export", "-").out
+    assert [] == [file.name for file in tmp_path.iterdir()]

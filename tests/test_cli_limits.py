@@ -21,7 +21,7 @@ def shop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     [
         ("limits set mail --max-running 5", "is it task:mail or queue:mail?"),
         ("limits set queue:mail", "say which limit"),
-        ("limits set queue:mail --max-running many", "expected a whole number, or none"),
+        ("limits set queue:mail --max-running many", "expected a whole number below a billion, or none"),
         ("limits set queue:mail --rate 100", "such as 100/1m or 5/s"),
         ("limits set queue:mail --rate 0/s", "such as 100/1m or 5/s"),
         ("limits set queue:mail --rate 5/1", "has no unit"),
@@ -84,6 +84,14 @@ def test_a_task_that_is_not_known_and_keys_that_no_task_declares_are_remarked_on
 
     assert (0, True) == (unknown.code, "did you mean 'mail.send'" in unknown.err)
     assert (0, True) == (keyless.code, "declares no keys" in keyless.err)
+
+
+def test_a_queue_that_nobody_has_heard_of_is_remarked_on(shop: Shop) -> None:
+    unknown = shop.run("limits", "set", "queue:mial", "--max-running", "1")
+    known = shop.run("limits", "set", f"queue:{shop.send.definition.options.queue}", "--max-running", "1")
+
+    assert (0, True) == (unknown.code, "Nothing is in a queue 'mial'" in unknown.err)
+    assert "" == known.err
 
 
 def test_tasks_tell_the_limits_that_they_declare(shop: Shop) -> None:

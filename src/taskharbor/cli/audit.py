@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from taskharbor.audit import AuditEntry
-from taskharbor.cli.export import sink
+from taskharbor.cli.export import STANDARD_OUTPUT, sink
 from taskharbor.cli.filters import ago
 from taskharbor.cli.grouping import ListingGroup
 from taskharbor.cli.listing import AfterOption, JsonOption, LimitOption
@@ -22,6 +22,7 @@ from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
 from taskharbor.cli.values import duration, instant, narrowed, narrowing
 from taskharbor.control import AuditFilters
+from taskharbor.errors import nearest
 from taskharbor.harbor import Harbor
 
 commands = typer.Typer(
@@ -105,6 +106,8 @@ def list_acts(
     wanted = _filters(since, before, action, by, text)
     with opened(ctx) as harbor:
         found = [entry for page in _pages(harbor, wanted, after, limit) for entry in page]
+        if not found:
+            _hint_unknown_actions(harbor, wanted)
     if as_csv:
         for written in [csv_line(_FIELDS), *(csv_line(_cells(entry)) for entry in found)]:
             echo(written)
@@ -135,7 +138,10 @@ def count(
 ) -> None:
     """Count acts, and what they changed, by action and person."""
     with opened(ctx) as harbor:
-        found = harbor.audit.count(**_filters(since, before, action, by, text))
+        wanted = _filters(since, before, action, by, text)
+        found = harbor.audit.count(**wanted)
+        if not found:
+            _hint_unknown_actions(harbor, wanted)
     if as_json:
         for tally in found:
             json_line(tally)
@@ -155,7 +161,7 @@ def export(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="Where to; compressed if it ends in .gz. Standard output without it.",
+            help="Where to; compressed if it ends in .gz. Standard output without it, or with -.",
             show_default=False,
         ),
     ] = None,
@@ -175,6 +181,8 @@ def export(
 ) -> None:
     """Write acts out, the last one first: all, or those that match."""
     wanted = _filters(since, before, action, by, text)
+    if file == STANDARD_OUTPUT:
+        file = None
     write: Callable[[AuditEntry], bytes] = _csv_text if as_csv else json_text
     with opened(ctx) as harbor:
         if file is not None and file.exists():
@@ -188,6 +196,8 @@ def export(
                     put(write(entry))
                 written += len(page)
                 advance(len(page))
+        if not written:
+            _hint_unknown_actions(harbor, wanted)
     if file is not None:
         line(f"{written:,} act{'' if written == 1 else 's'} written to {file}")
 
@@ -256,6 +266,17 @@ def _filters(
     if text is not None:
         found["text"] = narrowed("--text", text) or ""
     return found
+
+
+def _hint_unknown_actions(harbor: Harbor, wanted: AuditFilters) -> None:
+    """Remark on actions that are nowhere in the trail: whoever mistypes one is not to think that nothing was done."""
+    known: set[str] = set()
+    for word in wanted.get("actions", ()):
+        if not known:
+            actions = {tally.action for tally in harbor.audit.count()}
+            known = actions | {action.partition(".")[0] for action in actions}
+        if word not in known:
+            note(f"The trail has no action {word!r}{nearest(word, sorted(known))}")
 
 
 def _pages(

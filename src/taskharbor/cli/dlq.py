@@ -152,7 +152,7 @@ def export(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="Where to; compressed if it ends in .gz. Standard output without it.",
+            help="Where to; compressed if it ends in .gz. Standard output without it, or with -.",
             show_default=False,
         ),
     ] = None,

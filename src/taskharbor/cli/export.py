@@ -21,6 +21,8 @@ from taskharbor.errors import OptionError
 from taskharbor.harbor import Harbor
 from taskharbor.job import JobState
 
+STANDARD_OUTPUT = Path("-")
+
 
 def export_jobs(
     harbor: Harbor,
@@ -40,6 +42,8 @@ def export_jobs(
         OptionError: the file cannot be written; or it is there, and nobody can be asked whether to replace it.
         Exit: it was not to be replaced.
     """
+    if file == STANDARD_OUTPUT:
+        file = None
     if file is not None and file.exists():
         confirm(f"Replace {file}?", yes=yes)
     chosen = wanted.of(states)

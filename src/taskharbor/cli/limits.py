@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from taskharbor.cli.acting import ByOption, ShownReasonOption, WhyOption, operator
 from taskharbor.cli.completing import complete_scope
 from taskharbor.cli.grouping import ListingGroup
-from taskharbor.cli.listing import JsonOption, hint_unknown_tasks
+from taskharbor.cli.listing import JsonOption, hint_unknown_queues, hint_unknown_tasks
 from taskharbor.cli.output import json_line, line, note
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
@@ -239,7 +239,7 @@ def _most(text: str | None) -> int | UnsetType | None:
     if text == _NONE:
         return None
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise OptionError(f"--max-running {text!r}: expected a whole number, or {_NONE}")
+        raise OptionError(f"--max-running {text!r}: expected a whole number below a billion, or {_NONE}")
     return int(text)
 
 
@@ -261,7 +261,8 @@ def _rate(text: str | None, burst: int | None) -> RateTerms | UnsetType | None:
 
 
 def _hint(harbor: Harbor, scopes: Sequence[Scope]) -> None:
-    """Remark on tasks that the application does not have, and on keys of tasks that declare none."""
+    """Remark on tasks and queues that nobody has heard of, and on keys of tasks that declare none."""
+    hint_unknown_queues(harbor, [scope.name for scope in scopes if scope.kind is ScopeKind.QUEUE])
     hint_unknown_tasks(harbor, [scope.name for scope in scopes if scope.kind is not ScopeKind.QUEUE])
     keyed = {scope.name for scope in scopes if scope.kind in (ScopeKind.KEYS, ScopeKind.KEY)}
     for task in harbor.registry:

@@ -164,6 +164,20 @@ def hint_unknown_tasks(harbor: Harbor, names: Sequence[str]) -> None:
             note(f"No task here is named {name!r}{nearest_task(name, known)}")
 
 
+def hint_unknown_queues(harbor: Harbor, names: Sequence[str]) -> None:
+    """Say which of these queues nobody has heard of."""
+    if not names:
+        return
+    known = {queue.name for queue in harbor.queues.list()}
+    known.update(task.options.queue for task in harbor.registry)
+    known.update(name for worker in harbor.workers.list() for name in worker.queues)
+    for name in names:
+        if name not in known:
+            note(
+                f"Nothing is in a queue {name!r}, and no live worker serves it; is it the one that is meant?"
+            )
+
+
 def nearest_task(name: str, known: Sequence[str]) -> str:
     """Return a hint; a name without its module is near, however long the module's is."""
     whole = [task for task in known if task.endswith(f".{name}")]

@@ -10,7 +10,7 @@ import typer
 
 from taskharbor.cli.acting import ByOption, ShownReasonOption, WhyOption, operator
 from taskharbor.cli.completing import complete_queue
-from taskharbor.cli.listing import JsonOption
+from taskharbor.cli.listing import JsonOption, hint_unknown_queues
 from taskharbor.cli.output import json_line, line, note
 from taskharbor.cli.tables import table
 from taskharbor.cli.target import AppOption, UrlOption, opened
@@ -117,14 +117,7 @@ def _names(harbor: Harbor, given: Sequence[str]) -> Sequence[str]:
     names = list(dict.fromkeys(listed(given)))
     if not names:
         raise OptionError(f"{','.join(given)!r}: expected one or more names of queues, such as mail,default")
-    known = {queue.name for queue in harbor.queues.list()}
-    known.update(task.options.queue for task in harbor.registry)
-    known.update(name for worker in harbor.workers.list() for name in worker.queues)
-    for name in names:
-        if name not in known:
-            note(
-                f"Nothing is in a queue {name!r}, and no live worker serves it; is it the one that is meant?"
-            )
+    hint_unknown_queues(harbor, names)
     return names
 
 
