@@ -466,6 +466,20 @@ async def a_settlement_written_twice_makes_room_for_one(bench: Bench) -> None:
     assert [] == await bench.take_ids()
 
 
+@case("4.24")
+async def each_of_those_leased_together_makes_room_by_itself(bench: Bench) -> None:
+    await set_limit(bench, of_task(), at_most(2))
+    ids = await _plain(bench, 3)
+    first, second = await bench.take()
+    await bench.settle(release(first))
+    again = await bench.take_ids()
+    full = await bench.take_ids()
+    await bench.settle(success(second))
+
+    assert ([first.id], []) == (again, full)
+    assert [ids[2]] == await bench.take_ids()
+
+
 @case("4.24", "4.11")
 async def a_cancelled_job_that_waits_takes_no_room_and_one_that_runs_keeps_it(bench: Bench) -> None:
     await set_limit(bench, of_task(), at_most(1))
@@ -695,6 +709,16 @@ async def queues_with_limits_draw_together_on_the_slots_that_are_free(bench: Ben
 @case("4.24", "4.10")
 async def a_job_that_ends_wakes_the_workers_of_its_queue(bench: Bench) -> None:
     await set_limit(bench, of_task(), at_most(1))
+    await _ends_and_wakes(bench)
+
+
+@case("4.24", "4.10")
+async def a_job_that_ends_wakes_the_workers_of_a_queue_with_a_limit(bench: Bench) -> None:
+    await set_limit(bench, of_queue("default"), at_most(1))
+    await _ends_and_wakes(bench)
+
+
+async def _ends_and_wakes(bench: Bench) -> None:
     await _plain(bench, 2)
     delivery = await bench.take_one()
     bell = Doorbell()
