@@ -236,12 +236,14 @@ async def a_solo_job_stays_in_its_own_lane(bench: Bench) -> None:
         await bench.lose_workers()
         bench.advance(HOUR)
     bench.advance(HOUR)
-    fresh = await _fresh(bench, 1)
+    fresh = await _fresh(bench, 2)
 
+    first = await bench.take_ids(1, aged=MANY, solo=True)
     refused = await bench.take_ids(aged=MANY, solo=False)
     taken = await bench.take_ids(aged=MANY, solo=True)
 
-    assert (fresh, [solo]) == (refused, taken)
+    assert fresh == [*first, *refused], "it is not taken before its turn"
+    assert [solo] == taken
 
 
 @case("4.21", "4.16")
