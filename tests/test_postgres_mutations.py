@@ -481,11 +481,48 @@ CONTRACT = [
         "plain jobs of a task that has limits pass them by",
     ),
     broken(
+        "4.24",
+        "gates",
+        "WHERE r.id = u.id AND r.token = l.token LIMIT 1",
+        "WHERE r.id = u.id LIMIT 1",
+        "what went back counts as leased",
+    ),
+    broken(
+        "4.24",
+        "control",
+        'ELSE {NORMAL} END", "part")',
+        'ELSE {NORMAL} END", "NULL::text")',
+        "what is requeued leaves its line",
+    ),
+    broken("4.24", "serving", "arrivals=self._gates.changed", "arrivals={}", "rates are forgotten"),
+    broken(
+        "4.24",
+        "limit",
+        "    step.wakes.queues.update([queue for (queue,) in (yield Query(_QUEUES))])\n",
+        "    yield Query(_QUEUES)\n",
+        "changed limits wake nobody",
+    ),
+    broken(
         "4.25",
         "lines",
         "DO UPDATE SET task = excluded.task, part = excluded.part, stray = excluded.stray",
         "DO NOTHING",
         "the first line is served first each time",
+    ),
+    broken(
+        "4.25",
+        "serving",
+        "request.limit if request.partitioned_limit is None else request.partitioned_limit",
+        "request.limit",
+        "more of lines is taken than can be started",
+    ),
+    broken("4.26", "upkeep", " AND $3::text = '{Order.STOP.value}'", "", "a drain takes back a stop"),
+    broken(
+        "4.26",
+        "lease",
+        "order=None if order is None else Order(order)",
+        "order=None",
+        "a worker is not told of its order",
     ),
 ]
 
